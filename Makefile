@@ -1,0 +1,128 @@
+# Every command runs in .venv, which is made from requirements.lock when it is missing or older than the lock.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+SEED ?= 0
+JOBS ?=
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+CBD := $(VENV)/bin/cbd
+STAMP := $(VENV)/.stamp-installed
+BENCH_VENV := .venv-bench
+BENCH_PY := $(BENCH_VENV)/bin/python
+BENCH_STAMP := $(BENCH_VENV)/.stamp-installed
+LOCK_VENV := .venv-lock
+
+# A cell that takes longer than this many seconds at smoke scale hangs.
+CELL_TIMEOUT ?= 900
+
+# $(call make-venv,FOLDER) makes a virtual environment unless FOLDER holds a working one, and says in one line what
+# is missing when it cannot.
+define make-venv
+@$(1)/bin/python -m pip --version >/dev/null 2>&1 || { \
+	command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+		echo "error: no '$(PYTHON)' here; name a Python 3.11 or newer: make PYTHON=/path/to/python" >&2; exit 1; }; \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: cbd needs Python 3.11 or newer and '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1);" \
+			"name another: make PYTHON=python3.11" >&2; exit 1; }; \
+	"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: '$(PYTHON)' cannot make virtual environments;" \
+			"install its venv package (python3-venv on Debian)" >&2; exit 1; }; \
+	echo "making $(1) with $$("$(PYTHON)" -V 2>&1)"; \
+	"$(PYTHON)" -m venv --clear $(1); }
+endef
+
+# The lock holds the build backend too, so nothing has to be downloaded to install cbd itself.
+define install-locked
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endef
+
+$(STAMP): requirements.lock pyproject.toml
+	$(call make-venv,$(VENV))
+	$(call install-locked,$(VENV))
+	@touch $@
+
+# requirements-bench.txt is complete and compatible by hand: the tools in it forbid versions that the lock has, so
+# pip must not resolve their requirements.
+$(BENCH_STAMP): requirements.lock requirements-bench.txt pyproject.toml
+	$(call make-venv,$(BENCH_VENV))
+	$(call install-locked,$(BENCH_VENV))
+	$(BENCH_PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
+	@touch $@
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)$$/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '%-16s %s\n' "$$name" "$$text"; done
+
+.PHONY: venv
+venv: $(STAMP) ## make or update .venv (PYTHON=python3)
+
+# `reproduce` and `figures` have defaults of their own for SCALE; one on the command line replaces either.
+.PHONY: reproduce
+reproduce: SCALE ?= smoke
+reproduce: $(STAMP) ## run every notebook and say where the results are (SCALE=smoke SEED=0 JOBS=)
+	$(CBD) reproduce --scale $(SCALE) --seed $(SEED) $(if $(JOBS),--jobs $(JOBS))
+
+.PHONY: figures
+figures: SCALE ?= laptop
+figures: $(STAMP) ## draw the figures from finished results (SCALE=laptop)
+	$(CBD) figures --scale $(SCALE)
+
+.PHONY: notebooks
+notebooks: $(STAMP) ## execute the committed notebooks again, in place, at smoke scale
+	$(CBD) reproduce --in-place --scale smoke --seed $(SEED) $(if $(JOBS),--jobs $(JOBS))
+
+.PHONY: lab
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	$(PY) -m jupyter lab notebooks/
+
+.PHONY: test
+test: test-package test-notebooks ## run all tests
+
+.PHONY: test-package
+test-package: $(STAMP) ## run the package's tests (ARGS= goes to pytest)
+	$(PY) -m pytest -n 2 $(ARGS)
+
+# A second pytest, without workers: a notebook's cells share one kernel, and notebooks share finished work through
+# the store, so running them side by side would only make them wait for each other.
+.PHONY: test-notebooks
+test-notebooks: $(STAMP) ## execute the notebooks' cells as tests (NBARGS= goes to pytest)
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout $(CELL_TIMEOUT) $(NBARGS) notebooks/
+
+.PHONY: lint
+lint: $(STAMP) ## check style and format (ruff)
+	$(PY) -m ruff check cbd tests $(wildcard notebooks)
+	$(PY) -m ruff format --check cbd tests
+
+.PHONY: bench
+bench: $(BENCH_STAMP) ## compare with trl and mergekit in .venv-bench (runs tests/benchmarks/*.py)
+	@failed=; for script in tests/benchmarks/[!_]*.py; do \
+		echo "== $$script"; $(BENCH_PY) "$$script" || failed="$$failed $$script"; \
+	done; test -z "$$failed" || { echo "error: failed:$$failed" >&2; exit 1; }
+
+.PHONY: lock
+lock: ## resolve pyproject.toml anew and rewrite requirements.lock
+	rm -rf $(LOCK_VENV)
+	$(call make-venv,$(LOCK_VENV))
+	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	{ grep '^#' requirements.lock; \
+		$(LOCK_VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable \
+		| sed -E 's/\+.*$$//' | tr 'A-Z_' 'a-z-' | LC_ALL=C sort -t= -k1,1; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+	rm -rf $(LOCK_VENV)
+
+.PHONY: clean
+clean: ## remove caches and smoke results; keep .venv and the store
+	rm -rf results/smoke figures/smoke build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .ci-home
+	find cbd tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune \
+		-exec rm -rf {} + 2>/dev/null || true
+
+.PHONY: distclean
+distclean: clean ## also remove the environments and the store (.cbd: every trained model)
+	rm -rf $(VENV) $(BENCH_VENV) $(LOCK_VENV) .cbd

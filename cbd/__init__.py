@@ -1,0 +1,3 @@
+"""cbd: an open replication of Chain-based Distillation (arXiv 2605.07783)."""
+
+__version__ = "0.1.0"

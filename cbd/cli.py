@@ -1,0 +1,202 @@
+"""The command line: `cbd init | chain | run | plan | figures | reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import cbd
+from cbd.errors import CbdError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status (2 for bad input, 130 when interrupted)."""
+    options = parser().parse_args(arguments)
+    try:
+        options.action(options)
+    except CbdError as error:
+        print(f"cbd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cbd: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    from cbd.experiments.core import EXPERIMENTS
+    from cbd.operators import OPERATORS
+    from cbd.scales import SCALES
+
+    top = argparse.ArgumentParser(
+        "cbd", description="Chain-based Distillation (arXiv 2605.07783), replicated."
+    )
+    top.add_argument("--version", action="version", version=f"cbd {cbd.__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    init = commands.add_parser("init", help="a checkpoint of a new size from two of your own")
+    init.set_defaults(action=_init)
+    init.add_argument("--small", required=True, metavar="DIR", help="the smaller anchor")
+    init.add_argument("--large", required=True, metavar="DIR", help="the larger anchor")
+    init.add_argument("--layers", required=True, type=int)
+    init.add_argument("--width", required=True, type=int)
+    init.add_argument("--heads", type=int, help="checked against the head dimension, which is kept")
+    init.add_argument(
+        "--alpha", default="distance", help='share of the smaller anchor, or "distance" (default)'
+    )
+    init.add_argument("--operator", default="literal", choices=OPERATORS)
+    init.add_argument("--outside", action="store_true", help="allow a target outside the two anchors")
+    init.add_argument("--out", required=True, metavar="DIR")
+
+    chain = commands.add_parser("chain", help="a knowledge chain from your own checkpoint on your own text")
+    chain.set_defaults(action=_chain)
+    chain.add_argument("--source", required=True, metavar="DIR", help="the model to start from")
+    chain.add_argument(
+        "--anchors", required=True, metavar="LxD,...", help="layers x width, from large to small"
+    )
+    chain.add_argument("--corpus", required=True, metavar="DIR", help="a folder of .txt or .jsonl files")
+    chain.add_argument("--column", default="text", help="field of .jsonl lines that holds the text")
+    chain.add_argument("--tokens", required=True, type=int, help="training tokens of each step")
+    chain.add_argument("--out", required=True, metavar="DIR")
+    chain.add_argument("--lr", type=float, default=1e-3)
+    chain.add_argument("--batch", type=int, default=8, help="sequences a step")
+    chain.add_argument("--context", type=int, default=128, help="tokens a sequence")
+    chain.add_argument("--divergence", default="reverse_kl", choices=("forward_kl", "reverse_kl", "jsd"))
+    chain.add_argument("--cross-entropy", type=float, default=0.5, help="its share of the loss")
+    chain.add_argument("--seed", type=int, default=0)
+
+    run = commands.add_parser("run", help="run an experiment (or all) and write its table")
+    run.set_defaults(action=_run)
+    run.add_argument("experiment", choices=[*EXPERIMENTS, "all"])
+    _scale_options(run, SCALES)
+    run.add_argument("--jobs", type=int, help="processes side by side")
+
+    plan = commands.add_parser("plan", help="the tree of recipes with sizes, tokens, FLOPs; runs nothing")
+    plan.set_defaults(action=_plan)
+    plan.add_argument("experiment", nargs="?", default="all", choices=[*EXPERIMENTS, "all"])
+    _scale_options(plan, SCALES)
+    plan.add_argument("--on", default="h100", choices=("h100", "a100", "cpu"), help="what to count hours on")
+
+    figures = commands.add_parser("figures", help="draw every figure again from the tables in results/")
+    figures.set_defaults(action=_figures)
+    figures.add_argument("--scale", default="laptop")
+
+    reproduce = commands.add_parser("reproduce", help="run every notebook headlessly")
+    reproduce.set_defaults(action=_reproduce)
+    reproduce.add_argument("--scale", default="smoke", choices=SCALES)
+    reproduce.add_argument("--seed", type=int, default=0)
+    reproduce.add_argument(
+        "--in-place", action="store_true", help="refresh the outputs of notebooks/ themselves"
+    )
+    return top
+
+
+def _scale_options(command: argparse.ArgumentParser, scales) -> None:
+    command.add_argument("--scale", default="smoke", choices=scales)
+    command.add_argument("--seed", type=int, default=0, help="the first of the scale's seeds")
+    command.add_argument(
+        "--corpus", metavar="DIR", help="a folder of .txt or .jsonl files instead of the scale's corpus"
+    )
+
+
+def _scale(options: argparse.Namespace):
+    from cbd.scales import scale_named
+
+    scale = scale_named(options.scale)
+    if not options.corpus:
+        return scale
+    from cbd.data import folder_corpus
+
+    return scale.on(folder_corpus(options.corpus, vocab_size=scale.source_spec.vocab))
+
+
+def _names(experiment: str) -> list[str]:
+    from cbd.experiments.core import EXPERIMENTS
+
+    return list(EXPERIMENTS) if experiment == "all" else [experiment]
+
+
+def _init(options: argparse.Namespace) -> None:
+    from cbd.init import init_checkpoint
+    from cbd.operators import OPERATORS
+
+    done = init_checkpoint(
+        options.small,
+        options.large,
+        options.out,
+        layers=options.layers,
+        width=options.width,
+        heads=options.heads,
+        alpha=_alpha(options.alpha),
+        operator=OPERATORS[options.operator],
+        outside=options.outside,
+    )
+    print(f"{options.out}: {options.layers}x{options.width}, alpha {done['alpha']:.4f}, {options.operator}")
+
+
+def _alpha(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _chain(options: argparse.Namespace) -> None:
+    from cbd.own_chain import own_chain
+    from cbd.recipes import Loss, Training
+
+    training = Training(
+        tokens=options.tokens, lr=options.lr, batch=options.batch, context=options.context, seed=options.seed
+    )
+    loss = Loss(options.divergence, options.cross_entropy)
+    rows = own_chain(
+        options.source, options.anchors, options.corpus, options.column, training, loss, options.out
+    )
+    for row in rows:
+        print(f"{row['folder']:<24} {row['parameters']:>14,} parameters   loss {row['loss']:.4f}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from cbd import results
+    from cbd.experiments.core import run
+
+    scale = _scale(options)
+    for name in _names(options.experiment):
+        table = run(name, scale, options.seed, options.jobs)
+        print(f"{name}: {len(table)} rows in {results.table_path(scale.name, name)}")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from cbd.costs import ACCELERATORS
+    from cbd.experiments.core import design_of
+    from cbd.planning import render
+
+    scale = _scale(options)
+    seeds = range(options.seed, options.seed + scale.seeds)
+    recipes = [
+        r for name in _names(options.experiment) for s in seeds for r in design_of(name, scale, s).recipes
+    ]
+    print(f"{scale.name}: {scale.cost}; {scale.seeds} seeds")
+    print(render(recipes, ACCELERATORS[options.on]))
+
+
+def _figures(options: argparse.Namespace) -> None:
+    from cbd.figures import draw_all
+
+    for path in draw_all(options.scale):
+        print(path)
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from cbd.notebooks import reproduce
+
+    reproduce(options.scale, options.seed, options.in_place)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""E7: step-zero loss against alpha; inherited and independent anchors, literal and union, preserving and lossy."""
+
+from __future__ import annotations
+
+from cbd.alphas import distance_alpha
+from cbd.experiments.core import Design, Measurement
+from cbd.experiments.models import chain
+from cbd.operators import LITERAL, LOSSY, UNION, Operator
+from cbd.recipes import Evaluated, Interpolated
+from cbd.scales import Scale
+
+# label of the table's operator column -> operator
+READINGS: dict[tuple[str, str], Operator] = {
+    ("literal", "preserving"): LITERAL,
+    ("union", "preserving"): UNION,
+    ("literal", "lossy"): LOSSY,
+}
+
+
+def design(scale: Scale, seed: int) -> Design:
+    """A grid of alphas for each target, kind of anchor and reading of the formula."""
+    found = []
+    for kind in ("inherited", "independent"):
+        knowledge = chain(scale, seed, kind)
+        for spec in scale.alpha_targets:
+            small, large = knowledge.pair_around(spec)
+            for (mixing, expansion), operator in READINGS.items():
+                for alpha in scale.alphas:
+                    start = Interpolated(small, large, spec, alpha, operator)
+                    evaluated = Evaluated(start, scale.corpus, scale.sample, scale.recovery.context)
+                    found.append(Measurement(evaluated, kind, alpha, mixing, expansion))
+    return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
+
+
+def _rule(scale: Scale, designs: dict[int, Design]):
+    """Where the parameter-distance rule puts alpha for each target."""
+    for seed in designs:
+        for spec in scale.alpha_targets:
+            small, large = chain(scale, seed).pair_around(spec)
+            alpha = distance_alpha(small.spec, large.spec, spec)
+            labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name, "seed": seed}
+            yield labels | {"parameters": spec.parameters, "metric": "rule_alpha", "value": alpha}

@@ -1,0 +1,83 @@
+"""E5: recovery training from each start on the same batches, and how many tokens random weights need to catch up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pandas as pd
+
+from cbd import stats
+from cbd.experiments.core import Design, Measurement, row_labels
+from cbd.experiments.models import CBD, RANDOM, starts
+from cbd.recipes import Recipe, Trained, Training, TunedRate
+from cbd.scales import Scale
+from cbd.specs import ModelSpec
+
+SEARCH_SEED = 1000  # the order of batches in the search for rates: one that no reported run uses
+
+
+def tuned(scale: Scale, spec: ModelSpec, method: str) -> TunedRate:
+    """The best rate for a kind of start at the smallest budget, searched with the first seed's chain."""
+    start = starts(scale, 0, spec)[method]
+    training = replace(scale.recovery, tokens=scale.budgets[0], seed=SEARCH_SEED, evaluations=1)
+    rates = scale.random_rates if method == RANDOM else scale.rates
+    return TunedRate.search(Trained(start, scale.corpus, training), rates)
+
+
+def recovery(scale: Scale, seed: int, spec: ModelSpec, method: str, start: Recipe, tokens: int) -> Trained:
+    """One run: the start, trained for `tokens` at its kind's own rate, on the batches of `seed`."""
+    training: Training = replace(scale.recovery, tokens=tokens, seed=seed, lr=tuned(scale, spec, method))
+    return Trained(start, scale.corpus, training)
+
+
+def design(scale: Scale, seed: int) -> Design:
+    """Four starts, all budgets, all sizes; random weights also at the long budget."""
+    found = []
+    for spec in scale.convergence_targets:
+        for method, start in starts(scale, seed, spec).items():
+            budgets = scale.budgets + ((scale.scratch,) if method == RANDOM else ())
+            for tokens in budgets:
+                run = recovery(scale, seed, spec, method, start, tokens)
+                found.append(Measurement(run, method, operator=f"budget {tokens}"))
+    return Design(tuple(found), lambda frame, designs: _speedups(frame, scale, designs))
+
+
+def _speedups(frame: pd.DataFrame, scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
+    """How many times fewer tokens CBD needs, in both directions that one may mean, and what they are made from.
+
+    speedup_to_cbd_final: tokens with which random weights first reach CBD's final loss, over CBD's budget. Random
+    weights may use any of their runs. speedup_to_random_final: the budget over the tokens with which CBD first
+    reaches the final loss of random weights at the same budget, one step at least; the paper's 80x and 218x can only
+    be of this kind. Where a loss is never reached, the longest run gives a bound, marked "_lower_bound".
+    """
+    losses = frame[frame.metric == "loss"]
+    for seed, design in designs.items():
+        for m in design.measurements:
+            if m.method != CBD:
+                continue
+            here = losses[(losses.seed == seed) & (losses.spec == m.recipe.spec.name)]
+            random, own = here[here.method == RANDOM], here[here.recipe == m.recipe.key].sort_values("tokens")
+            labels = row_labels(m) | {"seed": seed, "tokens": m.recipe.tokens}
+            start, end, budget = own.value.iloc[0], own.value.iloc[-1], m.recipe.tokens
+            needed, bound = _first_tokens(random, start)
+            yield labels | {"metric": f"random_tokens_to_cbd_step_zero{bound}", "value": needed}
+            needed, bound = _first_tokens(random, end)
+            yield labels | {"metric": "speedup_to_cbd_final", "value": math.nan if bound else needed / budget}
+            if bound:
+                yield labels | {"metric": "speedup_to_cbd_final_lower_bound", "value": needed / budget}
+            same = random[random.operator == m.operator].sort_values("tokens")
+            needed, bound = _first_tokens(own, same.value.iloc[-1])
+            step = scale.recovery.batch * scale.recovery.context
+            value = (
+                math.nan if bound else budget / max(needed, step)
+            )  # CBD may end above random: no speed-up at all
+            yield labels | {"metric": "speedup_to_random_final", "value": value}
+
+
+def _first_tokens(curves: pd.DataFrame, loss: float) -> tuple[float, str]:
+    """The fewest tokens with which any of these runs reaches the loss, or the longest run's as a bound."""
+    reached = [stats.tokens_to_reach(curve, loss) for _, curve in curves.groupby("operator")]
+    reached = [tokens for tokens in reached if pd.notna(tokens)]
+    return (min(reached), "") if reached else (float(curves.tokens.max()), "_lower_bound")

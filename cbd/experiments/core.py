@@ -1,0 +1,143 @@
+"""What every experiment is: a list of measurements for a scale and a seed, run, tabulated and written the same way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+
+import pandas as pd
+
+from cbd import results, store
+from cbd.alphas import resolve_alpha
+from cbd.errors import CbdError
+from cbd.recipes import Evaluated, Interpolated, Recipe, walk
+from cbd.scales import Scale
+
+# name -> module; the notebook of the same number shows it
+EXPERIMENTS = {
+    "paper_map": "cbd.experiments.paper_map",
+    "chain": "cbd.experiments.chain",
+    "initialise": "cbd.experiments.initialise",
+    "alpha": "cbd.experiments.alpha",
+    "convergence": "cbd.experiments.convergence",
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A recipe whose outcome becomes rows: an `Evaluated` (one point) or a training (its validation curve).
+
+    method, mixing, operator: labels of the table; alpha is taken from the recipe where it has one. metric: what the
+    loss is called in the table.
+    """
+
+    recipe: Recipe
+    method: str
+    alpha: float | None = None
+    mixing: str = ""
+    operator: str = ""
+    metric: str = "loss"
+
+
+@dataclass(frozen=True)
+class Design:
+    """An experiment at one scale and seed.
+
+    derive: from the table of all seeds (and the designs by seed) to further rows, such as a speed-up.
+    """
+
+    measurements: tuple[Measurement, ...]
+    derive: Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None = None
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        return [measurement.recipe for measurement in self.measurements]
+
+
+def design_of(name: str, scale: Scale, seed: int) -> Design:
+    """What an experiment measures. Raises `CbdError` for an unknown name."""
+    if name not in EXPERIMENTS:
+        raise CbdError(f"no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
+    return import_module(EXPERIMENTS[name]).design(scale, seed)
+
+
+def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.DataFrame:
+    """Realise what an experiment needs for the scale's seeds, from `seed` on, and write its table and records.
+
+    Returns the tidy table (see `cbd.results`), also written to results/<scale>/<name>.csv.
+    """
+    designs = {s: design_of(name, scale, s) for s in range(seed, seed + scale.seeds)}
+    everything = [recipe for design in designs.values() for recipe in design.recipes]
+    from cbd.realize import realize_all  # torch: only when there is something to run
+
+    realize_all(everything, jobs=jobs or scale.jobs, threads=scale.threads)
+    rows = [
+        row | {"seed": s} for s, design in designs.items() for m in design.measurements for row in rows_of(m)
+    ]
+    derive = designs[seed].derive
+    frame = _frame(name, rows)
+    if derive is not None:
+        frame = _frame(name, rows + list(derive(frame, designs)))
+    results.write_table(frame, scale.name, name)
+    results.write_records(_records(everything), scale.name, name)
+    return frame
+
+
+def _frame(name: str, rows: list[dict]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows).reindex(columns=list(results.COLUMNS))
+    frame["experiment"] = name
+    return results.validate(frame)
+
+
+def rows_of(measurement: Measurement) -> list[dict]:
+    """The rows of one finished measurement, without experiment and seed."""
+    recipe = measurement.recipe
+    labels = row_labels(measurement)
+    if isinstance(recipe, Evaluated):
+        metrics = json.loads((store.folder(recipe) / "metrics.json").read_text())
+        labels |= {"tokens": recipe.model.tokens, "flops": recipe.model.flops}
+        return [
+            labels | {"metric": measurement.metric, "value": metrics["loss"], "stderr": metrics["stderr"]},
+            labels | {"metric": "bits_per_byte", "value": metrics["bits_per_byte"]},
+        ]
+    points = json.loads((store.folder(recipe) / "curve.json").read_text())
+    return [
+        labels
+        | {
+            "tokens": point["trained"],
+            "flops": point["trained"] * recipe.flops_per_token,
+            "metric": measurement.metric,
+            "value": point["loss"],
+            "stderr": point["stderr"],
+        }
+        for point in points
+    ]
+
+
+def row_labels(measurement: Measurement) -> dict:
+    """The columns that say what a row is about."""
+    spec = measurement.recipe.spec
+    model = getattr(measurement.recipe, "model", measurement.recipe)
+    alpha = measurement.alpha
+    if alpha is None and isinstance(model, Interpolated):
+        alpha = resolve_alpha(model.alpha, model.small.spec, model.large.spec, model.spec)
+    return {
+        "method": measurement.method,
+        "family": spec.family,
+        "spec": spec.name,
+        "parameters": spec.parameters,
+        "alpha": alpha,
+        "mixing": measurement.mixing,
+        "operator": measurement.operator,
+        "recipe": measurement.recipe.key,
+    }
+
+
+def _records(recipes: Iterable[Recipe]) -> list[dict]:
+    """One record a recipe that was run for these, the tree flattened: each names its inputs by key."""
+    found = [recipe for recipe in walk(recipes).values() if store.finished(recipe)]
+    return [
+        {k: v for k, v in store.record(r).items() if k != "tree"} | {"fields": r.describe()} for r in found
+    ]

@@ -1,0 +1,73 @@
+"""The recipes that several experiments share: the source, the knowledge chain, and the starts that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from cbd.operators import LITERAL, UNION, Operator
+from cbd.recipes import Anchor, Chain, Interpolated, Random, Recipe, Source, Trained, Transferred
+from cbd.scales import Scale
+from cbd.specs import ModelSpec
+
+Kind = Literal["default", "inherited", "independent"]
+
+CBD, SMALLER, LARGER, RANDOM = "CBD (union)", "smaller anchor, grown", "larger anchor, pruned", "random"
+
+
+def source(scale: Scale, seed: int) -> Recipe:
+    """The source LLM: the scale's public checkpoint, or a model trained here from random weights."""
+    if isinstance(scale.source, Source):
+        return scale.source
+    training = replace(scale.source_training, seed=seed)
+    return Trained(Random(scale.source, scale.corpus, seed), scale.corpus, training)
+
+
+def chain(scale: Scale, seed: int, kind: Kind = "default") -> Chain:
+    """The knowledge chain by stepwise distillation (the paper's section 3).
+
+    kind: "inherited" anchors start from slices of their teacher, "independent" ones from their own random weights;
+    "default" starts from the scale's public checkpoints where it names them (as the paper does), inherited elsewhere.
+    """
+    models = [source(scale, seed)]
+    for given in scale.anchors:
+        spec = given.spec if isinstance(given, Source) else given
+        training = replace(scale.anchor_training, seed=seed)
+        if kind == "independent":
+            anchor = Anchor.from_random(
+                models[-1], spec, scale.corpus, from_random(scale, training), scale.loss
+            )
+        elif kind == "default" and isinstance(given, Source):
+            anchor = Anchor(models[-1], given, scale.corpus, training, scale.loss)
+        else:
+            anchor = Anchor.inherited(models[-1], spec, scale.corpus, training, scale.loss)
+        models.append(anchor)
+    return Chain(tuple(models))
+
+
+def from_random(scale: Scale, training):
+    """The same budget at the rate that random starts need."""
+    return replace(training, lr=scale.source_training.lr if scale.source_training else scale.random_rates[0])
+
+
+def initialised(
+    chain: Chain, spec: ModelSpec, alpha="distance", operator: Operator = LITERAL
+) -> Interpolated:
+    """An SLM of any size inside the chain."""
+    small, large = chain.pair_around(spec)
+    return Interpolated(small, large, spec, alpha, operator)
+
+
+def starts(scale: Scale, seed: int, spec: ModelSpec, operator: Operator = UNION) -> dict[str, Recipe]:
+    """What a run of the target may start from: CBD, either anchor alone, or random weights.
+
+    The anchor nearer in size is one of the two, so this holds the control of Q2.
+    """
+    knowledge = chain(scale, seed)
+    small, large = knowledge.pair_around(spec)
+    return {
+        CBD: Interpolated(small, large, spec, "distance", operator),
+        SMALLER: Transferred(small, spec, operator.trans),
+        LARGER: Transferred(large, spec, operator.trans),
+        RANDOM: Random(spec, scale.corpus, seed),
+    }

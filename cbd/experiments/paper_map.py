@@ -1,0 +1,63 @@
+"""E16: what N sizes cost by training from scratch, by direct distillation, and by the chain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from cbd import costs, results
+from cbd.experiments.core import Design, _frame
+from cbd.experiments.models import chain, from_random, initialised, source
+from cbd.operators import UNION
+from cbd.recipes import Anchor, Random, Recipe, Trained
+from cbd.scales import Scale
+from cbd.specs import ModelSpec
+
+METHODS = ("scratch", "direct distillation", "chain (CBD)")
+
+
+def trees(scale: Scale, seed: int, specs: tuple[ModelSpec, ...]) -> dict[str, list[Recipe]]:
+    """The recipes of every target, by method: the trees that the other experiments run."""
+    llm, knowledge = source(scale, seed), chain(scale, seed)
+    scratch = replace(scale.recovery, tokens=scale.scratch, seed=seed, lr=scale.random_rates[0])
+    distil = from_random(scale, replace(scale.anchor_training, seed=seed))
+    return {
+        "scratch": [Trained(Random(spec, scale.corpus, seed), scale.corpus, scratch) for spec in specs],
+        "direct distillation": [
+            Anchor.from_random(llm, spec, scale.corpus, distil, scale.loss) for spec in specs
+        ],
+        "chain (CBD)": [initialised(knowledge, spec, operator=UNION) for spec in specs],
+    }
+
+
+def cumulative(scale: Scale, seed: int = 0) -> pd.DataFrame:
+    """FLOPs of the first N targets of the ladder, the source LLM given, for N = 1, 2, ...; nothing is run."""
+    rows = []
+    given = [source(scale, seed)]
+    for method, recipes in trees(scale, seed, scale.ladder).items():
+        for n in range(1, len(recipes) + 1):
+            work = costs.flops(recipes[:n], given)
+            rows.append(
+                {
+                    "method": method,
+                    "family": scale.source_spec.family,
+                    "spec": str(n),
+                    "flops": work,
+                    "seed": seed,
+                }
+                | {"metric": "cumulative_flops", "value": float(work), "recipe": recipes[n - 1].key}
+            )
+    return _frame("paper_map", rows)
+
+
+def design(scale: Scale, seed: int) -> Design:
+    """Nothing is measured: the rows are derived from the trees."""
+    return Design((), lambda frame, designs: cumulative(scale, min(designs)).to_dict("records"))
+
+
+def write(scale: Scale, seed: int = 0) -> pd.DataFrame:
+    """The table of one scale, written without running anything (the paper's scale included)."""
+    frame = cumulative(scale, seed)
+    results.write_table(frame, scale.name, "paper_map")
+    return frame

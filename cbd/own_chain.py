@@ -1,0 +1,70 @@
+"""`cbd chain`: a knowledge chain from a user's own checkpoint on a user's own text."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cbd import store
+from cbd.data import folder_corpus
+from cbd.errors import CbdError
+from cbd.realize import realize_all
+from cbd.recipes import Anchor, Evaluated, Loss, Recipe, Training
+from cbd.sources import local
+from cbd.specs import ModelSpec
+
+
+def own_chain(
+    source: str, anchors: str, corpus: str, column: str, training: Training, loss: Loss, out: str
+) -> list[dict[str, Any]]:
+    """Distil the anchors one after the other, each from its predecessor, and copy them to `out`/<layers>x<width>.
+
+    anchors: "6x144,4x96", from large to small. Returns a row a model (also in `out`/chain.json): folder, parameters,
+    loss in nats per token. Raises `CbdError` on bad input before any work; what is trained stays in the store, so
+    that a killed run goes on.
+    """
+    folder = Path(out)
+    if folder.exists():
+        raise CbdError(f"{folder} exists: choose another --out, or remove it first")
+    llm = local(source)
+    specs = parse_anchors(anchors, llm.spec)
+    if training.context > llm.spec.positions:
+        raise CbdError(f"--context {training.context} exceeds the model's {llm.spec.positions} positions")
+    text = folder_corpus(corpus, column=column, tokenizer=str(Path(source).absolute()))
+    models: list[Recipe] = [llm]
+    for spec in specs:
+        models.append(Anchor.inherited(models[-1], spec, text, training, loss))
+    measured = [Evaluated(model, text, training.evaluation_tokens, training.context) for model in models]
+    realize_all([*models, *measured])
+    rows = []
+    folder.mkdir(parents=True)
+    for model, evaluated in zip(models, measured, strict=True):
+        place = source if model is llm else str(folder / model.spec.name)
+        if model is not llm:
+            shutil.copytree(store.folder(model), place)
+        loss_now = store.record(evaluated)["metrics"]["loss"]
+        rows.append(
+            {"folder": place, "parameters": model.spec.parameters, "loss": loss_now, "recipe": model.key}
+        )
+    (folder / "chain.json").write_text(json.dumps(rows, indent=2) + "\n")
+    return rows
+
+
+def parse_anchors(text: str, source: ModelSpec) -> list[ModelSpec]:
+    """Specs from "6x144,4x96". Raises `CbdError` unless each is a shape below its predecessor's."""
+    specs, above = [], source
+    for part in text.split(","):
+        try:
+            layers, width = (int(number) for number in part.strip().lower().split("x"))
+        except ValueError:
+            raise CbdError(f"--anchors {part!r} is not LAYERSxWIDTH, such as 6x144,4x96") from None
+        spec = source.resized(layers, width)
+        if spec.layers > above.layers or spec.width > above.width or spec == above:
+            raise CbdError(
+                f"anchor {spec.name} is not smaller than {above.name}: list them from large to small"
+            )
+        specs.append(spec)
+        above = spec
+    return specs

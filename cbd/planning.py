@@ -1,0 +1,75 @@
+"""`cbd plan`: what an experiment needs, before anything runs. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cbd import costs, store
+from cbd.recipes import Recipe
+
+
+@dataclass
+class Group:
+    """Recipes of one kind, size and budget: a line of the plan."""
+
+    number: int
+    kind: str
+    spec: str
+    tokens: int
+    recipes: list[Recipe] = field(default_factory=list)
+    needs: set[int] = field(default_factory=set)
+
+    @property
+    def flops(self) -> int:
+        return sum(recipe.flops for recipe in self.recipes)
+
+    @property
+    def done(self) -> int:
+        return sum(store.finished(recipe) for recipe in self.recipes)
+
+
+def grouped(recipes: Iterable[Recipe]) -> list[Group]:
+    """The tree of these recipes, shared parts once, inputs first; equal steps (seeds, alphas) in one group."""
+    groups: dict[tuple, Group] = {}
+    number_of: dict[str, int] = {}
+    for recipe in costs.needed(recipes):
+        spec = recipe.spec.name if hasattr(recipe, "spec") else ""
+        needs = {number_of[source.key] for source in recipe.inputs}
+        signature = (type(recipe).__name__, spec, recipe.tokens, frozenset(needs))
+        group = groups.setdefault(signature, Group(len(groups) + 1, signature[0], spec, recipe.tokens))
+        group.recipes.append(recipe)
+        group.needs |= needs
+        number_of[recipe.key] = group.number
+    return list(groups.values())
+
+
+def render(recipes: list[Recipe], accelerator: costs.Accelerator) -> str:
+    """The plan as text: a line a group, then the totals and what is left to do."""
+    lines = [
+        f"{'#':>4}  {'step':<13}{'size':<10}{'runs':>5}  {'tokens each':>14}  {'FLOPs':>9}  {'done':>9}  needs"
+    ]
+    groups = grouped(recipes)
+    for g in groups:
+        needs = ", ".join(f"#{n}" for n in sorted(g.needs))
+        done = f"{g.done}/{len(g.recipes)}"
+        tokens = f"{g.tokens:,}" if g.tokens else "-"
+        lines.append(
+            f"{g.number:>4}  {g.kind:<13}{g.spec:<10}{len(g.recipes):>5}  {tokens:>14}  {_si(g.flops):>9}  {done:>9}  {needs}"
+        )
+    everything = costs.needed(recipes)
+    left = sum(recipe.flops for recipe in everything if not store.finished(recipe))
+    total = sum(recipe.flops for recipe in everything)
+    trained = sum(recipe.tokens for recipe in everything)
+    lines.append(
+        f"in all {len(everything)} recipes, {trained:,} training tokens, {_si(total)} FLOPs, of which {_si(left)} are "
+        f"left: {accelerator.hours(left):,.1f} h on {accelerator.name} at {accelerator.utilisation:.0%} of its peak"
+    )
+    return "\n".join(lines)
+
+
+def _si(number: float) -> str:
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}" if number else "-"

@@ -1,0 +1,271 @@
+"""From a recipe to its folder: a few lines for each kind of recipe, and the order in which they are made."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial, singledispatch
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cbd import store
+from cbd.errors import CbdError
+from cbd.recipes import (
+    Anchor,
+    Corpus,
+    Evaluated,
+    Interpolated,
+    Random,
+    Recipe,
+    Sorted,
+    Source,
+    Trained,
+    Transferred,
+    TunedRate,
+    walk,
+)
+
+
+def realize(recipe: Recipe) -> Path:
+    """The folder of the finished recipe, making what is missing, once.
+
+    Inputs of a finished recipe are not needed and not made. Under `accelerate launch` every process calls this:
+    trainings run in all of them, everything else in the main one.
+    """
+    for missing in pending([recipe]):
+        _make(missing)
+    return store.folder(recipe)
+
+
+def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = None) -> None:
+    """Make all that is missing, in up to `jobs` processes of `threads` threads each (None: torch's choice).
+
+    Progress is shown in FLOPs. Interrupted, what is finished stays and trainings go on from their last state.
+    """
+    todo = pending(recipes)
+    if not todo:
+        return
+    with tqdm(
+        total=sum(map(_weight, todo)), desc="recipes", unit="FLOP", unit_scale=True, smoothing=0
+    ) as bar:
+        if jobs == 1 or len(todo) == 1:
+            _set_threads(threads)
+            for recipe in todo:
+                _make(recipe)
+                bar.update(_weight(recipe))
+        else:
+            _make_in_parallel(todo, jobs, threads, bar)
+
+
+def pending(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """What is missing for these recipes, inputs first; what only finished recipes needed is left out."""
+    found: dict[str, Recipe] = {}
+
+    def visit(recipe: Recipe) -> None:
+        if recipe.key in found or store.finished(recipe):
+            return
+        for source in recipe.inputs:
+            visit(source)
+        found[recipe.key] = recipe
+
+    for recipe in recipes:
+        visit(recipe)
+    return list(found.values())
+
+
+def _weight(recipe: Recipe) -> int:
+    return max(recipe.flops, 1)
+
+
+def _make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, bar: tqdm) -> None:
+    """A ready recipe goes to a free process; of several ready ones the one with the longest way to the end."""
+    urgency = _urgency(todo)
+    waiting = sorted(todo, key=lambda recipe: -urgency[recipe.key])
+    unfinished = set(urgency)
+    running: dict[Future, Recipe] = {}
+    with _pool(jobs, threads) as pool:
+        try:
+            while waiting or running:
+                ready = (r for r in waiting if not any(s.key in unfinished for s in r.inputs))
+                for recipe in list(islice(ready, jobs - len(running))):
+                    waiting.remove(recipe)
+                    running[pool.submit(_make, recipe)] = recipe
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    recipe = running.pop(future)
+                    future.result()
+                    unfinished.remove(recipe.key)
+                    bar.update(_weight(recipe))
+        except BrokenProcessPool:
+            raise CbdError(
+                "a worker process died (out of memory?): run the same command again, it goes on"
+            ) from None
+        except BaseException:
+            _stop(pool)
+            raise
+
+
+def _pool(jobs: int, threads: int | None) -> ProcessPoolExecutor:
+    """Fresh processes (spawned, so that no thread pool is inherited), each with a line for its progress bar."""
+    context = multiprocessing.get_context("spawn")
+    lines, lock = context.SimpleQueue(), context.RLock()
+    for line in range(1, jobs + 1):
+        lines.put(line)
+    tqdm.set_lock(lock)
+    return ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads, lock, lines))
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the workers now: a training may take minutes more, and its state is on disk."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+
+
+def _urgency(todo: list[Recipe]) -> dict[str, int]:
+    """FLOPs on the longest path from each recipe to the end of what is to be made."""
+    users: dict[str, list[str]] = {recipe.key: [] for recipe in todo}
+    for recipe in todo:
+        for source in recipe.inputs:
+            if source.key in users:
+                users[source.key].append(recipe.key)
+    urgency: dict[str, int] = {}
+    for recipe in reversed(todo):
+        urgency[recipe.key] = _weight(recipe) + max((urgency[user] for user in users[recipe.key]), default=0)
+    return urgency
+
+
+def _start_worker(threads: int | None, lock: Any, lines: Any) -> None:
+    tqdm.set_lock(lock)
+    os.environ["TQDM_POSITION"] = str(lines.get())  # read by tqdm: each worker's bar on a line of its own
+    _set_threads(threads)
+
+
+def _set_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _make(recipe: Recipe) -> None:
+    """Make one recipe whose inputs are finished, in one process or together with the others of a launch."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        store.make(recipe, partial(build, recipe))
+        return
+    from accelerate import PartialState
+
+    state = PartialState()
+    together = isinstance(recipe, (Trained, Anchor))
+    work = store.root() / "work" / recipe.key
+    state.wait_for_everyone()
+    if state.is_main_process:
+        store.make(recipe, partial(build, recipe))
+    elif together:
+        build(recipe, work / "out", work / "state")
+    state.wait_for_everyone()
+
+
+@singledispatch
+def build(recipe: Recipe, out: Path, state: Path) -> dict[str, Any]:
+    """Fill `out` with what the recipe describes; its inputs are finished. Returns what was measured."""
+    raise TypeError(f"no way to make a {type(recipe).__name__}")
+
+
+@build.register
+def _(recipe: Corpus, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.data import build as build_corpus
+
+    build_corpus(recipe, out)
+    return {}
+
+
+@build.register
+def _(recipe: Source, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.sources import fetch
+
+    return fetch(recipe, out)
+
+
+@build.register
+def _(recipe: Random, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.sources import initialise_randomly
+
+    return initialise_randomly(recipe.spec, store.folder(recipe.corpus), recipe.seed, out)
+
+
+@build.register
+def _(recipe: Sorted, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.interpolation import transfer
+    from cbd.operators import Trans
+
+    transfer(store.folder(recipe.model), recipe.spec, out, Trans(cut_width="sorted"))
+    return {}
+
+
+@build.register
+def _(recipe: Transferred, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.interpolation import transfer
+
+    transfer(store.folder(recipe.model), recipe.spec, out, recipe.trans)
+    return {}
+
+
+@build.register
+def _(recipe: Interpolated, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.interpolation import initialize
+
+    small, large = store.folder(recipe.small), store.folder(recipe.large)
+    return initialize(small, large, recipe.spec, out, recipe.alpha, recipe.operator)
+
+
+@build.register(Trained)
+@build.register(Anchor)
+def _(recipe: Trained | Anchor, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.training import train
+
+    lr = recipe.training.lr
+    if isinstance(lr, TunedRate):
+        lr = json.loads((store.folder(lr) / "rate.json").read_text())["lr"]
+    teacher = store.folder(recipe.teacher) if recipe.teacher else None
+    start, corpus = store.folder(recipe.start), store.folder(recipe.corpus)
+    return train(start, corpus, recipe.training, lr, recipe.loss, teacher, out, state)
+
+
+@build.register
+def _(recipe: TunedRate, out: Path, state: Path) -> dict[str, Any]:
+    losses = {c.training.lr: store.record(c)["final_loss"] for c in recipe.candidates}
+    result = {
+        "lr": min(losses, key=losses.__getitem__),
+        "final_loss": {f"{lr:g}": x for lr, x in losses.items()},
+    }
+    (out / "rate.json").write_text(json.dumps(result))
+    return result
+
+
+@build.register
+def _(recipe: Evaluated, out: Path, state: Path) -> dict[str, Any]:
+    import torch
+
+    from cbd.data import Tokens
+    from cbd.evaluation import HeldOut, evaluate
+    from cbd.recipes import Loss
+    from cbd.training import Objective, load
+
+    held_out = HeldOut.of(Tokens(store.folder(recipe.corpus)), recipe.split, recipe.sample, recipe.context)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    objective = Objective(load(store.folder(recipe.model)).to(device), Loss())
+    metrics = evaluate(objective, held_out, device)
+    (out / "metrics.json").write_text(json.dumps(metrics))
+    return {"metrics": metrics}
+
+
+__all__ = ["build", "pending", "realize", "realize_all", "walk"]

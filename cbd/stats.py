@@ -1,0 +1,262 @@
+"""Statistics: tables -> points and intervals over seeds. No torch, and never the global random generator.
+
+Every interval of the project is made here; figures and notebooks only show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+
+from cbd.errors import CbdError
+
+RESAMPLES = 9999  # with three seeds the extremes are then the 2.5 % points for certain (see `interval`)
+POINTS = ["point", "low", "high", "n"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `n` seeds and the ends of its interval, in the unit of the values."""
+
+    point: float
+    low: float
+    high: float
+    n: int
+
+
+def interval(
+    values: Sequence[float], confidence: float = 0.95, rng: int | np.random.Generator = 0
+) -> Interval:
+    """The mean of one value a seed, with the percentile bootstrap interval of that mean.
+
+    A 95 % percentile bootstrap of *three* seeds is simply the range of the three values: a resample repeats
+    the smallest three times with probability 1/27 = 3.7 %, more than the 2.5 % cut off. It then holds the
+    mean of a symmetric distribution 75 % of the time, not 95 %: read it as a range, not as a test. With one
+    value low and high are nan; when all are equal, both are that value. A value that is not finite makes
+    point, low and high nan: leaving it out would flatter.
+
+    rng: a seed for a generator of this call's own (equal values, equal interval), or a generator to draw
+    from. Raises `CbdError` when there are no values or the confidence is not inside (0, 1).
+    """
+    data = np.sort(np.asarray(values, dtype=float).ravel())  # sorted: the order of rows must not matter
+    if not data.size:
+        raise CbdError("an interval needs at least one value")
+    if not 0 < confidence < 1:
+        raise CbdError(f"confidence {confidence} must lie inside (0, 1)")
+    nan = float("nan")
+    if not np.isfinite(data).all():
+        return Interval(nan, nan, nan, data.size)
+    if data.size == 1:
+        return Interval(float(data[0]), nan, nan, 1)
+    if data[0] == data[-1]:
+        return Interval(float(data[0]), float(data[0]), float(data[0]), data.size)
+    ends = bootstrap(
+        (data,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=confidence,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(rng),
+    ).confidence_interval
+    return Interval(float(data.mean()), float(ends.low), float(ends.high), data.size)
+
+
+def summarise(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
+    """Mean and interval over seeds of each group: columns `by`, then point, low, high (unit of `value`) and
+    n.
+
+    Groups come sorted by `by`, whatever the order of the rows. Raises `CbdError` when a column is missing, or
+    when a group holds a seed twice: that would count one run as two and pretend to replicate.
+    """
+    by = list(by)
+    _once_per_seed(frame, by, value)
+    rows = [
+        (*key, *astuple(interval(group[value].astype(float))))
+        for key, group in frame.groupby(by, dropna=False, sort=True)
+    ]
+    return _typed_like(pd.DataFrame(rows, columns=[*by, *POINTS]), frame, by)
+
+
+def paired(
+    frame: pd.DataFrame,
+    by: Sequence[str],
+    method: str = "method",
+    *,
+    baseline: str,
+    value: str = "value",
+) -> pd.DataFrame:
+    """Differences method - baseline, matched by seed within each group, with their interval over seeds.
+
+    The interval of paired differences leaves out what the seed moves in both; two overlapping intervals of
+    `summarise` say nothing against a paired one that excludes zero. Columns: `by`, `method` (never the
+    baseline), then point, low, high (unit of `value`; negative: lower than the baseline) and n. Raises
+    `CbdError` when a group lacks the baseline or a method's seeds are not the baseline's, or as `summarise`
+    does.
+    """
+    by = list(by)
+    if method in by:
+        raise CbdError(f"column {method!r} is what is compared; leave it out of `by`")
+    _once_per_seed(frame, [*by, method], value)
+    groups = frame.groupby(by, dropna=False, sort=True) if by else [((), frame)]
+    rows = [
+        (*key, name, *astuple(interval(differences)))
+        for key, group in groups
+        for name, differences in _differences(group, method, baseline, value, key)
+    ]
+    return _typed_like(pd.DataFrame(rows, columns=[*by, method, *POINTS]), frame, [*by, method])
+
+
+def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
+    """Training tokens at which a curve (columns tokens and value) first falls to `target` or below.
+
+    Between two evaluations the value is taken as linear in the logarithm of the tokens, from step zero to the
+    first evaluation as linear in the tokens. nan when the curve never reaches the target: its last token
+    count is then a lower bound. Raises `CbdError` when a token count occurs twice (the curves of several
+    seeds, mixed) or is negative.
+    """
+    points = curve[["tokens", "value"]].astype(float).sort_values("tokens")
+    tokens, values = points["tokens"].to_numpy(), points["value"].to_numpy()
+    if (np.diff(tokens) == 0).any() or (tokens < 0).any():
+        raise CbdError("a curve needs one value for each token count, from 0 up; pass one run at a time")
+    reached = np.flatnonzero(values <= target)
+    if not reached.size:
+        return float("nan")
+    i = int(reached[0])
+    if i == 0 or not np.isfinite(values[i - 1]):
+        return float(tokens[i])
+    share = (values[i - 1] - target) / (values[i - 1] - values[i])
+    if tokens[i - 1] == 0:
+        return float(share * tokens[i])
+    return float(tokens[i - 1] * (tokens[i] / tokens[i - 1]) ** share)
+
+
+def speedup(baseline: pd.DataFrame, curve: pd.DataFrame, target: float, floor: float = 0.0) -> float:
+    """Tokens that `baseline` (random initialisation) needs to reach a loss, over those that `curve` (CBD)
+    needs.
+
+    Both are `tokens_to_reach(..., target)` of curves with columns tokens and value. The choice of target
+    makes the number: the baseline's final loss gives budget / tokens of CBD; CBD's own final loss gives
+    tokens of the baseline / budget. `floor`, in tokens, is the least that CBD is charged: where the target is
+    CBD's step-zero loss it needs none, and the ratio is infinite unless it is charged, say, one optimiser
+    step. Training the chain itself is not counted here (`cbd.costs` does). nan when either never reaches the
+    target; for a baseline that does not, `speedup_lower_bound` holds. Raises `CbdError` as `tokens_to_reach`
+    does.
+    """
+    return _ratio(tokens_to_reach(baseline, target), tokens_to_reach(curve, target), floor)
+
+
+def speedup_lower_bound(
+    baseline: pd.DataFrame, curve: pd.DataFrame, target: float, floor: float = 0.0
+) -> float:
+    """`speedup`; where the baseline never reaches the target, its last token count over the tokens of CBD."""
+    needed = tokens_to_reach(baseline, target)
+    if np.isnan(needed):
+        needed = float(baseline["tokens"].max())
+    return _ratio(needed, tokens_to_reach(curve, target), floor)
+
+
+def with_lower_bounds(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of `metric`, each missing value replaced by that of `<metric>_lower_bound` in the same run.
+
+    Adds the column `bound`: whether the value is a lower bound. A run is recognised by method, spec, operator
+    and seed. Raises `CbdError` when a run occurs twice.
+    """
+    run = ["method", "spec", "operator", "seed"]
+    _once_per_seed(frame[frame["metric"] == metric], run[:-1], "value")
+    rows = frame[frame["metric"] == metric].copy()
+    bounds = frame[frame["metric"] == f"{metric}_lower_bound"][[*run, "value"]]
+    _once_per_seed(bounds, run[:-1], "value")
+    found = rows[run].merge(bounds, on=run, how="left")["value"].to_numpy(dtype=float)
+    rows["bound"] = rows["value"].isna().to_numpy()
+    rows["value"] = np.where(rows["bound"], found, rows["value"].astype(float))
+    return rows
+
+
+@dataclass(frozen=True)
+class BestAlpha:
+    """The best point of an alpha grid.
+
+    interior: whether it beats both ends of the grid. advantage: loss of the better end minus `loss`, in nats
+    per token, zero when an end is best.
+    """
+
+    alpha: float
+    loss: float
+    interior: bool
+    advantage: float
+
+
+def best_alpha(alphas: Sequence[float], losses: Sequence[float]) -> BestAlpha:
+    """The grid point with the lowest loss; no curve is fitted, so the answer is a loss that was measured.
+
+    A tie with an end goes to the end: mixing must earn its place. The lowest of several noisy losses
+    flatters; judge its advantage by its interval over seeds. Raises `CbdError` when the two differ in length,
+    are empty or not finite, or repeat an alpha.
+    """
+    points = sorted(zip(map(float, alphas), map(float, losses), strict=False))
+    if not points or len(alphas) != len(losses):
+        raise CbdError(f"{len(alphas)} alphas and {len(losses)} losses do not make a grid")
+    if not np.isfinite(points).all() or len({alpha for alpha, _ in points}) < len(points):
+        raise CbdError("an alpha grid needs finite losses and each alpha once; average over seeds first")
+    end = min(points[0], points[-1], key=lambda point: point[1])
+    best = min(points, key=lambda point: point[1])
+    if best[1] >= end[1]:
+        return BestAlpha(*end, interior=False, advantage=0.0)
+    return BestAlpha(*best, interior=True, advantage=end[1] - best[1])
+
+
+def break_even(cost: pd.DataFrame, method: str, other: str) -> int | None:
+    """The smallest number of sizes for which `method` costs less than `other`; None when it never does.
+
+    cost: columns method, sizes (whole numbers) and value (FLOPs), one row for each method and number.
+    """
+    wide = cost.pivot(index="sizes", columns="method", values="value").sort_index()
+    cheaper = wide.index[wide[method] < wide[other]]
+    return int(cheaper[0]) if len(cheaper) else None
+
+
+def _ratio(baseline: float, candidate: float, floor: float) -> float:
+    charged = max(candidate, floor) if not np.isnan(candidate) else candidate
+    if charged == 0:
+        return float("inf") if baseline > 0 else 1.0 if baseline == 0 else float("nan")
+    return baseline / charged
+
+
+def _differences(
+    group: pd.DataFrame, method: str, baseline: str, value: str, key: tuple
+) -> Iterator[tuple[str, pd.Series]]:
+    """(method, its values minus the baseline's by seed) of one group, methods sorted."""
+    runs = {name: rows.set_index("seed")[value].astype(float) for name, rows in group.groupby(method)}
+    if baseline not in runs:
+        raise CbdError(
+            f"no rows of the baseline {baseline!r} in {key or 'the table'}; run it or choose another"
+        )
+    for name in sorted(set(runs) - {baseline}):
+        if set(runs[name].index) != set(runs[baseline].index):
+            raise CbdError(
+                f"the seeds of {name!r} {sorted(runs[name].index)} are not those of {baseline!r} "
+                f"{sorted(runs[baseline].index)} in {key or 'the table'}; run the missing ones"
+            )
+        yield name, runs[name] - runs[baseline]
+
+
+def _once_per_seed(frame: pd.DataFrame, by: list[str], value: str) -> None:
+    for column in [*by, "seed", value]:
+        if column not in frame.columns:
+            raise CbdError(f"column {column!r} is not in the table")
+    twice = frame.duplicated([*by, "seed"])
+    if twice.any():
+        row = frame.loc[twice, [*by, "seed"]].iloc[0]
+        where = ", ".join(f"{column} {row[column]}" for column in [*by, "seed"])
+        raise CbdError(
+            f"more than one row for {where}: an interval takes one value a seed; group by more columns"
+        )
+
+
+def _typed_like(summary: pd.DataFrame, frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    return summary.astype({column: frame[column].dtype for column in columns})

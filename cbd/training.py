@@ -1,0 +1,342 @@
+"""The one training loop: plain or distilled, on accelerate, resumable to the bit.
+
+The batch of a step is a pure function of (corpus, seed, step), there is no dropout, and the state (weights, AdamW's
+moments, step, curve) is written as safetensors and JSON: a killed run goes on with the same numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from cbd.checkpoints import Checkpoint, write
+from cbd.data import Tokens
+from cbd.errors import CbdError
+from cbd.evaluation import HeldOut, evaluate
+from cbd.losses import Sums, chunked
+from cbd.recipes import Loss, Training
+
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
+
+CURVE = "curve.json"
+STEPS = "steps.json"
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+class Objective(nn.Module):
+    """A student with its loss, so that DDP and FSDP see one forward call (gathered weights, synchronised gradients).
+
+    forward(input_ids, labels): (B, T) ids and next tokens (-100 ignored) -> `Sums` over all positions.
+    forward(..., per_row=True): (B,) mean cross-entropy of each row, for evaluation.
+    """
+
+    def __init__(self, student: nn.Module, loss: Loss, teacher: nn.Module | None = None):
+        super().__init__()
+        self.student = student
+        self.loss = loss
+        self._teacher = (teacher,)  # in a tuple: not a submodule, never wrapped, trained or saved
+
+    def forward(self, input_ids: Tensor, labels: Tensor, per_row: bool = False) -> Sums | Tensor:
+        hidden, head = _hidden(self.student, input_ids)
+        if per_row:
+            sums = [chunked(h, head, y, Loss()).cross_entropy for h, y in zip(hidden, labels, strict=True)]
+            return torch.stack(sums) / (labels >= 0).sum(1)
+        teacher = None
+        if self._teacher[0] is not None:
+            with torch.no_grad():
+                states, teacher_head = _hidden(self._teacher[0], input_ids)
+            teacher = (states.flatten(0, 1), teacher_head)
+        return chunked(hidden.flatten(0, 1), head, labels.flatten(), self.loss, teacher=teacher)
+
+
+def _hidden(model: nn.Module, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Final hidden states (B, T, D) and the head's weight (V, D)."""
+    states = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+    return states, model.get_output_embeddings().weight
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A checkpoint as a Hugging Face model without dropout (evaluation mode, also while it trains)."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+
+def lr_factor(step: int, training: Training) -> float:
+    """The share of the peak learning rate at `step` (from 0): warm-up, then cosine or warm-up-stable-decay."""
+    steps = training.steps
+    warm = max(1, round(training.warmup * steps))
+    if step < warm:
+        return (step + 1) / warm
+    if training.schedule == "cosine":
+        progress = (step - warm) / max(1, steps - warm)
+        return training.final + (1 - training.final) * 0.5 * (1 + math.cos(math.pi * progress))
+    tail = max(1, round(training.decay * steps))
+    left = min(1.0, (steps - step) / tail)
+    return training.final + (1 - training.final) * left
+
+
+@dataclass
+class Progress:
+    """Where a run is: what its state on disk holds beside the weights and moments."""
+
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    steps: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """One training run in flight."""
+
+    name: str
+    training: Training
+    loss: Loss
+    lr: float
+    corpus: Tokens
+    accelerator: Accelerator
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    held_out: HeldOut
+    progress: Progress
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def optimise(self) -> dict[str, Tensor]:
+        """One optimiser step on the step's batch; returns sums over this process's tokens."""
+        step, training = self.progress.step, self.training
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * lr_factor(step, training)
+        rows = self.corpus.batch(training.seed, step, training.batch, training.context)
+        sums, trained = self._accumulate(rows)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, training.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        reduced = self.accelerator.reduce(sums, reduction="sum") / trained
+        return {
+            "loss": reduced[0],
+            "cross_entropy": reduced[1],
+            "divergence": reduced[2],
+            "gradient_norm": norm,
+        }
+
+    def _accumulate(self, rows: np.ndarray) -> tuple[Tensor, int]:
+        """Gradients of the step's mean loss, whatever the number of processes and micro-batches.
+
+        The denominator is the number of tokens trained on in the whole step; DDP and FSDP average over processes, so
+        that each multiplies by their number.
+        """
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        batch = torch.from_numpy(rows).to(self.accelerator.device)
+        trained = batch[:, 1:].numel()
+        mine = batch.chunk(world)[rank]
+        parts = mine.chunk(self.training.accumulation)
+        sums = torch.zeros(3, device=batch.device)
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            quiet = contextlib.nullcontext() if last else self.accelerator.no_sync(self.objective)
+            with quiet:
+                result: Sums = self.objective(part[:, :-1], part[:, 1:])
+                self.accelerator.backward(result.total * (world / trained))
+            sums += torch.stack([result.total.detach(), result.cross_entropy, result.divergence])
+        return sums, trained
+
+    def measure(self) -> None:
+        """One point of the validation curve."""
+        point = evaluate(self.objective, self.held_out, self.accelerator.device)
+        tokens = self.progress.step * self.training.batch * self.training.context
+        self.progress.curve.append({"step": self.progress.step, "trained": tokens} | point)
+
+
+def train(
+    start: Path,
+    corpus: Path,
+    training: Training,
+    lr: float,
+    loss: Loss,
+    teacher: Path | None,
+    out: Path,
+    state: Path,
+) -> dict:
+    """Train the checkpoint in `start` and write the result into the folder `out`.
+
+    state: a folder in which the run keeps what it goes on from when it was killed. Returns what was measured.
+    Raises `CbdError` when teacher and student do not share a vocabulary, or when the loss is no longer finite.
+    """
+    run = _prepare(start, corpus, training, lr, loss, teacher)
+    _restore(run, state)
+    began, saved = time.monotonic() - run.progress.seconds, time.monotonic()
+    every = float(os.environ.get("CBD_CHECKPOINT_SECONDS", "60"))
+    evaluated = set(training.evaluated_steps)
+    if run.progress.step == 0 and not run.progress.curve:
+        run.measure()
+    for step in _steps(run):
+        sums = run.optimise()
+        run.progress.step = step + 1
+        _log(run, sums)
+        if run.progress.step in evaluated:
+            run.measure()
+        if _agree(run, time.monotonic() - saved >= every) and run.progress.step < training.steps:
+            run.progress.seconds = time.monotonic() - began
+            _save(run, state)
+            saved = time.monotonic()
+    _finish(run, start, out)
+    seconds = time.monotonic() - began
+    return {
+        "seconds": seconds,
+        "tokens_per_second": run.progress.step * training.batch * training.context / seconds,
+        "final_loss": run.progress.curve[-1]["loss"],
+        "lr": lr,
+        "processes": run.accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "device": str(run.accelerator.device),
+    }
+
+
+def _prepare(
+    start: Path, corpus: Path, training: Training, lr: float, loss: Loss, teacher: Path | None
+) -> Run:
+    accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bf16" else "no")
+    if training.batch % (accelerator.num_processes * training.accumulation):
+        raise CbdError(
+            f"batch {training.batch} does not divide into {accelerator.num_processes} processes x "
+            f"{training.accumulation} micro-batches; change --batch or the number of processes"
+        )
+    tokens = Tokens(corpus)
+    guide = None if teacher is None else load(teacher).to(accelerator.device).requires_grad_(False)
+    student = load(start)
+    for model in filter(None, (student, guide)):
+        if model.config.vocab_size < tokens.vocab_size:
+            raise CbdError(
+                f"the model's vocabulary ({model.config.vocab_size}) is smaller than the corpus' "
+                f"({tokens.vocab_size}): tokenize the corpus with the model's tokenizer"
+            )
+    objective = Objective(student, loss, guide)
+    matrices = [p for p in student.parameters() if p.ndim >= 2]
+    vectors = [p for p in student.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": training.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=training.betas, fused=True)
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+    held_out = HeldOut.of(tokens, "validation", training.evaluation_tokens, training.context)
+    return Run(
+        Checkpoint(start).spec.name,
+        training,
+        loss,
+        lr,
+        tokens,
+        accelerator,
+        objective,
+        optimizer,
+        held_out,
+        Progress(),
+    )
+
+
+def _steps(run: Run) -> Iterator[int]:
+    first, last = run.progress.step, run.training.steps
+    yield from tqdm(
+        range(first, last),
+        initial=first,
+        total=last,
+        desc=f"{'train' if run.loss.divergence == 'none' else 'distil'} {run.name}",
+        leave=False,
+        delay=1,
+        disable=not run.accelerator.is_main_process,
+    )
+
+
+def _log(run: Run, sums: dict[str, Tensor]) -> None:
+    values = {name: float(value) for name, value in sums.items()}
+    if not math.isfinite(values["loss"]):
+        raise CbdError(
+            f"the loss is {values['loss']} at step {run.progress.step}: training diverged; lower the learning rate "
+            f"({run.lr:g})"
+        )
+    run.progress.steps.append({"step": run.progress.step} | values)
+
+
+def _agree(run: Run, due: bool) -> bool:
+    """Whether the main process finds a checkpoint due: all processes must take part in one."""
+    if run.accelerator.num_processes == 1:
+        return due
+    flag = torch.tensor([float(due and run.accelerator.is_main_process)], device=run.accelerator.device)
+    return bool(run.accelerator.reduce(flag, reduction="sum").item())
+
+
+def _bare(run: Run) -> torch.optim.Optimizer:
+    return getattr(run.optimizer, "optimizer", run.optimizer)
+
+
+def _save(run: Run, state: Path) -> None:
+    """Write the run's state beside the last one, then replace it by one rename."""
+    model, optimizer = get_state_dict(run.objective, _bare(run), options=WHOLE)
+    if not run.accelerator.is_main_process:
+        return
+    moments = {f"{name}/{kind}": t for name, kinds in optimizer["state"].items() for kind, t in kinds.items()}
+    fresh, final = state / "writing", state / f"step-{run.progress.step:09d}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_file({name: t.contiguous().clone() for name, t in model.items()}, fresh / "model.safetensors")
+    save_file({name: t.contiguous().clone() for name, t in moments.items()}, fresh / "optimizer.safetensors")
+    (fresh / "progress.json").write_text(json.dumps(vars(run.progress)))
+    for path in fresh.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    fresh.rename(final)
+    for old in state.glob("step-*"):
+        if old != final:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _restore(run: Run, state: Path) -> None:
+    """Go on from the newest state, if there is one."""
+    saved = sorted(state.glob("step-*"))
+    if not saved:
+        return
+    model = load_file(saved[-1] / "model.safetensors")
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in load_file(saved[-1] / "optimizer.safetensors").items():
+        parameter, kind = name.rsplit("/", 1)
+        moments.setdefault(parameter, {})[kind] = tensor
+    _, optimizer = get_state_dict(run.objective, _bare(run), options=WHOLE)
+    optimizer["state"] = moments
+    set_state_dict(
+        run.objective, _bare(run), model_state_dict=model, optim_state_dict=optimizer, options=WHOLE
+    )
+    run.progress = Progress(**json.loads((saved[-1] / "progress.json").read_text()))
+
+
+def _finish(run: Run, start: Path, out: Path) -> None:
+    """Write the trained checkpoint with its curves."""
+    model, _ = get_state_dict(run.objective, _bare(run), options=WHOLE)
+    if not run.accelerator.is_main_process:
+        return
+    source = Checkpoint(start)
+    tensors = {
+        name: model[f"student.{name}"].to(torch.float32)
+        for _, _, name in source.family.tensors(source.spec.layers)
+    }
+    curves = {CURVE: json.dumps(run.progress.curve), STEPS: json.dumps(run.progress.steps)}
+    write(out, source.config | {"dtype": "float32"}, tensors, tokenizer=start, files=curves)

@@ -1,0 +1,354 @@
+"""Figures: drawn from small tables shaped like the experiments', with plausible numbers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import product
+
+import matplotlib
+import numpy as np
+import pytest
+
+from cbd import figures, results, stats
+from cbd.errors import CbdError
+
+SEEDS = (0, 1, 2)
+SIZES = {
+    "2x48": 160_000, "3x48": 190_000, "3x64": 290_000, "4x64": 340_000, "4x80": 480_000, "4x96": 650_000,
+    "6x96": 870_000, "6x144": 1_810_000,
+}  # fmt: skip
+
+
+def rows(experiment, metric, method, spec="", noise=0.0, seeds=SEEDS, **more):
+    """One row a seed; `value` gets a deviation that depends on the seed and the place of the row."""
+    base = {"experiment": experiment, "family": "gpt2", "metric": metric, "method": method, "spec": spec}
+    key = sum(map(ord, method + spec + metric))
+    for seed in seeds:
+        shift = noise * np.random.default_rng([seed or 0, key]).standard_normal()
+        row = base | {"parameters": SIZES.get(spec), "seed": seed, "recipe": f"{key:04d}{seed}"} | more
+        yield row | {"value": more["value"] + shift}
+
+
+def curve(tokens, start, end, rate=60_000):
+    return end + (start - end) / (1 + np.asarray(tokens, float) / rate) ** 1.2
+
+
+def paper_map_table():
+    found = []
+    for n in range(1, 11):
+        for method, cost in (
+            ("scratch", 9.1e20 * n), ("direct distillation", 3.2e20 * n), ("chain (CBD)", 8.5e20 + 1e16 * n),
+        ):  # fmt: skip
+            found += rows("paper_map", "cumulative_flops", method, str(n), seeds=(None,), value=cost)
+    return results.table(found)
+
+
+def chain_table(train=True):
+    tokens = [0, 2_000, 4_000, 9_000, 20_000, 45_000, 95_000, 200_000]
+    runs = [("source", "6x144", 7.62, 4.50), ("stepwise", "4x96", 5.10, 4.53), ("stepwise", "3x64", 5.43, 4.60),
+            ("stepwise", "2x48", 5.81, 4.74), ("direct, equal compute", "2x48", 6.4, 4.79),
+            ("direct, equal tokens", "2x48", 6.4, 4.86)]  # fmt: skip
+    found, above = [], None
+    for method, spec, start, end in runs:
+        for t in tokens:
+            value = curve(t, start, end, 25_000)
+            found += rows("chain", "loss", method, spec, 0.012, tokens=t, value=value)
+        found += rows("chain", "final_loss", method, spec, 0.012, tokens=tokens[-1], value=value)
+        if method == "stepwise":
+            found += rows("chain", "lost", method, spec, 0.004, value=value - above)
+        above = value if method in ("source", "stepwise") else above
+        rough = 0.09 if method == "stepwise" else 0.16
+        found += rows("chain", "loss_noise", method, spec, 0.004, value=rough)
+        if train:
+            for seed, t in product(SEEDS, range(1_000, 200_001, 2_000)):
+                wobble = rough * np.random.default_rng([seed, t]).standard_normal()
+                found += rows("chain", "train_loss", method, spec, seeds=(seed,), tokens=t,
+                              value=curve(t, start, end, 25_000) + wobble)  # fmt: skip
+    return results.table(found)
+
+
+METHODS = {"random": 2.9, "nearest anchor": 0.03, "pruned larger anchor": 0.17, "union": 0.0, "literal": 0.31,
+           "union, duplicate": 0.02, "literal, lossy": 0.44}  # fmt: skip
+
+
+def initialise_table(recovery=False):
+    found = []
+    for i, spec in enumerate(["3x48", "3x64", "4x64", "4x80", "4x96", "6x96"]):
+        for method, above in METHODS.items():
+            value = 4.71 - 0.02 * i + above * (1 + 0.1 * np.sin(3 * i))
+            found += rows("initialise", "loss", method, spec, 0.02, tokens=0, value=value)
+            if recovery:
+                value = 4.62 - 0.02 * i + above * 0.3
+                found += rows("initialise", "loss", method, spec, 0.01, tokens=50_000, value=value)
+    return results.table(found)
+
+
+def alpha_table():
+    found = []
+    for kind, spec, mixing, operator in product(
+        ("inherited", "independent"), ("3x64", "4x80", "4x96"), ("literal", "union"), ("preserving", "lossy")
+    ):
+        barrier = (0.3 if mixing == "literal" else -0.12) + (0.9 if kind == "independent" else 0)
+        for a in np.linspace(0, 1, 11):
+            end = 4.78 * (1 - a) + (4.67 + 0.08 * (operator == "lossy")) * a
+            value = (
+                end
+                + barrier * 4 * a * (1 - a) * (1 - 0.2 * a)
+                - 0.1 * (operator == "lossy") * a**8 * (1 - a) * 9
+            )
+            found += rows("alpha", "loss", kind, spec, 0.02, mixing=mixing, operator=operator, alpha=a, tokens=0,
+                          value=value)  # fmt: skip
+    for spec, rule in (("3x64", 0.82), ("4x80", 0.55), ("4x96", 0.3)):
+        found += rows("alpha", "rule_alpha", "rule", spec, seeds=(None,), value=rule)
+    return results.table(found)
+
+
+STARTS = {"random": (7.62, 5.1, 60_000), "nearest anchor": (4.67, 4.60, 90_000),
+          "pruned larger anchor": (4.78, 4.47, 40_000), "CBD (union)": (4.68, 4.46, 40_000)}  # fmt: skip
+
+
+def convergence_table():
+    found = []
+    for i, spec in enumerate(["3x64", "4x80", "4x96"]):
+        for budget in (150_000, 600_000):
+            operator = f"budget {budget}"
+            tokens = [0, *np.geomspace(budget / 100, budget, 8).round().astype(int)]
+            for method, (start, end, rate) in STARTS.items():
+                end = end - 0.35 * (method == "random" and budget > 200_000)
+                for t in tokens:
+                    value = curve(t, start, end - 0.05 * (budget > 200_000), rate) - 0.03 * i
+                    found += rows(
+                        "convergence", "loss", method, spec, 0.012, operator=operator, tokens=t, value=value
+                    )
+            reached = budget > 200_000
+            for metric, value in (("speedup_step_zero", 41.0), ("speedup_final", 6.5)):
+                got = reached or metric == "speedup_step_zero"
+                found += rows("convergence", metric, "CBD (union)", spec, 1.2 * got, operator=operator,
+                              value=value + i if got else np.nan)  # fmt: skip
+                found += rows("convergence", f"{metric}_lower_bound", "CBD (union)", spec, 0.1 * (not got),
+                              operator=operator, value=value + i if got else 1.4)  # fmt: skip
+    return results.table(found)
+
+
+TABLES = {
+    "paper_map": paper_map_table,
+    "chain": chain_table,
+    "initialise": initialise_table,
+    "alpha": alpha_table,
+    "convergence": convergence_table,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A root with a table and a record of every experiment."""
+    root = tmp_path_factory.mktemp("root")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CBD_ROOT", str(root))
+        for name, make in TABLES.items():
+            results.write_table(make(), "laptop", name)
+            finished = [
+                {"key": key, "finished": f"2026-01-0{day}T10:00:00Z"} for key, day in (("b", 5), ("a", 4))
+            ]
+            results.write_records(finished, "laptop", name)
+        yield root
+
+
+def caption(figure):
+    return " ".join(figure.get_supxlabel().replace("\u00a0", " ").split())
+
+
+def axes_with_labels(figure):
+    return [axes for axes in figure.axes if axes.get_ylabel()]
+
+
+@pytest.fixture(scope="module")
+def drawn(folder):
+    return {name: figures.draw("laptop", name) for name in figures.FIGURES}
+
+
+def test_every_axis_has_a_label_with_its_unit(drawn):
+    for name, figure in drawn.items():
+        labels = [axes.get_xlabel() for axes in figure.axes] + [axes.get_ylabel() for axes in figure.axes]
+        if name == "paper_map":
+            assert any("FLOPs" in label for label in labels)
+        elif name == "speedup":
+            assert "times fewer tokens than random" in labels
+        else:
+            assert all("nats per token" in axes.get_ylabel() for axes in axes_with_labels(figure))
+            assert len(axes_with_labels(figure)) >= 1
+        if name in ("chain", "convergence"):
+            assert "training tokens" in labels
+
+
+def test_captions_say_scale_seeds_date_and_interval(drawn):
+    for name, figure in drawn.items():
+        assert "cale laptop" in caption(figure) and "results of 2026-01-05" in caption(figure), name
+        if name != "paper_map":
+            assert "3 seeds" in caption(figure)
+            assert (
+                "95 % bootstrap interval of the mean over seeds (with three seeds, their range)"
+                in caption(figure)
+            )
+
+
+def test_the_cost_figure_says_when_the_chain_pays(drawn):
+    axes = drawn["paper_map"].axes[0]
+    assert len(axes.lines) == 3
+    assert {text.get_text() for text in axes.texts} == {"scratch", "direct distillation", "chain (CBD)"}
+    assert "less than direct distillation from N = 3, than scratch from N = 1" in caption(drawn["paper_map"])
+
+
+def test_the_chain_figure_has_its_panels(drawn):
+    models, smallest, steps, strips = drawn["chain"].axes[:4]
+    named = [line for line in models.lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in named] == ["6x144 (source)", "4x96", "3x64", "2x48"]
+    assert len([line for line in smallest.lines if len(line.get_xdata()) == 8]) == 3
+    assert sum(text.get_text().startswith(("+", "-")) for text in steps.texts) == 3
+    assert len(strips.child_axes) == 3
+    noise = figures.chain(chain_table(train=False)).axes[3]
+    assert not noise.child_axes and len(noise.get_xticks()) == 3
+
+
+def test_random_stands_above_the_break(drawn):
+    lower, upper = drawn["initialise"].axes
+    assert upper.get_ylim()[0] > lower.get_ylim()[1]
+    assert len(upper.containers) == 1 and len(lower.containers) == len(METHODS) - 1
+    recovery = figures.initialise(initialise_table(recovery=True))
+    assert len(recovery.axes) == 4
+    assert "after 50k tokens of recovery" in recovery.axes[3].get_title(loc="left")
+    near = initialise_table()
+    near = near[near["method"] != "random"]
+    assert len(figures.initialise(near).axes) == 1
+
+
+def test_alpha_panels_mark_the_rule_and_each_minimum(drawn):
+    panels = drawn["alpha"].axes
+    assert len(panels) == 2 * 3
+    summary = stats.summarise(
+        alpha_table().query("metric == 'loss'"), ["method", "spec", "mixing", "operator", "alpha"]
+    )
+    for axes in panels:
+        curves = [line for line in axes.lines if len(line.get_xdata()) == 11]
+        marks = [line for line in axes.lines if len(line.get_xdata()) == 1]
+        assert len(curves) == len(marks) == 4 and len(axes.lines) == 9
+        for curve_, mark in zip(curves, marks, strict=True):
+            assert mark.get_ydata()[0] == min(curve_.get_ydata())
+    drawn_points = [
+        line.get_ydata()[3] for axes in panels for line in axes.lines if len(line.get_xdata()) == 11
+    ]
+    computed = summary.loc[np.isclose(summary["alpha"], 0.3), "point"]
+    assert sorted(drawn_points) == pytest.approx(sorted(computed))
+
+
+def test_convergence_shows_step_zero_at_the_left_edge(drawn):
+    figure = drawn["convergence"]
+    assert len(figure.axes) == 2 * 2 * 3
+    lower, upper = figure.axes[:2]
+    cbd = next(
+        line for line in lower.lines if line.get_color() == figures.BLUE and len(line.get_xdata()) == 9
+    )
+    zero = cbd.get_xdata()[0]
+    assert zero > 0 and lower.xaxis.get_major_formatter()(zero, 0) == "0"
+    assert (lower.get_xlim()[0] < zero) and zero < cbd.get_xdata()[1]
+    assert upper.get_ylim()[0] == lower.get_ylim()[1]  # nothing is hidden between the two
+    across = [
+        line for line in lower.lines if list(line.get_xdata()) == [0, 1] and line.get_color() == figures.BLUE
+    ]
+    assert across[0].get_ydata()[0] == cbd.get_ydata()[0]
+
+
+def test_speedups_show_lower_bounds_as_such(drawn):
+    step_zero, final = drawn["speedup"].axes
+    assert sum("≥" in text.get_text() for text in step_zero.texts) == 0
+    assert sum("≥" in text.get_text() for text in final.texts) == 3
+    assert "lower bound" in caption(drawn["speedup"])
+    with pytest.raises(CbdError, match="speedup_step_zero"):
+        figures.speedup(convergence_table().query("metric == 'loss'"))
+
+
+def test_one_seed_is_drawn_without_an_interval(recwarn):
+    for name, make in TABLES.items():
+        table = make()
+        table = table[table["seed"].isna() | (table["seed"] == 0)]
+        figure = figures.FIGURES[name](table, scale="smoke")
+        if name != "paper_map":
+            assert "One seed (so no interval), scale smoke." in caption(figure)
+    assert not recwarn.list
+
+
+def test_methods_of_one_figure_differ_in_more_than_colour():
+    for methods in (
+        [*METHODS],
+        [*STARTS],
+        ["stepwise", "direct, equal compute", "direct, equal tokens", "source"],
+    ):
+        looks = figures._styles([*methods, "mine", "yours"]).values()
+        assert len({look["marker"] for look in looks}) == len(looks)
+        assert len({look["color"] for look in looks}) == len(looks)
+    with pytest.raises(CbdError, match="no style of their own"):
+        figures._styles(f"method {i}" for i in range(9))
+
+
+def test_wrong_tables_are_refused(folder):
+    with pytest.raises(CbdError, match="metric 'loss'"):
+        figures.alpha(results.table([]))
+    with pytest.raises(CbdError, match="'operator' holds 'union'"):
+        figures.convergence(convergence_table().replace({"operator": {"budget 150000": "union"}}))
+    with pytest.raises(CbdError, match="'spec' must hold the number of sizes"):
+        figures.paper_map(paper_map_table().assign(spec="4x80"))
+    with pytest.raises(CbdError, match="there is no figure 'beta'"):
+        figures.draw("laptop", "beta")
+    with pytest.raises(CbdError, match="cbd run convergence --scale gpu"):
+        figures.draw("gpu", "speedup")
+    assert figures.draw_all("gpu") == []
+
+
+def test_counts_are_short():
+    numbers = (0, 950, 1_000, 99_999, 150_000, 999_600, 1_810_000, 124_440_000, 3e12)
+    assert [figures.si(n) for n in numbers] == ["0", "950", "1k", "100k", "150k", "1M", "1.81M", "124M", "3T"]
+
+
+def test_drawing_leaves_the_users_matplotlib_alone(drawn):
+    import matplotlib.pyplot as plt
+
+    before = dict(matplotlib.rcParams)
+    picture = figures.paper_map(paper_map_table())
+    assert picture._repr_png_().startswith(b"\x89PNG")
+    assert plt.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+SCRIPT = """
+import sys
+from cbd import figures
+paths = figures.draw_all("laptop")
+heavy = {"torch", "transformers", "datasets", "accelerate"} & set(sys.modules)
+print(len(paths), sorted(heavy))
+"""
+
+
+def test_files_are_the_same_bytes_in_every_process_without_torch(folder, drawn):
+    """Each figure saved here and drawn again by a process with other hashes: the same twelve files."""
+    first = {}
+    for name, figure in drawn.items():
+        first |= {path: path.read_bytes() for path in figures.save(figure, "laptop", name)}
+    for path in first:
+        path.unlink()
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "CBD_ROOT": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.split(maxsplit=1) == ["12", "[]\n"]
+    assert {path: path.read_bytes() for path in first} == first
+    assert sorted(path.name for path in (folder / "figures" / "laptop").iterdir()) == sorted(
+        p.name for p in first
+    )
+    assert all(b"<dc:date>" not in content for content in first.values())
