@@ -186,15 +186,22 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
+    from cbd import findings, results
     from cbd.figures import draw_all
 
     for path in draw_all(options.scale):
         print(path)
+    readme = results.root() / "README.md"
+    if options.scale == findings.README_SCALE and readme.exists():
+        readme.write_text(findings.update_readme(readme.read_text(), options.scale))
+        print(f"{readme} (findings)")
 
 
 def _reproduce(options: argparse.Namespace) -> None:
     from cbd.notebooks import reproduce
 
+    if options.jobs:
+        os.environ["CBD_JOBS"] = str(options.jobs)  # reaches the notebooks' kernels
     reproduce(options.scale, options.seed, options.in_place)
 
 

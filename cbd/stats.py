@@ -135,31 +135,6 @@ def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
     return float(tokens[i - 1] * (tokens[i] / tokens[i - 1]) ** share)
 
 
-def speedup(baseline: pd.DataFrame, curve: pd.DataFrame, target: float, floor: float = 0.0) -> float:
-    """Tokens that `baseline` (random initialisation) needs to reach a loss, over those that `curve` (CBD)
-    needs.
-
-    Both are `tokens_to_reach(..., target)` of curves with columns tokens and value. The choice of target
-    makes the number: the baseline's final loss gives budget / tokens of CBD; CBD's own final loss gives
-    tokens of the baseline / budget. `floor`, in tokens, is the least that CBD is charged: where the target is
-    CBD's step-zero loss it needs none, and the ratio is infinite unless it is charged, say, one optimiser
-    step. Training the chain itself is not counted here (`cbd.costs` does). nan when either never reaches the
-    target; for a baseline that does not, `speedup_lower_bound` holds. Raises `CbdError` as `tokens_to_reach`
-    does.
-    """
-    return _ratio(tokens_to_reach(baseline, target), tokens_to_reach(curve, target), floor)
-
-
-def speedup_lower_bound(
-    baseline: pd.DataFrame, curve: pd.DataFrame, target: float, floor: float = 0.0
-) -> float:
-    """`speedup`; where the baseline never reaches the target, its last token count over the tokens of CBD."""
-    needed = tokens_to_reach(baseline, target)
-    if np.isnan(needed):
-        needed = float(baseline["tokens"].max())
-    return _ratio(needed, tokens_to_reach(curve, target), floor)
-
-
 def with_lower_bounds(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The rows of `metric`, each missing value replaced by that of `<metric>_lower_bound` in the same run.
 
@@ -218,13 +193,6 @@ def break_even(cost: pd.DataFrame, method: str, other: str) -> int | None:
     wide = cost.pivot(index="sizes", columns="method", values="value").sort_index()
     cheaper = wide.index[wide[method] < wide[other]]
     return int(cheaper[0]) if len(cheaper) else None
-
-
-def _ratio(baseline: float, candidate: float, floor: float) -> float:
-    charged = max(candidate, floor) if not np.isnan(candidate) else candidate
-    if charged == 0:
-        return float("inf") if baseline > 0 else 1.0 if baseline == 0 else float("nan")
-    return baseline / charged
 
 
 def _differences(

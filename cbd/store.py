@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -63,16 +64,10 @@ def make(recipe: Recipe, build: Build) -> Path:
     final = folder(recipe)
     if finished(recipe):
         return final
-    work = root() / "work" / recipe.key
-    try:
-        (root() / "locks").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CbdError(
-            f"cannot write the store {root()} ({error.strerror}): set CBD_STORE to a writable folder"
-        ) from None
-    with FileLock(root() / "locks" / f"{recipe.key}.lock"):
+    with _locked(recipe):
         if finished(recipe):
             return final
+        work = root() / "work" / recipe.key
         out, state = work / "out", work / "state"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
@@ -83,6 +78,18 @@ def make(recipe: Recipe, build: Build) -> Path:
         _publish(out, final)
         shutil.rmtree(work, ignore_errors=True)
     return final
+
+
+def _locked(recipe: Recipe) -> AbstractContextManager:
+    """The recipe's lock, held until the end of the `with`; the system gives it back when the holder dies."""
+    path = root() / "locks" / f"{recipe.key}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path).acquire()
+    except OSError as error:
+        raise CbdError(
+            f"cannot write the store {root()} ({error.strerror}): set CBD_STORE to a writable folder"
+        ) from None
 
 
 def _write_record(out: Path, recipe: Recipe, measured: dict[str, Any], started: float) -> None:

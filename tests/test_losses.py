@@ -266,10 +266,10 @@ def test_chunked_passes_gradcheck(loss):
 
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_float32_is_close_to_float64(loss):
-    """Over many blocks and chunks, with a vocabulary of a few thousand."""
-    exact = _problem(rows=60, vocab=3001, width=16, teacher_width=8, spread=0.7)
+    """Over several chunks of more than one block each, with a vocabulary of a few thousand."""
+    exact = _problem(rows=100, vocab=3001, width=16, teacher_width=8, spread=0.7)
     hidden, head = (x.detach().float().requires_grad_() for x in exact[:2])
-    fast = chunked(hidden, head, exact[2], loss, tuple(x.float() for x in exact[3]), chunk=25)
+    fast = chunked(hidden, head, exact[2], loss, tuple(x.float() for x in exact[3]), chunk=50)
     plain = _dense(*exact[:3], loss, exact[3])
     torch.testing.assert_close(fast, plain, check_dtype=False, rtol=3e-6, atol=1e-5)
     for a, b in zip(_gradients(fast, hidden, head), _gradients(plain, *exact[:2]), strict=True):
@@ -442,10 +442,11 @@ def test_autocast_does_not_lower_the_precision():
     with torch.autocast("cpu", torch.bfloat16):
         inside = chunked(hidden, head, labels, loss, teacher)
         mixed = chunked(hidden.bfloat16(), head, labels, loss, teacher)
-        gradient = _gradients(mixed, hidden)[0]
+        gradients = _gradients(inside, hidden, head)
     torch.testing.assert_close(inside, outside, rtol=0, atol=0)
+    torch.testing.assert_close(gradients, _gradients(outside, hidden, head), rtol=0, atol=0)
     torch.testing.assert_close(mixed.total, outside.total, rtol=1e-2, atol=0)
-    assert gradient.dtype == torch.float32
+    assert _gradients(mixed, hidden)[0].dtype == torch.float32
 
 
 # Errors.

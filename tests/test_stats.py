@@ -184,19 +184,6 @@ def test_tokens_to_reach_reads_the_columns_of_a_results_table():
     assert stats.tokens_to_reach(results.table(rows), 7.5) == pytest.approx(50)
 
 
-def test_speedup_and_its_lower_bound():
-    random = curve((0, 8.0), (100, 6.0), (10_000, 4.0))
-    cbd = curve((0, 5.0), (100, 4.0), (10_000, 3.0))
-    assert stats.speedup(random, cbd, 4.0) == pytest.approx(100)  # the paper's: to random's final loss
-    assert stats.speedup(random, cbd, 5.0) == math.inf  # CBD is there before it starts
-    assert stats.speedup(random, cbd, 5.0, floor=10) == pytest.approx(100)
-    assert stats.speedup(random, cbd, 9.0) == 1
-    assert math.isnan(stats.speedup(random, cbd, 3.0))
-    assert stats.speedup_lower_bound(random, cbd, 3.0) == pytest.approx(1)
-    assert stats.speedup_lower_bound(random, cbd, 3.5) == pytest.approx(10)
-    assert math.isnan(stats.speedup_lower_bound(cbd, random, 3.0))
-
-
 def test_lower_bounds_stand_in_for_runs_that_never_got_there():
     base = {"experiment": "convergence", "method": "CBD", "spec": "4x80", "operator": "budget 9"}
     rows = [base | {"metric": "speedup_final", "seed": s, "value": v} for s, v in ((0, 3.0), (1, nan))]

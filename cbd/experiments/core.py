@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -66,26 +67,29 @@ def design_of(name: str, scale: Scale, seed: int) -> Design:
 def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.DataFrame:
     """Realise what an experiment needs for the scale's seeds, from `seed` on, and write its table and records.
 
+    jobs: processes side by side; the environment variable CBD_JOBS, then the scale, say so where it is not given.
     Returns the tidy table (see `cbd.results`), also written to results/<scale>/<name>.csv.
     """
     designs = {s: design_of(name, scale, s) for s in range(seed, seed + scale.seeds)}
     everything = [recipe for design in designs.values() for recipe in design.recipes]
     from cbd.realize import realize_all  # torch: only when there is something to run
 
-    realize_all(everything, jobs=jobs or scale.jobs, threads=scale.threads)
+    jobs = jobs or int(os.environ.get("CBD_JOBS", scale.jobs))
+    realize_all(everything, jobs=jobs, threads=scale.threads)
     rows = [
         row | {"seed": s} for s, design in designs.items() for m in design.measurements for row in rows_of(m)
     ]
     derive = designs[seed].derive
-    frame = _frame(name, rows)
+    frame = frame_of(name, rows)
     if derive is not None:
-        frame = _frame(name, rows + list(derive(frame, designs)))
+        frame = frame_of(name, rows + list(derive(frame, designs)))
     results.write_table(frame, scale.name, name)
     results.write_records(_records(everything), scale.name, name)
     return frame
 
 
-def _frame(name: str, rows: list[dict]) -> pd.DataFrame:
+def frame_of(name: str, rows: list[dict]) -> pd.DataFrame:
+    """A validated table from rows that leave out what they do not know."""
     frame = pd.DataFrame(rows).reindex(columns=list(results.COLUMNS))
     frame["experiment"] = name
     return results.validate(frame)

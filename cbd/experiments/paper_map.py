@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from cbd import costs, results
-from cbd.experiments.core import Design, _frame
+from cbd import costs
+from cbd.experiments.core import Design, frame_of
 from cbd.experiments.models import chain, from_random, initialised, source
 from cbd.operators import UNION
 from cbd.recipes import Anchor, Random, Recipe, Trained
@@ -48,16 +48,9 @@ def cumulative(scale: Scale, seed: int = 0) -> pd.DataFrame:
                 }
                 | {"metric": "cumulative_flops", "value": float(work), "recipe": recipes[n - 1].key}
             )
-    return _frame("paper_map", rows)
+    return frame_of("paper_map", rows)
 
 
 def design(scale: Scale, seed: int) -> Design:
     """Nothing is measured: the rows are derived from the trees."""
     return Design((), lambda frame, designs: cumulative(scale, min(designs)).to_dict("records"))
-
-
-def write(scale: Scale, seed: int = 0) -> pd.DataFrame:
-    """The table of one scale, written without running anything (the paper's scale included)."""
-    frame = cumulative(scale, seed)
-    results.write_table(frame, scale.name, "paper_map")
-    return frame

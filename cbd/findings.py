@@ -1,0 +1,221 @@
+"""Findings: tables -> small tables and sentences that a reader can check, every number from results. No torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pandas as pd
+
+from cbd import results, stats
+from cbd.errors import CbdError
+
+CBD, SMALLER, LARGER, RANDOM = "CBD (union)", "smaller anchor, grown", "larger anchor, pruned", "random"
+
+
+def reported() -> pd.DataFrame:
+    """What the paper (arXiv 2605.07783) reports: experiment, method, params_millions, tokens, metric, value."""
+    with files("cbd").joinpath("reported.csv").open() as file:
+        return pd.read_csv(file)
+
+
+def sizes(table: pd.DataFrame) -> dict[str, int]:
+    """Parameters of each spec of a table, from small to large."""
+    rows = table.dropna(subset=["parameters"]).drop_duplicates("spec").sort_values("parameters")
+    return {spec: int(n) for spec, n in zip(rows["spec"], rows["parameters"], strict=True)}
+
+
+def step_zero(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean step-zero loss (nats per token), a row a target size, a column a method."""
+    rows = table[(table["metric"] == "loss") & (table["tokens"] == 0)]
+    wide = rows.pivot_table(index="spec", columns="method", values="value", aggfunc="mean")
+    return wide.loc[list(sizes(rows))]
+
+
+def against(table: pd.DataFrame, baseline: str, metric: str = "loss") -> pd.DataFrame:
+    """Paired differences to `baseline` in each size, with interval and verdict.
+
+    table: one row for each (spec, method, seed). Columns: spec, method, point, low, high (nats per token, negative:
+    better than the baseline), n, verdict ("lower", "higher", or "undecided" where the interval holds zero).
+    """
+    rows = table[table["metric"] == metric]
+    found = stats.paired(rows, ["spec"], baseline=baseline)
+    order = list(sizes(rows))
+    found = found.sort_values(["spec", "method"], key=lambda c: c.map(order.index) if c.name == "spec" else c)
+    return found.assign(
+        verdict=[_verdict(low, high) for low, high in zip(found.low, found.high, strict=True)]
+    )
+
+
+def _verdict(low: float, high: float) -> str:
+    return "lower" if high < 0 else "higher" if low > 0 else "undecided"
+
+
+def final(table: pd.DataFrame) -> pd.DataFrame:
+    """The last point of every curve: one row for each (method, spec, operator, seed)."""
+    rows = table[table["metric"] == "loss"]
+    return rows[rows["tokens"] == rows.groupby("recipe")["tokens"].transform("max")]
+
+
+def nearest(table: pd.DataFrame) -> pd.DataFrame:
+    """Step-zero rows in which the two single anchors are replaced by the better one and the nearer one.
+
+    "best single anchor" is the lower of the two losses of each size and seed: a control that knows the answer.
+    """
+    rows = table[(table["metric"] == "loss") & (table["tokens"] == 0)]
+    singles = rows[rows["method"].isin([SMALLER, LARGER])]
+    best = singles.loc[singles.groupby(["spec", "seed"])["value"].idxmin()].assign(
+        method="best single anchor"
+    )
+    return pd.concat([rows[~rows["method"].isin([SMALLER, LARGER])], best])
+
+
+def alpha_optima(table: pd.DataFrame) -> pd.DataFrame:
+    """For each curve of the alpha experiment (mean over seeds) its best alpha and what it gains over both ends.
+
+    Columns: method (kind of anchors), mixing, operator, spec, best alpha, interior, gain (nats per token), seeds
+    interior ("2/3": in how many seeds alone the optimum is interior), rule (alpha of the parameter distance).
+    """
+    losses = table[table["metric"] == "loss"]
+    rule = table[table["metric"] == "rule_alpha"].groupby("spec")["value"].mean()
+    rows = []
+    for (method, mixing, operator, spec), curve in losses.groupby(["method", "mixing", "operator", "spec"]):
+        mean = curve.groupby("alpha")["value"].mean()
+        best = stats.best_alpha(list(mean.index), list(mean))
+        single = [
+            stats.best_alpha(list(c["alpha"]), list(c["value"])).interior for _, c in curve.groupby("seed")
+        ]
+        rows.append(
+            {
+                "anchors": method,
+                "mixing": mixing,
+                "expansion": operator,
+                "spec": spec,
+                "best alpha": best.alpha,
+            }
+            | {
+                "interior": best.interior,
+                "gain": best.advantage,
+                "seeds interior": f"{sum(single)}/{len(single)}",
+            }
+            | {"rule": rule[spec]}
+        )
+    order = list(sizes(losses))
+    keys = ["anchors", "mixing", "expansion"]
+    return pd.DataFrame(rows).sort_values(
+        [*keys, "spec"], key=lambda c: c.map(order.index) if c.name == "spec" else c
+    )
+
+
+def lossy_hypothesis(table: pd.DataFrame) -> str:
+    """The verdict on "the paper's interior optimum measures a lossy expansion", by a rule.
+
+    Supported when, with inherited anchors and the literal formula, every target's best alpha is interior under the
+    lossy expansion and at alpha = 1 under the preserving one; partly when this holds for some; else not.
+    """
+    optima = alpha_optima(table)
+    curves = optima[(optima["anchors"] == "inherited") & (optima["mixing"] == "literal")].set_index(
+        ["expansion", "spec"]
+    )
+    specs = list(sizes(table[table["metric"] == "loss"]))
+    lossy = [bool(curves.loc[("lossy", s), "interior"]) for s in specs]
+    preserving = [curves.loc[("preserving", s), "best alpha"] == 1.0 for s in specs]
+    both = sum(a and b for a, b in zip(lossy, preserving, strict=True))
+    word = "supported" if both == len(specs) else "partly supported" if both else "not supported"
+    return (
+        f"{word}: with inherited anchors and the literal formula the best alpha is interior for {sum(lossy)} of "
+        f"{len(specs)} targets under the lossy expansion, and alpha = 1 is best for {sum(preserving)} of {len(specs)} under "
+        f"the preserving one"
+    )
+
+
+def advantage(table: pd.DataFrame) -> str:
+    """The step-zero advantage of CBD (union) over the better single anchor, or its absence, in one sentence."""
+    found = against(nearest(table), "best single anchor")
+    cbd = found[found["method"] == CBD].set_index("spec")
+    words = [f"{spec} {row.point:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for spec, row in cbd.iterrows()]
+    counts = cbd["verdict"].value_counts()
+    said = ", ".join(f"{counts.get(v, 0)} {v}" for v in ("lower", "undecided", "higher"))
+    return (
+        f"CBD (union) minus the better single anchor at step zero, nats per token with interval over {int(cbd['n'].max())} "
+        f"seeds: {'; '.join(words)}. Of {len(cbd)} sizes: {said}."
+    )
+
+
+def recovered(table: pd.DataFrame) -> str:
+    """The same after recovery training: CBD (union) minus the better single anchor at each budget, one sentence."""
+    ends = final(table)
+    parts = []
+    for operator, rows in sorted(ends.groupby("operator"), key=lambda item: int(item[0].split()[1])):
+        singles = rows[rows["method"].isin([SMALLER, LARGER])]
+        if singles.empty:
+            continue
+        best = singles.loc[singles.groupby(["spec", "seed"])["value"].idxmin()].assign(
+            method="best single anchor"
+        )
+        both = pd.concat([rows[rows["method"] == CBD], best])
+        found = against(both, "best single anchor")
+        words = [f"{r.spec} {r.point:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in found.itertuples()]
+        parts.append(f"after {int(operator.split()[1]):,} tokens: {'; '.join(words)}")
+    return "CBD (union) minus the better single anchor, nats per token: " + ". ".join(parts) + "."
+
+
+def speedups(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and interval of each speed-up, a row a size and budget; `bound` marks lower bounds."""
+    found = []
+    for metric in ("speedup_to_random_final", "speedup_to_cbd_final"):
+        rows = stats.with_lower_bounds(table, metric)
+        summary = stats.summarise(rows, ["spec", "operator"]).assign(metric=metric)
+        bounds = rows.groupby(["spec", "operator"])["bound"].any().rename("bound").reset_index()
+        found.append(summary.merge(bounds, on=["spec", "operator"]))
+    return pd.concat(found)[["metric", "spec", "operator", "point", "low", "high", "n", "bound"]]
+
+
+def steps_lost(table: pd.DataFrame) -> pd.DataFrame:
+    """Q4: what each step of the chain loses and what is lost since the source, nats per token with interval."""
+    rows = table[table["metric"].isin(["lost", "lost_since_source"])]
+    found = stats.summarise(rows, ["metric", "spec"])
+    order = list(reversed(sizes(rows)))
+    return found.sort_values(["metric", "spec"], key=lambda c: c.map(order.index) if c.name == "spec" else c)
+
+
+def stepwise_or_direct(table: pd.DataFrame) -> pd.DataFrame:
+    """E1, E6b: the smallest anchor, direct minus stepwise: final loss and noise of training, with verdict."""
+    smallest = min(sizes(table).items(), key=lambda item: item[1])[0]
+    rows = table[table["spec"] == smallest]
+    parts = [
+        against(rows, "stepwise", metric).assign(metric=metric) for metric in ("final_loss", "loss_noise")
+    ]
+    return pd.concat(parts)[["metric", "spec", "method", "point", "low", "high", "n", "verdict"]]
+
+
+README_SCALE = "laptop"
+START, END = "<!-- findings: written by `make figures` -->", "<!-- end of findings -->"
+
+
+def summary(scale: str) -> str:
+    """The findings of one scale as Markdown: what README.md shows between its markers."""
+    tables = {
+        name: results.read_table(scale, name) for name in ("chain", "initialise", "alpha", "convergence")
+    }
+    direct = stepwise_or_direct(tables["chain"])
+    words = [
+        f"{r.method}: {r.point:+.3f} [{r.low:+.3f}, {r.high:+.3f}]"
+        for r in direct.itertuples()
+        if r.metric == "final_loss"
+    ]
+    lines = [
+        f"- **Step zero (E2, Q2).** {advantage(tables['initialise'])}",
+        f"- **After recovery (E5, Q2).** {recovered(tables['convergence'])}",
+        f"- **Alpha (E7).** The hypothesis that the paper's interior optimum measures a lossy expansion is "
+        f"{lossy_hypothesis(tables['alpha'])}.",
+        f"- **Stepwise or direct (E1).** Smallest anchor, direct minus stepwise final loss, nats per token: {'; '.join(words)}.",
+    ]
+    return "\n".join(lines)
+
+
+def update_readme(text: str, scale: str) -> str:
+    """README text with the block between the markers written anew. Raises `CbdError` when a marker is missing."""
+    if START not in text or END not in text:
+        raise CbdError(f"README.md needs the two lines {START} and {END}")
+    before, rest = text.split(START, 1)
+    return f"{before}{START}\n{summary(scale)}\n{END}{rest.split(END, 1)[1]}"
