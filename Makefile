@@ -47,8 +47,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(call install-locked,$(VENV))
 	@touch $@
 
-# requirements-bench.txt is complete and compatible by hand: the tools in it forbid versions that the lock has, so
-# pip must not resolve their requirements.
+# requirements-bench.txt is complete: with --no-deps pip cannot replace a version of the lock to please a tool in it
 $(BENCH_STAMP): requirements.lock requirements-bench.txt pyproject.toml
 	$(call make-venv,$(BENCH_VENV))
 	$(call install-locked,$(BENCH_VENV))

@@ -11,7 +11,8 @@ from cbd.specs import ModelSpec
 def distance_alpha(small: ModelSpec, large: ModelSpec, target: ModelSpec) -> float:
     """The rule: (N_large - N_target) / (N_large - N_small) in parameters, cut to [0, 1]; 0.94 for SLM-138M.
 
-    arXiv 2605.07783 lets alpha follow the target's relative distance to the two anchors; the distance is our reading.
+    arXiv 2605.07783 lets alpha follow the target's relative distance to the two anchors; the distance is our
+    reading.
     """
     if large.parameters == small.parameters:
         return 1.0

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ class Checkpoint:
             raise CbdError(
                 f"{folder}/config.json lacks {missing}: it is not a complete {self.family.name} config"
             ) from None
+        except TypeError:
+            raise CbdError(
+                f"{folder}/config.json has a size that is no number: save the model with save_pretrained"
+            ) from None
         self._files = self._open()
         self._check_complete()
 
@@ -63,14 +68,15 @@ class Checkpoint:
         """Each tensor's canonical name -> (open file, its name there)."""
         if (self.folder / INDEX).exists():
             index = _read_json(self.folder / INDEX, "download the checkpoint again")
-            paths = [self.folder / name for name in sorted(set(index["weight_map"].values()))]
+            paths = [self.folder / name for name in sorted(set(index.get("weight_map", {}).values()))]
         else:
             paths = [self.folder / WEIGHTS]
         found: dict[str, Any] = {}
         for path in paths:
             if not path.exists():
                 raise CbdError(
-                    f"{path} is missing: only safetensors are read; convert with save_pretrained(safe_serialization=True)"
+                    f"{path} is missing: only safetensors are read; convert with "
+                    f"save_pretrained(safe_serialization=True)"
                 )
             try:
                 file = safe_open(path, framework="pt")
@@ -92,6 +98,15 @@ class Checkpoint:
                 f"{self.folder}: {len(missing)} tensors of a {self.spec.name} {self.family.name} are missing "
                 f"({missing[0]}, ...): config.json and weights do not belong together"
             )
+        sizes = asdict(self.spec) | {"stream": self.spec.width, "heads": self.spec.width}
+        for role, _, name in self.family.tensors(self.spec.layers):
+            expected = [sizes[axis.unit] * axis.repeat for axis in role.axes]
+            file, stored = self._files[name]
+            if (found := file.get_slice(stored).get_shape()) != expected:
+                raise CbdError(
+                    f"{self.folder}: {name} is {found}, not {expected}: config.json and weights do not "
+                    f"belong together"
+                )
 
     def tensor(self, name: str) -> Tensor:
         """A tensor by its full name, in its stored dtype, mapped from disk where possible."""
@@ -121,7 +136,7 @@ def write(
     tokenizer: Path | None = None,
     files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a checkpoint into an existing folder: weights, config, a tokenizer's files, and small text files."""
+    """Write a checkpoint into an existing folder: weights, config, a tokenizer's and small text files."""
     save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
     if tokenizer is not None:
@@ -140,8 +155,11 @@ def sha256(path: Path) -> str:
 
 def _read_json(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("not an object but " + type(content).__name__)
+        return content
     except FileNotFoundError:
         raise CbdError(f"{path} is missing: {remedy}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # bad JSON or bad UTF-8
         raise CbdError(f"{path} is not JSON ({error}): {remedy}") from None

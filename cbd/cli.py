@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     reproduce.set_defaults(action=_reproduce)
     reproduce.add_argument("--scale", default="smoke", choices=SCALES)
     reproduce.add_argument("--seed", type=int, default=0)
+    reproduce.add_argument("--jobs", type=int, help="processes side by side (default: the scale's)")
     reproduce.add_argument(
         "--in-place", action="store_true", help="refresh the outputs of notebooks/ themselves"
     )

@@ -40,7 +40,9 @@ def needed(recipes: Iterable[Recipe], given: Iterable[Recipe] = ()) -> list[Reci
 
 @dataclass(frozen=True)
 class Accelerator:
-    """A device to quote hours for: peak in FLOP/s of its training precision, and the share that training reaches."""
+    """A device to quote hours for: peak in FLOP/s of its training precision, and the share that training
+    reaches.
+    """
 
     name: str
     peak: float

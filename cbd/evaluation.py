@@ -30,8 +30,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean cross-entropy of `objective` (see `cbd.training.Objective`) on held-out windows.
 
-    Returns loss (nats per token), stderr (over windows), bits_per_byte and tokens. Every process of a distributed
-    run evaluates all windows, so that FSDP's collective calls match.
+    Returns loss (nats per token), stderr (over windows), bits_per_byte and tokens. Every process of a
+    distributed run evaluates all windows, so that FSDP's collective calls match.
     """
     means = []
     with torch.no_grad():

@@ -1,7 +1,8 @@
 """One adapter a family: what each tensor reads and writes, and how a config names the sizes.
 
-Trans knows no architecture. It sees tensors whose axes are counted in *units*: channels of the residual stream,
-attention heads, feed-forward neurons, tokens, positions. A new family is a new `Family` here and nothing elsewhere.
+Trans knows no architecture. It sees tensors whose axes are counted in *units*: channels of the residual
+stream, attention heads, feed-forward neurons, tokens, positions. A new family is a new `Family` here and
+nothing elsewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Unit = Literal["stream", "heads", "ffn", "vocab", "positions"]
 class Axis:
     """One axis of a tensor.
 
-    reads: whether the tensor sums over the axis (its input), so that copied units must share what one unit gave.
+    reads: whether the tensor sums over the axis (its input), so that copied units must share what one unit
+        gave.
     repeat: how many blocks of all units stand one after the other (3 for GPT-2's query, key and value).
     """
 

@@ -704,7 +704,8 @@ def speedup(table: pd.DataFrame, scale: str | None = None, date: str | None = No
     if len(styles) > 1:
         _legend(figure, styles, 4, line=False)
     text = (
-        "Tokens that random initialisation needs, over those that CBD needs (at least one step), to reach a loss: "
+        "Tokens that random initialisation needs, over those that CBD needs (at least one step), to reach "
+        "a loss: "
         "without the cost of the chain."
     )
     if any(part["bound"].any() for part in parts.values()):

@@ -1,4 +1,6 @@
-"""Findings: tables -> small tables and sentences that a reader can check, every number from results. No torch."""
+"""Findings: tables -> small tables and sentences that a reader can check, every number from results. No
+torch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ CBD, SMALLER, LARGER, RANDOM = "CBD (union)", "smaller anchor, grown", "larger a
 
 
 def reported() -> pd.DataFrame:
-    """What the paper (arXiv 2605.07783) reports: experiment, method, params_millions, tokens, metric, value."""
+    """What the paper (arXiv 2605.07783) reports: experiment, method, size, tokens, metric, value."""
     with files("cbd").joinpath("reported.csv").open() as file:
         return pd.read_csv(file)
 
@@ -34,8 +36,9 @@ def step_zero(table: pd.DataFrame) -> pd.DataFrame:
 def against(table: pd.DataFrame, baseline: str, metric: str = "loss") -> pd.DataFrame:
     """Paired differences to `baseline` in each size, with interval and verdict.
 
-    table: one row for each (spec, method, seed). Columns: spec, method, point, low, high (nats per token, negative:
-    better than the baseline), n, verdict ("lower", "higher", or "undecided" where the interval holds zero).
+    table: one row for each (spec, method, seed). Columns: spec, method, point, low, high (nats per token,
+    negative: better than the baseline), n, verdict ("lower", "higher", or "undecided" where the interval
+        holds zero).
     """
     rows = table[table["metric"] == metric]
     found = stats.paired(rows, ["spec"], baseline=baseline)
@@ -59,7 +62,8 @@ def final(table: pd.DataFrame) -> pd.DataFrame:
 def nearest(table: pd.DataFrame) -> pd.DataFrame:
     """Step-zero rows in which the two single anchors are replaced by the better one and the nearer one.
 
-    "best single anchor" is the lower of the two losses of each size and seed: a control that knows the answer.
+    "best single anchor" is the lower of the two losses of each size and seed: a control that knows the
+    answer.
     """
     rows = table[(table["metric"] == "loss") & (table["tokens"] == 0)]
     singles = rows[rows["method"].isin([SMALLER, LARGER])]
@@ -70,10 +74,12 @@ def nearest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def alpha_optima(table: pd.DataFrame) -> pd.DataFrame:
-    """For each curve of the alpha experiment (mean over seeds) its best alpha and what it gains over both ends.
+    """For each curve of the alpha experiment (mean over seeds) its best alpha and what it gains over both
+    ends.
 
-    Columns: method (kind of anchors), mixing, operator, spec, best alpha, interior, gain (nats per token), seeds
-    interior ("2/3": in how many seeds alone the optimum is interior), rule (alpha of the parameter distance).
+    Columns: method (kind of anchors), mixing, operator, spec, best alpha, interior, gain (nats per token),
+    seeds interior ("2/3": in how many seeds alone the optimum is interior), rule (alpha of the parameter
+    distance).
     """
     losses = table[table["metric"] == "loss"]
     rule = table[table["metric"] == "rule_alpha"].groupby("spec")["value"].mean()
@@ -109,8 +115,9 @@ def alpha_optima(table: pd.DataFrame) -> pd.DataFrame:
 def lossy_hypothesis(table: pd.DataFrame) -> str:
     """The verdict on "the paper's interior optimum measures a lossy expansion", by a rule.
 
-    Supported when, with inherited anchors and the literal formula, every target's best alpha is interior under the
-    lossy expansion and at alpha = 1 under the preserving one; partly when this holds for some; else not.
+    Supported when, with inherited anchors and the literal formula, every target's best alpha is interior
+    under the lossy expansion and at alpha = 1 under the preserving one; partly when this holds for some; else
+    not.
     """
     optima = alpha_optima(table)
     curves = optima[(optima["anchors"] == "inherited") & (optima["mixing"] == "literal")].set_index(
@@ -122,27 +129,32 @@ def lossy_hypothesis(table: pd.DataFrame) -> str:
     both = sum(a and b for a, b in zip(lossy, preserving, strict=True))
     word = "supported" if both == len(specs) else "partly supported" if both else "not supported"
     return (
-        f"{word}: with inherited anchors and the literal formula the best alpha is interior for {sum(lossy)} of "
-        f"{len(specs)} targets under the lossy expansion, and alpha = 1 is best for {sum(preserving)} of {len(specs)} under "
+        f"{word}: with inherited anchors and the literal formula the best alpha is interior for "
+        f"{sum(lossy)} of "
+        f"{len(specs)} targets under the lossy expansion, and alpha = 1 is best for {sum(preserving)} of "
+        f"{len(specs)} under "
         f"the preserving one"
     )
 
 
 def advantage(table: pd.DataFrame) -> str:
-    """The step-zero advantage of CBD (union) over the better single anchor, or its absence, in one sentence."""
+    """The step-zero advantage of CBD (union) over the better single anchor, or its absence, in a sentence."""
     found = against(nearest(table), "best single anchor")
     cbd = found[found["method"] == CBD].set_index("spec")
     words = [f"{spec} {row.point:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for spec, row in cbd.iterrows()]
     counts = cbd["verdict"].value_counts()
     said = ", ".join(f"{counts.get(v, 0)} {v}" for v in ("lower", "undecided", "higher"))
     return (
-        f"CBD (union) minus the better single anchor at step zero, nats per token with interval over {int(cbd['n'].max())} "
+        f"CBD (union) minus the better single anchor at step zero, nats per token with interval over "
+        f"{int(cbd['n'].max())} "
         f"seeds: {'; '.join(words)}. Of {len(cbd)} sizes: {said}."
     )
 
 
 def recovered(table: pd.DataFrame) -> str:
-    """The same after recovery training: CBD (union) minus the better single anchor at each budget, one sentence."""
+    """The same after recovery training: CBD (union) minus the better single anchor at each budget, one
+    sentence.
+    """
     ends = final(table)
     parts = []
     for operator, rows in sorted(ends.groupby("operator"), key=lambda item: int(item[0].split()[1])):
@@ -171,7 +183,7 @@ def speedups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def steps_lost(table: pd.DataFrame) -> pd.DataFrame:
-    """Q4: what each step of the chain loses and what is lost since the source, nats per token with interval."""
+    """Q4: what each step of the chain loses and what is lost since the source, nats with interval."""
     rows = table[table["metric"].isin(["lost", "lost_since_source"])]
     found = stats.summarise(rows, ["metric", "spec"])
     order = list(reversed(sizes(rows)))
@@ -208,13 +220,16 @@ def summary(scale: str) -> str:
         f"- **After recovery (E5, Q2).** {recovered(tables['convergence'])}",
         f"- **Alpha (E7).** The hypothesis that the paper's interior optimum measures a lossy expansion is "
         f"{lossy_hypothesis(tables['alpha'])}.",
-        f"- **Stepwise or direct (E1).** Smallest anchor, direct minus stepwise final loss, nats per token: {'; '.join(words)}.",
+        f"- **Stepwise or direct (E1).** Smallest anchor, direct minus stepwise final loss, nats per "
+        f"token: {'; '.join(words)}.",
     ]
     return "\n".join(lines)
 
 
 def update_readme(text: str, scale: str) -> str:
-    """README text with the block between the markers written anew. Raises `CbdError` when a marker is missing."""
+    """README text with the block between the markers written anew. Raises `CbdError` when a marker is
+    missing.
+    """
     if START not in text or END not in text:
         raise CbdError(f"README.md needs the two lines {START} and {END}")
     before, rest = text.split(START, 1)

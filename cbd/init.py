@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cbd
+from cbd.alphas import resolve_alpha
 from cbd.checkpoints import Checkpoint
 from cbd.errors import CbdError
 from cbd.interpolation import check_anchors, initialize
@@ -29,17 +30,20 @@ An initialisation, made by cbd {version} (Chain-based Distillation, arXiv 2605.0
 | small anchor `{small_name}` | {small.name} | {small.parameters:,} |
 | large anchor `{large_name}` | {large.name} | {large.parameters:,} |
 
-theta = {alpha:.4f} * Trans(small) + {rest:.4f} * Trans(large), mixing: {mixing}. `cbd.json` has every choice and the
-hashes of the anchors' files. The anchors' licences apply.
+theta = {alpha:.4f} * Trans(small) + {rest:.4f} * Trans(large), mixing: {mixing}. `cbd.json` has every choice
+and the hashes of the anchors' files. The anchors' licences apply.
 """
 
 
 def target_spec(small: ModelSpec, layers: int, width: int, heads: int | None = None) -> ModelSpec:
-    """The small anchor's family at another size. Raises `CbdError` when the heads do not fit the head dimension."""
+    """The small anchor's family at another size. Raises `CbdError` when the heads do not fit the head
+    dimension.
+    """
     spec = small.resized(layers, width)
     if heads is not None and heads != spec.heads:
         raise CbdError(
-            f"{heads} heads of {small.head_dim} channels do not make width {width}: {spec.heads} heads do (Trans "
+            f"{heads} heads of {small.head_dim} channels do not make width {width}: {spec.heads} heads do "
+            f"(Trans "
             f"keeps the head dimension)"
         )
     return spec
@@ -59,8 +63,8 @@ def init_checkpoint(
 ) -> dict[str, Any]:
     """Initialise a model between two checkpoints and write it as a Hugging Face folder.
 
-    Returns the content of its `cbd.json`. Raises `CbdError`, before anything is written, when the anchors do not fit
-    together, the target does not lie between them, a file is unreadable, or `out` exists.
+    Returns the content of its `cbd.json`. Raises `CbdError`, before anything is written, when the anchors do
+    not fit together, the target does not lie between them, a file is unreadable, or `out` exists.
     """
     out = Path(out)
     if out.exists():
@@ -70,9 +74,13 @@ def init_checkpoint(
         raise CbdError(f"--small ({first.spec.name}) is larger than --large ({second.spec.name}): swap them")
     spec = target_spec(first.spec, layers, width, heads)
     check_anchors(first.spec, second.spec, spec, outside=outside)
+    resolve_alpha(alpha, first.spec, second.spec, spec)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise CbdError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
     try:
         with ThreadPoolExecutor(
             2

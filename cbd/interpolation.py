@@ -1,7 +1,7 @@
 """Initialisation by interpolation: theta = alpha * Trans(small) + (1 - alpha) * Trans(large).
 
-Chain-based Distillation (arXiv 2605.07783), section 3. Tensor by tensor from safetensors and in fp32 whatever the
-storage dtype, so that memory peaks at about the target plus one tensor of each anchor.
+Chain-based Distillation (arXiv 2605.07783), section 3. Tensor by tensor from safetensors and in fp32 whatever
+the storage dtype, so that memory peaks at about the target plus one tensor of each anchor.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def check_anchors(small: ModelSpec, large: ModelSpec, target: ModelSpec, *, outs
     check_transferable(large, target)
     if not outside and not encloses(small, large, target):
         raise CbdError(
-            f"target {target.name} lies outside the anchors {small.name} and {large.name}: choose a size between "
+            f"target {target.name} lies outside the anchors {small.name} and {large.name}: choose a size "
+            f"between "
             f"them, or allow it with --outside"
         )
 

@@ -2,9 +2,11 @@
 
 Forward KL is KL(teacher || student), reverse KL is KL(student || teacher), and the generalised Jensen-Shannon
 divergence is beta * KL(teacher || M) + (1 - beta) * KL(student || M) with the mixture
-M = beta * teacher + (1 - beta) * student (arXiv 2306.13649). As there, its ends are the two KLs, not the limits of
-JSD_beta, which are zero: beta 0 means forward, beta 1 reverse KL. A temperature T divides both logits, and the
-divergence is multiplied by T^2 (arXiv 1503.02531). Everything is computed in float32, or float64 if the inputs are.
+M = beta * teacher + (1 - beta) * student (arXiv 2306.13649). As there, its ends are the two KLs, not the
+limits of
+JSD_beta, which are zero: beta 0 means forward, beta 1 reverse KL. A temperature T divides both logits, and
+the divergence is multiplied by T^2 (arXiv 1503.02531). Everything is computed in float32, or float64 if the
+inputs are.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from cbd.recipes import Loss
 
 IGNORED = -100
 
-# Memory for one chunk of logits. Smaller chunks cost time, because every matrix product streams a whole head; beyond
-# this size there is little left to gain.
+# Memory for one chunk of logits. Smaller chunks cost time, because every matrix product streams a whole head;
+# beyond this size there is little left to gain.
 CHUNK_BYTES = 32 << 20
 LARGEST_CHUNK = 512
 
@@ -30,8 +32,8 @@ LARGEST_CHUNK = 512
 # second-level cache of one core.
 BLOCK_BYTES = 512 << 10
 
-# A log ratio beyond this says that one probability is below 1e-34 of the other: the clamp changes nothing but keeps
-# its exponential finite.
+# A log ratio beyond this says that one probability is below 1e-34 of the other: the clamp changes nothing but
+# keeps its exponential finite.
 LARGEST_LOG_RATIO = 80.0
 
 
@@ -51,9 +53,10 @@ class Sums(NamedTuple):
 def divergence(student_logits: Tensor, teacher_logits: Tensor, loss: Loss) -> Tensor:
     """The divergence at every position, in nats: (..., V) and (..., V) give (...).
 
-    The reference for `chunked`: written from the definition and differentiated by autograd, in both arguments. It
-    holds several tensors of the logits' size. The loss' `cross_entropy` weight does not enter. Raises `CbdError` when
-    the vocabularies differ or the loss has no divergence. Source: arXiv 2306.13649 (JSD), arXiv 1503.02531 (T^2).
+    The reference for `chunked`: written from the definition and differentiated by autograd, in both
+    arguments. It holds several tensors of the logits' size. The loss' `cross_entropy` weight does not enter.
+    Raises `CbdError` when the vocabularies differ or the loss has no divergence. Source: arXiv 2306.13649
+    (JSD), arXiv 1503.02531 (T^2).
     """
     _check_vocabularies(student_logits.shape[-1], teacher_logits.shape[-1])
     student, teacher = (
@@ -96,9 +99,10 @@ def chunked(
 ) -> Sums:
     """The loss from the hidden states, whose logits never exist at once: a few buffers of (chunk, V) are all.
 
-    The gradients of `hidden` and `head` are computed analytically beside the values, chunk by chunk, and handed to
-    autograd, so one call costs one product with each head and two for the gradients. Without gradients (under
-    `torch.no_grad`, or for an input that requires none) their products are skipped. Masked rows cost nothing.
+    The gradients of `hidden` and `head` are computed analytically beside the values, chunk by chunk, and
+    handed to autograd, so one call costs one product with each head and two for the gradients. Without
+    gradients (under `torch.no_grad`, or for an input that requires none) their products are skipped. Masked
+    rows cost nothing.
 
     hidden: (N, D), the student's final hidden states, row i predicting labels[i] (the caller shifts).
     head: (V, D), the student's output embedding, without bias.
@@ -106,12 +110,13 @@ def chunked(
     loss: what to minimise; its `cross_entropy` weight mixes the two parts.
     teacher: the teacher's (hidden (N, Dt), head (V, Dt)), never differentiated; not used when the loss has no
         divergence.
-    chunk: rows per chunk; chosen for the processor's cache when not given. The result does not depend on it but for
-        rounding.
+    chunk: rows per chunk; chosen for the processor's cache when not given. The result does not depend on it
+        but for rounding.
 
-    Lower precisions are widened to float32 first (a copy of the heads), also under autocast; gradients come back in
-    their input's dtype. Raises `CbdError` when the shapes do not fit, the vocabularies differ, or the loss needs a
-    teacher and has none. Sources: as the module's; analytic gradients in the forward pass as in arXiv 2410.10989.
+    Lower precisions are widened to float32 first (a copy of the heads), also under autocast; gradients come
+    back in their input's dtype. Raises `CbdError` when the shapes do not fit, the vocabularies differ, or the
+    loss needs a teacher and has none. Sources: as the module's; analytic gradients in the forward pass as in
+    arXiv 2410.10989.
     """
     _check(hidden, head, labels, loss, teacher)
     if chunk is not None and chunk < 1:
@@ -162,7 +167,7 @@ def _accumulate(
     teacher: tuple[Tensor, Tensor] | None,
     plan: tuple[bool, bool, int],
 ) -> tuple[Sums, tuple[Tensor | None, Tensor | None]]:
-    """The sums, and those gradients of their total that `plan` wants: (hidden's?, head's?, rows per chunk)."""
+    """The sums, and those gradients of their total that `plan` wants: (hidden's?, head's?, chunk rows)."""
     wants_hidden, wants_head, chunk = plan
     dtype = torch.promote_types(torch.promote_types(hidden.dtype, head.dtype), torch.float32)
     models = [
@@ -190,11 +195,12 @@ def _accumulate(
 
 
 def _in_place(logits: Tensor, labels: Tensor, loss: Loss, gradients: bool, results: Tensor) -> Tensor:
-    """Turn student logits (logits[0]) into their gradient but for a factor per row, which is returned (rows, 1).
+    """Turn student logits (logits[0]) into their gradient but for a factor per row, which is returned (rows,
+    1).
 
     logits: (1 or 2, rows, V), the student's and the teacher's, both overwritten. labels: (rows, 1). results:
-    (2, rows, 1), filled with the cross-entropy and the divergence. Goes by blocks of rows small enough that each pass
-    finds in the cache what the one before it left there.
+    (2, rows, 1), filled with the cross-entropy and the divergence. Goes by blocks of rows small enough that
+    each pass finds in the cache what the one before it left there.
     """
     _, rows, vocab = logits.shape
     block = _block_rows(logits)
@@ -215,7 +221,7 @@ Block = tuple[Tensor, Tensor, Tensor]
 
 
 def _block(s: Tensor, t: Tensor | None, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool) -> Block:
-    """Cross-entropy, divergence and the factor of the gradient left in `s`, each (rows, 1), at temperature 1."""
+    """Cross-entropy, divergence and the gradient's factor left in `s`, each (rows, 1), at temperature 1."""
     s.sub_(s.amax(1, keepdim=True))
     if t is not None:
         t.sub_(t.amax(1, keepdim=True))
@@ -229,7 +235,9 @@ def _block(s: Tensor, t: Tensor | None, spare: Tensor, labels: Tensor, loss: Los
 def _tempered_block(
     s: Tensor, t: Tensor, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
 ) -> Block:
-    """As `_block`, at another temperature: cross-entropy and divergence then need the softmax of different logits."""
+    """As `_block`, at another temperature: cross-entropy and divergence then need the softmax of different
+    logits.
+    """
     weight, temperature = loss.cross_entropy, loss.temperature
     s.sub_(s.amax(1, keepdim=True))
     t.sub_(t.amax(1, keepdim=True)).mul_(1 / temperature)
@@ -250,10 +258,11 @@ def _tempered_block(
     return cross_entropy, value * temperature**2, scale
 
 
-# The kernels. Each takes the logits s and t less their rows' maxima and spare space e, all (rows, V), the weight w of
-# the cross-entropy and beta. It returns z, the student's sum of exponentials, and the divergence, both (rows, 1), and
-# leaves in s, when gradients are wanted, z times the gradient of (1 - w) * divergence + w * logsumexp. They differ
-# from the formulas only in that every exponential, logarithm and pass over (rows, V) is done once, in place.
+# The kernels. Each takes the logits s and t less their rows' maxima and spare space e, all (rows, V), the
+# weight w of the cross-entropy and beta. It returns z, the student's sum of exponentials, and the divergence,
+# both (rows, 1), and leaves in s, when gradients are wanted, z times the gradient of (1 - w) * divergence + w
+# * logsumexp. They differ from the formulas only in that every exponential, logarithm and pass over (rows, V)
+# is done once, in place.
 
 
 def _cross_entropy(
@@ -292,7 +301,8 @@ def _generalised_jsd(
 ) -> tuple[Tensor, Tensor]:
     """Gradient (1 - w) (1 - beta) p_s (log(p_s / M) - KL(s || M)) + w p_s.
 
-    With x = log(p_t / p_s), log(M / p_s) = log1p(beta * expm1(x)), which neither underflows nor loses the small betas.
+    With x = log(p_t / p_s), log(M / p_s) = log1p(beta * expm1(x)), which neither underflows nor loses the
+    small betas.
     """
     z_t = torch.exp(t, out=e).sum(1, keepdim=True)
     t.sub_(s)
@@ -336,12 +346,12 @@ def _chunk_rows(head: Tensor) -> int:
 
 
 def _even(rows: int, chunk: int) -> int:
-    """The chunk, made smaller as far as no more chunks are needed, so that the last one is not a small rest."""
+    """The chunk, made smaller as far as no more chunks are needed, so that the last is no small rest."""
     return max(-(-rows // max(-(-rows // chunk), 1)), 1)
 
 
 def _block_rows(logits: Tensor) -> int:
-    """Rows per pass (see `BLOCK_BYTES`): all of them on a GPU, where what counts is the number of launches."""
+    """Rows per pass (see `BLOCK_BYTES`): all on a GPU, where what counts is the number of launches."""
     _, rows, vocab = logits.shape
     return max(BLOCK_BYTES // (vocab * logits.itemsize), 1) if logits.device.type == "cpu" else rows
 
@@ -360,7 +370,8 @@ def _check(
     fits = hidden.dim() == head.dim() == 2 and hidden.shape[1] == head.shape[1]
     if not fits or labels.shape != hidden.shape[:1]:
         raise CbdError(
-            f"hidden {tuple(hidden.shape)}, head {tuple(head.shape)} and labels {tuple(labels.shape)} do not fit: "
+            f"hidden {tuple(hidden.shape)}, head {tuple(head.shape)} and labels {tuple(labels.shape)} do "
+            f"not fit: "
             f"flatten them to (N, D), (V, D) and (N,)"
         )
     if loss.divergence == "none":
@@ -371,6 +382,7 @@ def _check(
     _check_vocabularies(len(head), len(teacher_head))
     if teacher_hidden.shape != (len(hidden), teacher_head.shape[1]):
         raise CbdError(
-            f"the teacher's hidden {tuple(teacher_hidden.shape)} should be {(len(hidden), teacher_head.shape[1])}: "
+            f"the teacher's hidden {tuple(teacher_hidden.shape)} should be "
+            f"{(len(hidden), teacher_head.shape[1])}: "
             f"the student's rows by the width of the teacher's head"
         )

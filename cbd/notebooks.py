@@ -48,7 +48,9 @@ def reproduce(scale: str, seed: int = 0, in_place: bool = False) -> None:
 
 
 def clean(path: Path) -> None:
-    """Take out what differs from run to run and machine to machine: timings, progress bars, papermill's notes."""
+    """Take out what differs from run to run and machine to machine: timings, progress bars, papermill's
+    notes.
+    """
     import nbformat
 
     book = nbformat.read(path, as_version=4)

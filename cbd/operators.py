@@ -1,7 +1,7 @@
 """How Trans changes a shape and how two anchors are mixed: choices as data, without torch.
 
-The paper (arXiv 2605.07783) names *subset* and *expansion* but does not specify them, so every plausible reading is
-an option here, and the experiments put them side by side. `cbd.transfer` carries them out.
+The paper (arXiv 2605.07783) names *subset* and *expansion* but does not specify them, so every plausible
+reading is an option here, and the experiments put them side by side. `cbd.transfer` carries them out.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 class Trans:
     """Trans, the paper's change of shape: one choice for each axis and direction.
 
-    grow_layers: "zero" adds blocks whose output projections are zero (preserves the function); "copy" repeats the
-        neighbouring block (lossy).
+    grow_layers: "zero" adds blocks whose output projections are zero (preserves the function); "copy" repeats
+        the neighbouring block (lossy).
     grow_width: "pad" fills each writer's new channels with the mean of its channels and corrects the norms
-        (preserves); "duplicate" makes whole copies and divides the readers, the HyperCloning rule (arXiv 2409.12903),
-        and pads what is left over (preserves); "raw_pad" pads with zeros and leaves the norms alone (lossy); "tile"
-        repeats channels cyclically, dividing the readers, also where the copies do not come out even (lossy then).
-    cut_layers: which blocks stay: the outer ones ("ends", aligned with how "zero" grows), evenly spaced ones, the
-        first ones, or those whose output projections have the largest norm.
+        (preserves); "duplicate" makes whole copies and divides the readers, the HyperCloning rule (arXiv
+        2409.12903), and pads what is left over (preserves); "raw_pad" pads with zeros and leaves the norms
+        alone (lossy); "tile" repeats channels cyclically, dividing the readers, also where the copies do not
+        come out even (lossy then).
+    cut_layers: which blocks stay: the outer ones ("ends", aligned with how "zero" grows), evenly spaced ones,
+        the first ones, or those whose output projections have the largest norm.
     cut_width: which heads, neurons and channels stay: the first ("leading"), those with the largest norm of
-        contribution in their old order ("importance"), or the same by falling norm ("sorted": at an unchanged shape
-        a permutation, which preserves the function).
+        contribution in their old order ("importance"), or the same by falling norm ("sorted": at an unchanged
+        shape a permutation, which preserves the function).
     """
 
     grow_layers: GrowLayers = "zero"
@@ -64,8 +65,9 @@ class Trans:
 class Operator:
     """A Trans and a way to mix.
 
-    mixing: "literal" applies alpha * Trans(small) + (1 - alpha) * Trans(large) to every coordinate, as the paper's
-        formula reads; "union" keeps the larger anchor's weight whole where the small anchor has no unit.
+    mixing: "literal" applies alpha * Trans(small) + (1 - alpha) * Trans(large) to every coordinate, as the
+        paper's formula reads; "union" keeps the larger anchor's weight whole where the small anchor has no
+        unit.
     """
 
     mixing: Mixing = "literal"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from cbd import store
+from cbd.checkpoints import TOKENIZER_FILES, sha256
 from cbd.data import folder_corpus
 from cbd.errors import CbdError
 from cbd.realize import realize_all
-from cbd.recipes import Anchor, Evaluated, Loss, Recipe, Training
+from cbd.recipes import Anchor, Corpus, Evaluated, Loss, Recipe, Training
 from cbd.sources import local
 from cbd.specs import ModelSpec
 
@@ -19,11 +21,12 @@ from cbd.specs import ModelSpec
 def own_chain(
     source: str, anchors: str, corpus: str, column: str, training: Training, loss: Loss, out: str
 ) -> list[dict[str, Any]]:
-    """Distil the anchors one after the other, each from its predecessor, and copy them to `out`/<layers>x<width>.
+    """Distil the anchors one after the other, each from its predecessor, and copy them to
+    `out`/<layers>x<width>.
 
-    anchors: "6x144,4x96", from large to small. Returns a row a model (also in `out`/chain.json): folder, parameters,
-    loss in nats per token. Raises `CbdError` on bad input before any work; what is trained stays in the store, so
-    that a killed run goes on.
+    anchors: "6x144,4x96", from large to small. Returns a row a model (also in `out`/chain.json): folder,
+    parameters, loss in nats per token. Raises `CbdError` on bad input before any work; what is trained stays
+    in the store, so that a killed run goes on.
     """
     folder = Path(out)
     if folder.exists():
@@ -32,24 +35,43 @@ def own_chain(
     specs = parse_anchors(anchors, llm.spec)
     if training.context > llm.spec.positions:
         raise CbdError(f"--context {training.context} exceeds the model's {llm.spec.positions} positions")
-    text = folder_corpus(corpus, column=column, tokenizer=str(Path(source).absolute()))
+    text = _text(Path(corpus), column, Path(source).absolute())
     models: list[Recipe] = [llm]
     for spec in specs:
         models.append(Anchor.inherited(models[-1], spec, text, training, loss))
     measured = [Evaluated(model, text, training.evaluation_tokens, training.context) for model in models]
     realize_all([*models, *measured])
     rows = []
-    folder.mkdir(parents=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     for model, evaluated in zip(models, measured, strict=True):
         place = source if model is llm else str(folder / model.spec.name)
         if model is not llm:
-            shutil.copytree(store.folder(model), place)
+            shutil.copytree(store.folder(model), partial / model.spec.name)
         loss_now = store.record(evaluated)["metrics"]["loss"]
         rows.append(
             {"folder": place, "parameters": model.spec.parameters, "loss": loss_now, "recipe": model.key}
         )
-    (folder / "chain.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (partial / "chain.json").write_text(json.dumps(rows, indent=2) + "\n")
+    partial.rename(folder)
     return rows
+
+
+def _text(folder: Path, column: str, tokenizer: Path) -> Corpus:
+    """The text in the ids of the source's tokenizer, whose content is part of the name, not its place."""
+    hashes = {name: sha256(tokenizer / name) for name in TOKENIZER_FILES if (tokenizer / name).exists()}
+    if not hashes.keys() & {
+        "tokenizer.json",
+        "vocab.json",
+        "tokenizer.model",
+    }:  # transformers would make an empty one
+        raise CbdError(
+            f"{tokenizer} holds no tokenizer.json: save the model's tokenizer beside it (save_pretrained)"
+        )
+    digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12]
+    name = f"{folder.resolve().name}, tokenizer {digest}"
+    return folder_corpus(folder, name=name, column=column, tokenizer=str(tokenizer))
 
 
 def parse_anchors(text: str, source: ModelSpec) -> list[ModelSpec]:

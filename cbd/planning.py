@@ -30,7 +30,7 @@ class Group:
 
 
 def grouped(recipes: Iterable[Recipe]) -> list[Group]:
-    """The tree of these recipes, shared parts once, inputs first; equal steps (seeds, alphas) in one group."""
+    """The tree of these recipes, shared parts once, inputs first; equal steps (seeds, alphas) grouped."""
     groups: dict[tuple, Group] = {}
     number_of: dict[str, int] = {}
     for recipe in costs.needed(recipes):
@@ -47,7 +47,8 @@ def grouped(recipes: Iterable[Recipe]) -> list[Group]:
 def render(recipes: list[Recipe], accelerator: costs.Accelerator) -> str:
     """The plan as text: a line a group, then the totals and what is left to do."""
     lines = [
-        f"{'#':>4}  {'step':<13}{'size':<10}{'runs':>5}  {'tokens each':>14}  {'FLOPs':>9}  {'done':>9}  needs"
+        f"{'#':>4}  {'step':<13}{'size':<10}{'runs':>5}  {'tokens each':>14}  {'FLOPs':>9}  {'done':>9}  "
+        f"needs"
     ]
     groups = grouped(recipes)
     for g in groups:
@@ -55,15 +56,18 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator) -> str:
         done = f"{g.done}/{len(g.recipes)}"
         tokens = f"{g.tokens:,}" if g.tokens else "-"
         lines.append(
-            f"{g.number:>4}  {g.kind:<13}{g.spec:<10}{len(g.recipes):>5}  {tokens:>14}  {_si(g.flops):>9}  {done:>9}  {needs}"
+            f"{g.number:>4}  {g.kind:<13}{g.spec:<10}{len(g.recipes):>5}  {tokens:>14}  {_si(g.flops):>9}  "
+            f"{done:>9}  {needs}"
         )
     everything = costs.needed(recipes)
     left = sum(recipe.flops for recipe in everything if not store.finished(recipe))
     total = sum(recipe.flops for recipe in everything)
     trained = sum(recipe.tokens for recipe in everything)
     lines.append(
-        f"in all {len(everything)} recipes, {trained:,} training tokens, {_si(total)} FLOPs, of which {_si(left)} are "
-        f"left: {accelerator.hours(left):,.1f} h on {accelerator.name} at {accelerator.utilisation:.0%} of its peak"
+        f"in all {len(everything)} recipes, {trained:,} training tokens, {_si(total)} FLOPs, of which "
+        f"{_si(left)} are "
+        f"left: {accelerator.hours(left):,.1f} h on {accelerator.name} at {accelerator.utilisation:.0%} of "
+        f"its peak"
     )
     return "\n".join(lines)
 

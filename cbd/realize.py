@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial, singledispatch
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from tqdm import tqdm
@@ -36,8 +39,8 @@ from cbd.recipes import (
 def realize(recipe: Recipe) -> Path:
     """The folder of the finished recipe, making what is missing, once.
 
-    Inputs of a finished recipe are not needed and not made. Under `accelerate launch` every process calls this:
-    trainings run in all of them, everything else in the main one.
+    Inputs of a finished recipe are not needed and not made. Under `accelerate launch` every process calls
+    this: trainings run in all of them, everything else in the main one.
     """
     for missing in pending([recipe]):
         _make(missing)
@@ -55,7 +58,7 @@ def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = 
     with tqdm(
         total=sum(map(_weight, todo)), desc="recipes", unit="FLOP", unit_scale=True, smoothing=0
     ) as bar:
-        if jobs == 1 or len(todo) == 1:
+        if jobs == 1 or len(todo) == 1 or _launched():
             _set_threads(threads)
             for recipe in todo:
                 _make(recipe)
@@ -85,7 +88,7 @@ def _weight(recipe: Recipe) -> int:
 
 
 def _make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, bar: tqdm) -> None:
-    """A ready recipe goes to a free process; of several ready ones the one with the longest way to the end."""
+    """A ready recipe goes to a free process; of several, the one with the longest way to the end."""
     urgency = _urgency(todo)
     waiting = sorted(todo, key=lambda recipe: -urgency[recipe.key])
     unfinished = set(urgency)
@@ -96,7 +99,8 @@ def _make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, bar: t
                 ready = (r for r in waiting if not any(s.key in unfinished for s in r.inputs))
                 for recipe in list(islice(ready, jobs - len(running))):
                     waiting.remove(recipe)
-                    running[pool.submit(_make, recipe)] = recipe
+                    with _interrupts_held():
+                        running[pool.submit(_make, recipe)] = recipe
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     recipe = running.pop(future)
@@ -113,13 +117,23 @@ def _make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, bar: t
 
 
 def _pool(jobs: int, threads: int | None) -> ProcessPoolExecutor:
-    """Fresh processes (spawned, so that no thread pool is inherited), each with a line for its progress bar."""
+    """Fresh processes (spawned: no thread pool is inherited), each with a line for its progress bar."""
     context = multiprocessing.get_context("spawn")
     lines, lock = context.SimpleQueue(), context.RLock()
     for line in range(1, jobs + 1):
         lines.put(line)
     tqdm.set_lock(lock)
     return ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads, lock, lines))
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C from processes started here, which inherit the mask: their parent stops them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
@@ -144,9 +158,16 @@ def _urgency(todo: list[Recipe]) -> dict[str, int]:
 
 
 def _start_worker(threads: int | None, lock: Any, lines: Any) -> None:
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     tqdm.set_lock(lock)
     os.environ["TQDM_POSITION"] = str(lines.get())  # read by tqdm: each worker's bar on a line of its own
     _set_threads(threads)
+
+
+def _end_with(parent: Any) -> None:
+    """End this worker when the command was killed: nobody would ever take its result or stop it."""
+    parent.join()
+    os._exit(1)
 
 
 def _set_threads(threads: int | None) -> None:
@@ -156,14 +177,23 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def _launched() -> bool:
+    """Whether this is one of several processes of `accelerate launch` or `torchrun`, which train together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _make(recipe: Recipe) -> None:
     """Make one recipe whose inputs are finished, in one process or together with the others of a launch."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _launched():
         store.make(recipe, partial(build, recipe))
         return
+    import torch
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
-    state = PartialState()
+    # left to itself, PartialState sees one process on a CPU, however many were launched
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu)
     together = isinstance(recipe, (Trained, Anchor))
     work = store.root() / "work" / recipe.key
     state.wait_for_everyone()

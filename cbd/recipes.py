@@ -1,7 +1,8 @@
 """Recipes: every model and measurement of the paper as a frozen dataclass that names its inputs.
 
-A recipe does nothing. `cbd.realize.realize` makes it, `cbd.costs` counts it, and `Recipe.key` names it: a hash of the
-recipe's own fields, its inputs' keys and the version of the step that makes it. Nothing here imports torch.
+A recipe does nothing. `cbd.realize.realize` makes it, `cbd.costs` counts it, and `Recipe.key` names it: a
+hash of the recipe's own fields, its inputs' keys and the version of the step that makes it. Nothing here
+imports torch.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from cbd.specs import ModelSpec
 class Recipe:
     """What every recipe shares.
 
-    `version` is raised by hand in a subclass when the step's *result* changes, so that moving code keeps finished
-    work and changing its meaning does not.
+    `version` is raised by hand in a subclass when the step's *result* changes, so that moving code keeps
+    finished work and changing its meaning does not.
     """
 
     version: ClassVar[int] = 1
@@ -108,10 +109,10 @@ class Corpus(Recipe):
 
     kind: "embedded" (text inside pip packages), "folder" (.txt or .jsonl files) or "hub" (a data set that the
         `datasets` library can load, by name or as a local folder of that format).
-    location: the folder or data set name; a folder's place is not part of the key, its `fingerprint` (hash of the
-        files' content) is.
-    vocab_size: size of the byte-level BPE to train on the training split; ignored when `tokenizer` names a folder or
-        hub id whose tokenizer is used instead.
+    location: the folder or data set name; a folder's place is not part of the key, its `fingerprint` (hash of
+        the files' content) is.
+    vocab_size: size of the byte-level BPE to train on the training split; ignored when `tokenizer` names a
+        folder or hub id whose tokenizer is used instead.
     """
 
     kind: Literal["embedded", "folder", "hub"] = "embedded"
@@ -140,9 +141,9 @@ class Corpus(Recipe):
 class Loss:
     """What training minimises: (1 - cross_entropy) * divergence + cross_entropy * CE, in nats per token.
 
-    divergence: "none" (plain language modelling; `cross_entropy` is then 1), "forward_kl" KL(teacher || student),
-        "reverse_kl" KL(student || teacher) (the paper's), or "jsd", the generalised Jensen-Shannon divergence with
-        mixture beta * teacher + (1 - beta) * student (arXiv 2306.13649).
+    divergence: "none" (plain language modelling; `cross_entropy` is then 1), "forward_kl" KL(teacher ||
+        student), "reverse_kl" KL(student || teacher) (the paper's), or "jsd", the generalised Jensen-Shannon
+        divergence with mixture beta * teacher + (1 - beta) * student (arXiv 2306.13649).
     temperature: divides both logits in the divergence, which is multiplied by its square (arXiv 1503.02531).
     """
 
@@ -170,7 +171,8 @@ class Training:
 
     tokens: budget; the run takes `steps` optimiser steps of `batch` sequences of `context` tokens.
     lr: peak learning rate, or a `TunedRate` whose winner is used.
-    schedule: "cosine" to `final` of the peak, or "wsd": constant, then linear to `final` over the last `decay` share.
+    schedule: "cosine" to `final` of the peak, or "wsd": constant, then linear to `final` over the last
+        `decay` share.
     accumulation: micro-batches per step and process; the result does not depend on it but for rounding.
     evaluations: points of the validation curve after the one at step zero, log-spaced, the last at the end.
     """
@@ -195,7 +197,8 @@ class Training:
     def __post_init__(self) -> None:
         if self.tokens < self.batch * self.context:
             raise CbdError(
-                f"{self.tokens:,} tokens are fewer than one step of {self.batch} x {self.context}; raise the tokens"
+                f"{self.tokens:,} tokens are fewer than one step of {self.batch} x {self.context}; raise "
+                f"the tokens"
             )
         if self.batch % self.accumulation:
             raise CbdError(f"batch {self.batch} does not divide into {self.accumulation} micro-batches")
@@ -218,7 +221,8 @@ class Training:
 class Source(Recipe):
     """A model that exists already: a hub id, or a local folder in Hugging Face's format.
 
-    A folder is named by its content (`fingerprint`), a hub id by id and revision. `cbd.sources.local` and `.hub` make them.
+    A folder is named by its content (`fingerprint`), a hub id by id and revision. `cbd.sources.local` and
+    `.hub` make them.
     """
 
     name: str
@@ -239,7 +243,8 @@ class Random(Recipe):
 
 @dataclass(frozen=True)
 class Sorted(Recipe):
-    """`model` with channels, heads and neurons permuted by falling importance: the same function, ready to slice.
+    """`model` with channels, heads and neurons permuted by falling importance: the same function, ready to
+    slice.
 
     Anchors inherit leading slices of it, so a target between the two shares one basis with both.
     """
@@ -306,7 +311,8 @@ class Trained(Recipe):
 class Anchor(Recipe):
     """One step of the knowledge chain: `start`, distilled from `teacher` (stepwise distillation, section 3).
 
-    `inherited`, `from_random` and `from_checkpoint` make the three kinds of start that the experiments compare.
+    `inherited` and `from_random` make the two kinds of start that are compared; a public checkpoint may be
+    given as `start` too.
     """
 
     teacher: Recipe
@@ -318,6 +324,13 @@ class Anchor(Recipe):
     spec = Trained.spec
     tokens = Trained.tokens
     flops = Trained.flops
+
+    def __post_init__(self) -> None:
+        if self.teacher.spec.vocab != self.start.spec.vocab:
+            raise CbdError(
+                f"teacher and student have vocabularies of {self.teacher.spec.vocab:,} and "
+                f"{self.start.spec.vocab:,}: distillation on logits needs one tokenizer; use a bridge"
+            )
 
     @property
     def flops_per_token(self) -> int:
@@ -347,7 +360,9 @@ def evaluation_flops(spec: ModelSpec, training: Training) -> int:
 
 @dataclass(frozen=True)
 class Evaluated(Recipe):
-    """The loss of `model` on the first `sample` tokens of a held-out split, in nats per token and bits per byte."""
+    """The loss of `model` on the first `sample` tokens of a held-out split, in nats per token and bits per
+    byte.
+    """
 
     model: Recipe
     corpus: Corpus
@@ -388,8 +403,8 @@ class Chain:
     def pair_around(self, spec: ModelSpec) -> tuple[Recipe, Recipe]:
         """The two adjacent anchors (small, large) between whose sizes `spec` lies.
 
-        The large one is sorted as its successor inherited it, so that both share one basis. Raises `CbdError` when
-        no pair encloses the shape.
+        The large one is sorted as its successor inherited it, so that both share one basis. Raises `CbdError`
+        when no pair encloses the shape.
         """
         for large, small in zip(self.models, self.models[1:], strict=False):
             if encloses(small.spec, large.spec, spec):

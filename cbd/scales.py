@@ -16,10 +16,11 @@ from cbd.specs import GPT2_B, GPT2_L, GPT2_M, GPT2_XL, SLM_138M, SLM_380M, SLM_5
 class Scale:
     """Sizes, budgets and rates of all experiments at one scale.
 
-    source: a shape, trained here from random weights, or a model that exists. anchors: the chain below it, from large
-    to small; a `Source` is the public checkpoint that the anchor starts from. ladder, alpha_targets and
-    convergence_targets: the sizes to initialise in the three experiments. budgets: recovery tokens; scratch: the
-    longest run from random weights. rates: learning rates searched for each kind of start; random starts
+    source: a shape, trained here from random weights, or a model that exists. anchors: the chain below it,
+    from large to small; a `Source` is the public checkpoint that the anchor starts from. ladder,
+    alpha_targets and
+    convergence_targets: the sizes to initialise in the three experiments. budgets: recovery tokens; scratch:
+    the longest run from random weights. rates: learning rates searched for each kind of start; random starts
     search `random_rates`. seeds: how many; jobs x threads: processes and threads used on a CPU.
     """
 

@@ -37,7 +37,7 @@ def hub(name: str, revision: str = "main") -> Source:
     return Source(name, family_of(config.model_type).spec(config.to_dict()), revision=revision)
 
 
-_REMEDY = "check the name, log in with `hf auth login` and accept its licence if it is gated, or give a local folder"
+_REMEDY = "check the name, log in (`hf auth login`) and accept its licence if it is gated, or give a folder"
 
 
 def fetch(source: Source, out: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Sizes of models in closed form: parameters and FLOPs, without torch.
 
-The named sizes are those of Chain-based Distillation (arXiv 2605.07783), section "Sizes" of our notes: GPT-2's
-published shapes and the targets that the paper's parameter counts imply.
+The named sizes are those of Chain-based Distillation (arXiv 2605.07783), section "Sizes" of our notes:
+GPT-2's published shapes and the targets that the paper's parameter counts imply.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class ModelSpec:
     def forward_flops(self, context: int) -> int:
         """Floating-point operations of one token's forward pass at `context` tokens (2 per multiply-add).
 
-        Matrices only: projections, the head, and attention over the mean of (context + 1) / 2 visible positions.
+        Matrices only: projections, the head, and attention over the mean of (context + 1) / 2 visible
+            positions.
         """
         d, f = self.width, self.ffn
         matrices = self.layers * (4 * d * d + 2 * d * f) + self.vocab * d
@@ -80,13 +81,14 @@ class ModelSpec:
     def resized(self, layers: int, width: int) -> ModelSpec:
         """The same family, vocabulary and head dimension at another depth and width.
 
-        The feed-forward width keeps its ratio to the width. Raises `CbdError` when the head dimension does not
-        divide the width.
+        The feed-forward width keeps its ratio to the width. Raises `CbdError` when the head dimension does
+        not divide the width.
         """
         if width % self.head_dim:
             raise CbdError(
                 f"width {width} is not a multiple of the head dimension {self.head_dim}, which Trans keeps; "
-                f"the nearest are {width // self.head_dim * self.head_dim} and {-(-width // self.head_dim) * self.head_dim}"
+                f"the nearest are {width // self.head_dim * self.head_dim} and "
+                f"{-(-width // self.head_dim) * self.head_dim}"
             )
         if width * self.ffn % self.width:
             raise CbdError(

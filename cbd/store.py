@@ -1,10 +1,10 @@
 """Content-addressed folders: one a recipe, made once, trusted only when finished.
 
-exca, redun and joblib were weighed first: each keeps results or task state as pickles and none hands a step a folder
-that is published by one rename, so this stays ours. The lock is `filelock`'s.
+exca, redun and joblib were weighed first: each keeps results or task state as pickles and none hands a step a
+folder that is published by one rename, so this stays ours. The lock is `filelock`'s.
 
-Layout below `root()`: `Trained/<key>/` (finished, with `record.json`), `work/<key>/out` (being written; thrown away by
-the next try), `work/<key>/state` (what a killed training goes on from), `locks/`.
+Layout below `root()`: `Trained/<key>/` (finished, with `record.json`), `work/<key>/out` (being written;
+thrown away by the next try), `work/<key>/state` (what a killed training goes on from), `locks/`.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ def finished(recipe: Recipe) -> bool:
 
 
 def record(recipe: Recipe) -> dict[str, Any]:
-    """What was measured while a finished recipe was made: tokens, FLOPs, seconds, versions, commit, machine."""
+    """What was measured while a finished recipe was made: tokens, FLOPs, seconds, versions, machine."""
     return json.loads((folder(recipe) / RECORD).read_text())
 
 
 def make(recipe: Recipe, build: Build) -> Path:
     """The recipe's finished folder, built by `build(out, state)` if it is missing.
 
-    `build` fills the empty folder `out` and may keep in `state` what a later try shall go on from; what it returns
-    goes into the record. Of two processes, one builds and the other waits. Killed at any instant, nothing
-    half-made is ever found: the folder appears by one rename.
+    `build` fills the empty folder `out` and may keep in `state` what a later try shall go on from; what it
+    returns goes into the record. Of two processes, one builds and the other waits. Killed at any instant,
+    nothing half-made is ever found: the folder appears by one rename.
     """
     final = folder(recipe)
     if finished(recipe):

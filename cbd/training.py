@@ -1,7 +1,7 @@
 """The one training loop: plain or distilled, on accelerate, resumable to the bit.
 
-The batch of a step is a pure function of (corpus, seed, step), there is no dropout, and the state (weights, AdamW's
-moments, step, curve) is written as safetensors and JSON: a killed run goes on with the same numbers.
+The batch of a step is a pure function of (corpus, seed, step), there is no dropout, and the state (weights,
+AdamW's moments, step, curve) is written as safetensors and JSON: a killed run goes on with the same numbers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class Objective(nn.Module):
-    """A student with its loss, so that DDP and FSDP see one forward call (gathered weights, synchronised gradients).
+    """A student with its loss, so that DDP and FSDP see one forward call (gathered weights, synchronised
+    gradients).
 
     forward(input_ids, labels): (B, T) ids and next tokens (-100 ignored) -> `Sums` over all positions.
     forward(..., per_row=True): (B,) mean cross-entropy of each row, for evaluation.
@@ -79,7 +80,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def lr_factor(step: int, training: Training) -> float:
-    """The share of the peak learning rate at `step` (from 0): warm-up, then cosine or warm-up-stable-decay."""
+    """The share of the peak learning rate at `step` (from 0): warm-up, then cosine or constant and decay."""
     steps = training.steps
     warm = max(1, round(training.warmup * steps))
     if step < warm:
@@ -119,6 +120,9 @@ class Run:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
+        """What is trained; with several processes in the model's order, by which FSDP's clipping knows it."""
+        if self.accelerator.num_processes > 1:
+            return list(self.objective.parameters())
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def optimise(self) -> dict[str, Tensor]:
@@ -142,12 +146,12 @@ class Run:
     def _accumulate(self, rows: np.ndarray) -> tuple[Tensor, int]:
         """Gradients of the step's mean loss, whatever the number of processes and micro-batches.
 
-        The denominator is the number of tokens trained on in the whole step; DDP and FSDP average over processes, so
-        that each multiplies by their number.
+        The denominator is the number of tokens trained on in the whole step; DDP and FSDP average over
+        processes, so that each multiplies by their number.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         batch = torch.from_numpy(rows).to(self.accelerator.device)
-        trained = batch[:, 1:].numel()
+        trained = int((rows[:, 1:] >= 0).sum())  # counted where it costs no wait for the device
         mine = batch.chunk(world)[rank]
         parts = mine.chunk(self.training.accumulation)
         sums = torch.zeros(3, device=batch.device)
@@ -163,6 +167,7 @@ class Run:
     def measure(self) -> None:
         """One point of the validation curve."""
         point = evaluate(self.objective, self.held_out, self.accelerator.device)
+        _check_finite(self, "validation loss", point["loss"])
         tokens = self.progress.step * self.training.batch * self.training.context
         self.progress.curve.append({"step": self.progress.step, "trained": tokens} | point)
 
@@ -180,7 +185,8 @@ def train(
     """Train the checkpoint in `start` and write the result into the folder `out`.
 
     state: a folder in which the run keeps what it goes on from when it was killed. Returns what was measured.
-    Raises `CbdError` when teacher and student do not share a vocabulary, or when the loss is no longer finite.
+    Raises `CbdError` when teacher and student do not share a vocabulary, or when the loss is no longer
+    finite.
     """
     run = _prepare(start, corpus, training, lr, loss, teacher)
     _restore(run, state)
@@ -230,6 +236,11 @@ def _prepare(
                 f"the model's vocabulary ({model.config.vocab_size}) is smaller than the corpus' "
                 f"({tokens.vocab_size}): tokenize the corpus with the model's tokenizer"
             )
+    if guide is not None and guide.config.vocab_size != student.config.vocab_size:
+        raise CbdError(
+            f"the vocabularies differ (student {student.config.vocab_size:,}, teacher "
+            f"{guide.config.vocab_size:,}): give both one tokenizer"
+        )
     objective = Objective(student, loss, guide)
     matrices = [p for p in student.parameters() if p.ndim >= 2]
     vectors = [p for p in student.parameters() if p.ndim < 2]
@@ -269,12 +280,16 @@ def _steps(run: Run) -> Iterator[int]:
 
 def _log(run: Run, sums: dict[str, Tensor]) -> None:
     values = {name: float(value) for name, value in sums.items()}
-    if not math.isfinite(values["loss"]):
-        raise CbdError(
-            f"the loss is {values['loss']} at step {run.progress.step}: training diverged; lower the learning rate "
-            f"({run.lr:g})"
-        )
+    _check_finite(run, "loss", values["loss"])
     run.progress.steps.append({"step": run.progress.step} | values)
+
+
+def _check_finite(run: Run, name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise CbdError(
+            f"the {name} is {value} at step {run.progress.step}: training diverged; lower the learning "
+            f"rate ({run.lr:g})"
+        )
 
 
 def _agree(run: Run, due: bool) -> bool:
@@ -320,7 +335,8 @@ def _restore(run: Run, state: Path) -> None:
     for name, tensor in load_file(saved[-1] / "optimizer.safetensors").items():
         parameter, kind = name.rsplit("/", 1)
         moments.setdefault(parameter, {})[kind] = tensor
-    _, optimizer = get_state_dict(run.objective, _bare(run), options=WHOLE)
+    # for its groups alone; with WHOLE only the first process would get them
+    _, optimizer = get_state_dict(run.objective, _bare(run))
     optimizer["state"] = moments
     set_state_dict(
         run.objective, _bare(run), model_state_dict=model, optim_state_dict=optimizer, options=WHOLE

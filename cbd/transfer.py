@@ -1,14 +1,16 @@
 """Trans: a model's tensors at another depth, width, head count and feed-forward width.
 
-Chain-based Distillation (arXiv 2605.07783, section 3) brings each anchor to the target's shape by *subset* (cut) or
-*expansion* (grow). Both are one operation here: every axis has a map from new units to old ones, and units without an
-old one are filled by a rule that depends on what the tensor does there. Pure functions on tensors; fp32 throughout.
+Chain-based Distillation (arXiv 2605.07783, section 3) brings each anchor to the target's shape by *subset*
+(cut) or *expansion* (grow). Both are one operation here: every axis has a map from new units to old ones, and
+units without an old one are filled by a rule that depends on what the tensor does there. Pure functions on
+tensors; fp32 throughout.
 
-Why padding preserves the function under LayerNorm: if each writer's new channels hold the mean of its channels, the
-stream's new channels hold the stream's mean, which stays as it was, so they are zero after centring, and the variance
-shrinks by d/D. Gains times sqrt(d/D) and epsilon times d/D undo that. The weights that read the new channels, and the
-insides of new heads and neurons (whose output rows are zero), do not matter to the function: they are copies of their
-neighbours, since a unit that is zero on both sides would never receive a gradient.
+Why padding preserves the function under LayerNorm: if each writer's new channels hold the mean of its
+channels, the stream's new channels hold the stream's mean, which stays as it was, so they are zero after
+centring, and the variance shrinks by d/D. Gains times sqrt(d/D) and epsilon times d/D undo that. The weights
+that read the new channels, and the insides of new heads and neurons (whose output rows are zero), do not
+matter to the function: they are copies of their neighbours, since a unit that is zero on both sides would
+never receive a gradient.
 """
 
 from __future__ import annotations
@@ -93,7 +95,7 @@ class Transfer:
 
     @cached_property
     def gain_factor(self) -> float:
-        """What the norms' gains are multiplied by, so that a diluted variance does not change the function."""
+        """What the norms' gains are multiplied by, so that a diluted variance changes nothing."""
         if self.trans.grow_width not in ("pad", "duplicate"):
             return 1.0
         return math.sqrt(int(self.stream.exists.sum()) / self.new.width)
@@ -205,7 +207,9 @@ class Transfer:
 
 
 def _by_score(scores: Tensor) -> list[int]:
-    """Indices by falling score; ties keep their order, so that the result never depends on the machine's sort."""
+    """Indices by falling score; ties keep their order, so that the result never depends on the machine's
+    sort.
+    """
     return scores.argsort(descending=True, stable=True).tolist()
 
 
@@ -225,16 +229,18 @@ def _kept_layers(old: int, new: int, how: str, scores: Callable[[], Tensor]) -> 
 
 
 def check_transferable(old: ModelSpec, new: ModelSpec) -> None:
-    """Raise `CbdError` where Trans has no meaning: another family, vocabulary, tied-ness or head dimension."""
+    """Raise `CbdError` where Trans has no meaning: another family, vocabulary, head or head dimension."""
     for name, what in (("family", "families"), ("vocab", "vocabularies"), ("tied", "tied-ness of the head")):
         if getattr(old, name) != getattr(new, name):
             raise CbdError(
-                f"{what} differ ({getattr(old, name)} and {getattr(new, name)}): Trans keeps them; use anchors that "
+                f"{what} differ ({getattr(old, name)} and {getattr(new, name)}): Trans keeps them; use "
+                f"anchors that "
                 f"share them, or a bridge"
             )
     if old.head_dim != new.head_dim:
         raise CbdError(
-            f"head dimension {old.head_dim} cannot become {new.head_dim}: choose {new.width}/{old.head_dim} = "
+            f"head dimension {old.head_dim} cannot become {new.head_dim}: choose "
+            f"{new.width}/{old.head_dim} = "
             f"{new.width / old.head_dim:g} heads, or a width that {old.head_dim} divides"
         )
     if old.positions != new.positions:
@@ -259,7 +265,9 @@ def unit_scores(family: Family, spec: ModelSpec, unit: str, layer: int, read: Re
 
 
 def stream_scores(family: Family, spec: ModelSpec, read: Read) -> Tensor:
-    """(width,): how much each channel carries (norm of its writers) times how much it is listened to (its readers)."""
+    """(width,): how much each channel carries (norm of its writers) times how much it is listened to (its
+    readers).
+    """
     written, heard = torch.zeros(spec.width), torch.zeros(spec.width)
     for role, _, name in family.tensors(spec.layers):
         if role.kind != "weight" or len(role.axes) != 2:

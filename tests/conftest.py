@@ -1,7 +1,7 @@
-"""What the tests share: a store of their own, tiny random GPT-2 checkpoints, a tiny text, its corpus and tokenizer.
+"""What the tests share: their own store, tiny random GPT-2 checkpoints, a text with corpus and tokenizer.
 
-Everything is made here, in temporary folders, from fixed seeds: no network, no user's cache. Torch is imported only
-where a fixture needs it, so that the tests of what must work without torch stay quick.
+Everything is made here, in temporary folders, from fixed seeds: no network, no user's cache. Torch is
+imported only where a fixture needs it, so that the tests of what must work without torch stay quick.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def make_gpt2() -> Callable[..., GPT2LMHeadModel]:
 def save_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`save_gpt2(layers=2, ..., folder=None, dtype="float32", tokenizer=None)`: the folder of a random GPT-2.
 
-    Written by transformers itself. `tokenizer` is a folder whose tokenizer is saved beside it; other arguments as
-    for `make_gpt2`.
+    Written by transformers itself. `tokenizer` is a folder whose tokenizer is saved beside it; other
+    arguments as for `make_gpt2`.
     """
 
     def save(
@@ -78,7 +78,7 @@ def random_gpt2(
 ) -> GPT2LMHeadModel:
     """A GPT-2 without a trivial tensor: every bias and every norm's gain and shift is random too.
 
-    mean: added to the token embeddings, so that what the norms subtract is far from zero.
+    mean: added to the position embeddings, so that what the norms subtract is far from zero.
     """
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -105,13 +105,13 @@ def random_gpt2(
             noise = torch.randn(parameter.shape, generator=generator)
             gain = name.endswith("weight") and parameter.ndim == 1
             parameter.copy_(1 + 0.3 * noise if gain else 0.15 * noise)
-        model.transformer.wte.weight.add_(mean)
+        model.transformer.wpe.weight.add_(mean)
     return model
 
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 documents (.txt) of sentences from a small grammar: a text that a tiny model can learn something of."""
+    """120 documents (.txt) of sentences from a small grammar, of which a tiny model can learn something."""
     draw = random.Random(0)
     folder = tmp_path_factory.mktemp("text") / "stories"
     folder.mkdir()

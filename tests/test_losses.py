@@ -298,7 +298,9 @@ def test_masked_rows_do_not_matter_even_when_not_finite():
 
 @pytest.mark.parametrize("loss", LOSSES[::7], ids=str)
 def test_parts_add_up(loss):
-    """Sums over micro-batches, of whatever number of tokens, are those of the batch, and so are their gradients."""
+    """Sums over micro-batches, of whatever number of tokens, are those of the batch, and so are their
+    gradients.
+    """
     hidden, head, labels, teacher = _problem(rows=9)
     whole = chunked(hidden, head, labels, loss, teacher)
     parts = [

@@ -1,4 +1,6 @@
-"""What the repository promises about itself: one set of versions, nothing big or private tracked, nothing unsafe."""
+"""What the repository promises about itself: one set of versions, nothing big or private tracked, nothing
+unsafe.
+"""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_a_build_that_raises_leaves_nothing_trusted_and_the_next_try_keeps_only_
         return {}
 
     for _ in range(2):
-        with pytest.raises(ValueError, match="^no$"):
+        with pytest.raises(ValueError, match=r"^no$"):
             store.make(RECIPE, build)
         assert not store.finished(RECIPE) and not store.folder(RECIPE).exists()
     folder = store.make(RECIPE, build)
@@ -185,7 +185,8 @@ def test_of_several_processes_one_builds_and_all_get_the_folder(tmp_path):
 @pytest.mark.parametrize(
     "where",
     [
-        "def build(out, state):\n    write_two(out, state)\n    (state / 's').write_text('kept')\n    hang()\n",
+        "def build(out, state):\n    write_two(out, state)\n    (state / 's').write_text('kept')\n    "
+        "hang()\n",
         "def build(out, state):\n    (state / 's').write_text('kept')\n    return write_two(out, state)\n"
         "os.fsync = hang\n",
     ],
@@ -199,7 +200,9 @@ def test_a_process_killed_at_work_leaves_no_lock_and_no_half_made_folder(tmp_pat
     assert not store.finished(RECIPE) and not store.folder(RECIPE).exists()
 
     # In a child, so that a lock left behind fails the test instead of hanging it.
-    check = "def build(out, state):\n    assert not list(out.iterdir()) and (state / 's').read_text() == 'kept'\n"
+    check = (
+        "def build(out, state):\n    assert not list(out.iterdir()) and (state / 's').read_text() == 'kept'\n"
+    )
     assert output_of(child(check + "    return write_two(out, state)\n", tmp_path))
     assert content(store.folder(RECIPE)) == WHOLE
 
@@ -234,7 +237,9 @@ def test_a_store_that_cannot_be_written_is_one_error_with_the_remedy(tmp_path, m
 
 
 def test_a_lock_that_cannot_be_opened_is_the_same_error(root):
-    (root / "locks" / f"{RECIPE.key}.lock").mkdir(parents=True)  # what another user's store looks like to root
+    (root / "locks" / f"{RECIPE.key}.lock").mkdir(
+        parents=True
+    )  # what another user's store looks like to root
     with pytest.raises(CbdError, match="set CBD_STORE to a writable folder"):
         store.make(RECIPE, write_two)
 

@@ -1,4 +1,6 @@
-"""E7: step-zero loss against alpha; inherited and independent anchors, literal and union, preserving and lossy."""
+"""E7: step-zero loss against alpha; inherited and independent anchors, literal and union, preserving and
+lossy.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""E1, E6b, Q4: the knowledge chain step by step, and stepwise against direct distillation of its smallest anchor."""
+"""E1, E6b, Q4: the knowledge chain step by step, and stepwise against direct distillation of its smallest
+anchor.
+"""
 
 from __future__ import annotations
 
@@ -72,8 +74,8 @@ def _derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterable[dict]:
 def _stability(labels: dict, run: Anchor, with_curve: bool) -> Iterable[dict]:
     """The noise of a training loss: the standard deviation of its successive differences, in nats per token.
 
-    The first tenth, where the loss falls steeply, is left out. Runs of different budgets have equal batches. The
-    training curve itself, thinned to 150 steps, is kept for the runs that are compared.
+    The first tenth, where the loss falls steeply, is left out. Runs of different budgets have equal batches.
+    The training curve itself, thinned to 150 steps, is kept for the runs that are compared.
     """
     steps = json.loads((store.folder(run) / "steps.json").read_text())
     losses = np.array([step["loss"] for step in steps])

@@ -1,4 +1,6 @@
-"""E5: recovery training from each start on the same batches, and how many tokens random weights need to catch up."""
+"""E5: recovery training from each start on the same batches, and how many tokens random weights need to catch
+up.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +47,14 @@ def design(scale: Scale, seed: int) -> Design:
 
 
 def _speedups(frame: pd.DataFrame, scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
-    """How many times fewer tokens CBD needs, in both directions that one may mean, and what they are made from.
+    """How many times fewer tokens CBD needs, in both directions that one may mean, and what they are made
+    from.
 
-    speedup_to_cbd_final: tokens with which random weights first reach CBD's final loss, over CBD's budget. Random
-    weights may use any of their runs. speedup_to_random_final: the budget over the tokens with which CBD first
-    reaches the final loss of random weights at the same budget, one step at least; the paper's 80x and 218x can only
-    be of this kind. Where a loss is never reached, the longest run gives a bound, marked "_lower_bound".
+    speedup_to_cbd_final: tokens with which random weights first reach CBD's final loss, over CBD's budget.
+    Random weights may use any of their runs. speedup_to_random_final: the budget over the tokens with which
+    CBD first reaches the final loss of random weights at the same budget, one step at least; the paper's 80x
+    and 218x can only be of this kind. Where a loss is never reached, the longest run gives a bound, marked
+    "_lower_bound".
     """
     losses = frame[frame.metric == "loss"]
     for seed, design in designs.items():

@@ -1,4 +1,6 @@
-"""What every experiment is: a list of measurements for a scale and a seed, run, tabulated and written the same way."""
+"""What every experiment is: a list of measurements for a scale and a seed, run, tabulated and written the
+same way.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ EXPERIMENTS = {
 class Measurement:
     """A recipe whose outcome becomes rows: an `Evaluated` (one point) or a training (its validation curve).
 
-    method, mixing, operator: labels of the table; alpha is taken from the recipe where it has one. metric: what the
-    loss is called in the table.
+    method, mixing, operator: labels of the table; alpha is taken from the recipe where it has one. metric:
+    what the loss is called in the table.
     """
 
     recipe: Recipe
@@ -65,10 +67,11 @@ def design_of(name: str, scale: Scale, seed: int) -> Design:
 
 
 def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.DataFrame:
-    """Realise what an experiment needs for the scale's seeds, from `seed` on, and write its table and records.
+    """Realise what an experiment needs for the scale's seeds, from `seed` on, and write its table and
+    records.
 
-    jobs: processes side by side; the environment variable CBD_JOBS, then the scale, say so where it is not given.
-    Returns the tidy table (see `cbd.results`), also written to results/<scale>/<name>.csv.
+    jobs: processes side by side; the environment variable CBD_JOBS, then the scale, say so where it is not
+    given. Returns the tidy table (see `cbd.results`), also written to results/<scale>/<name>.csv.
     """
     designs = {s: design_of(name, scale, s) for s in range(seed, seed + scale.seeds)}
     everything = [recipe for design in designs.values() for recipe in design.recipes]

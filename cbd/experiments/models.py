@@ -1,4 +1,6 @@
-"""The recipes that several experiments share: the source, the knowledge chain, and the starts that are compared."""
+"""The recipes that several experiments share: the source, the knowledge chain, and the starts that are
+compared.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ def source(scale: Scale, seed: int) -> Recipe:
 def chain(scale: Scale, seed: int, kind: Kind = "default") -> Chain:
     """The knowledge chain by stepwise distillation (the paper's section 3).
 
-    kind: "inherited" anchors start from slices of their teacher, "independent" ones from their own random weights;
-    "default" starts from the scale's public checkpoints where it names them (as the paper does), inherited elsewhere.
+    kind: "inherited" anchors start from slices of their teacher, "independent" ones from their own random
+    weights; "default" starts from the scale's public checkpoints where it names them (as the paper does),
+    inherited elsewhere.
     """
     models = [source(scale, seed)]
     for given in scale.anchors:

@@ -3,15 +3,17 @@
     python tests/benchmarks/distillation.py                      # results/bench/distillation.json and a table
     python tests/benchmarks/distillation.py --threads 1 --repeats 3
 
-A step is what training does: teacher forward, student forward, reverse KL, backward, AdamW. `cbd` takes the bodies'
-hidden states and `cbd.losses.chunked`; `trl` what `GKDTrainer.compute_loss` (arXiv 2306.13649) does: both models'
-logits and `generalized_jsd_loss` with beta 1. `floor` is the step of `cbd` with the matrix products alone, no
-softmax, no divergence: no loss that computes exact logits and gradients of every token can be faster with this
-library's products.
+A step is what training does: teacher forward, student forward, reverse KL, backward, AdamW. `cbd` takes the
+bodies' hidden states and `cbd.losses.chunked`; `trl` what `GKDTrainer.compute_loss` (arXiv 2306.13649) does:
+both models' logits and `generalized_jsd_loss` with beta 1. `floor` is the step of `cbd` with the matrix
+products alone, no
+softmax, no divergence: no loss that computes exact logits and gradients of every token can be faster with
+this library's products.
 
-Each variant lives in a process of its own. For the times all are alive, and each takes a step in turn, so that
-whatever else the computer does falls on all alike; the ratio is the median of the rounds' ratios. Memory is the
-process' largest resident set, and its growth over the resident set when models and optimiser were ready.
+Each variant lives in a process of its own. For the times all are alive, and each takes a step in turn, so
+that whatever else the computer does falls on all alike; the ratio is the median of the rounds' ratios. Memory
+is the process' largest resident set, and its growth over the resident set when models and optimiser were
+ready.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from _common import surroundings, write
+
 ROOT = Path(__file__).resolve().parents[2]
-RESULT = ROOT / "results" / "bench" / "distillation.json"
 VARIANTS = ("cbd", "trl", "floor")
-PACKAGES = ("torch", "transformers", "trl")
 VOCABULARY = 50257
 TEACHER = {"n_layer": 6, "n_embd": 512, "n_head": 8}
 STUDENT = {"n_layer": 4, "n_embd": 256, "n_head": 4}
@@ -50,7 +52,8 @@ def build(shape: dict[str, int], context: int, seed: int) -> Any:
 
     torch.manual_seed(seed)
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    # Ten times the usual spread: two untrained models would agree on everything, and a loss of zero proves nothing.
+    # Ten times the usual spread: two untrained models would agree on everything, and a loss of zero proves
+    # nothing.
     config = GPT2Config(
         vocab_size=VOCABULARY, n_positions=context, use_cache=False, initializer_range=0.2, **shape, **dropout
     )
@@ -108,7 +111,9 @@ def loss_of(variant: str) -> Callable[[Any, Any, Any], Any]:
 
 
 def serve(variant: str, threads: int, batch: int, context: int) -> None:
-    """Answer each line of the standard input with one training step's time, loss and memory, as a line of JSON."""
+    """Answer each line of the standard input with one training step's time, loss and memory, as a line of
+    JSON.
+    """
     import torch
 
     torch.set_num_threads(threads)
@@ -221,7 +226,8 @@ def table(results: list[dict[str, Any]]) -> str:
             )
         ratios = result["ratios"]
         lines.append(
-            f"         {ratios['speed']:.2f} times TRL's speed (by processor time {ratios['cpu']:.2f}, the floor "
+            f"         {ratios['speed']:.2f} times TRL's speed (by processor time {ratios['cpu']:.2f}, the "
+            f"floor "
             f"{ratios['speed_floor']:.2f}), "
             f"{ratios['peak']:.2f} of its peak memory, {ratios['growth']:.2f} of its growth"
         )
@@ -234,7 +240,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="steps of each variant that count")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--context", type=int, default=256)
-    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--serve", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -249,11 +254,11 @@ def main() -> None:
         "batch": options.batch,
         "context": options.context,
         "repeats": options.repeats,
-        "versions": {name: version(name) for name in PACKAGES},
+        "trl": version("trl"),
+        **surroundings(),
         "results": results,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
+    write("distillation", report)
     print(table(results))
 
 

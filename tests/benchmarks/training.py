@@ -1,8 +1,9 @@
-"""Training throughput at laptop shapes: tokens/s and model-FLOPs utilisation of plain training and of distillation.
+"""Training throughput at laptop shapes: tokens/s and model-FLOPs utilisation of plain training and of
+distillation.
 
-Utilisation is (FLOPs that the model's matrices need) / seconds / (sgemm peak of this machine, measured between the
-runs, with as many threads). Whole optimiser steps of the project's own loop are timed: batch, forward, loss, backward,
-clipping, AdamW. Run with `make bench`; the result is results/bench/training.json.
+Utilisation is (FLOPs that the model's matrices need) / seconds / (sgemm peak of this machine, measured
+between the runs, with as many threads). Whole optimiser steps of the project's own loop are timed: batch,
+forward, loss, backward, clipping, AdamW. Run with `make bench`; the result is results/bench/training.json.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from cbd.training import Run, _prepare
 STEPS, REPEATS = 12, 5
 SCALE = SCALES["laptop"]
 SOURCE, *ANCHORS = SCALE.source_spec, *SCALE.anchor_specs
-PAIRS = [(SOURCE, None), *((a, b) for a, b in zip(ANCHORS, [SOURCE, *ANCHORS], strict=False)), (SCALE.ladder[-2], None)]
+STEPS_OF_CHAIN = zip(ANCHORS, [SOURCE, *ANCHORS], strict=False)
+PAIRS = [(SOURCE, None), (SCALE.ladder[-2], None), *STEPS_OF_CHAIN]
 
 
 def main() -> None:

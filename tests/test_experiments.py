@@ -1,0 +1,421 @@
+"""What experiments promise: complete tables and records, numbers that agree, the same bytes twice."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cbd import figures, findings, results
+from cbd.alphas import distance_alpha
+from cbd.errors import CbdError
+from cbd.experiments import paper_map
+from cbd.experiments.chain import DIRECT_COMPUTE, DIRECT_TOKENS
+from cbd.experiments.core import EXPERIMENTS, design_of, run
+from cbd.experiments.models import CBD, LARGER, RANDOM, SMALLER
+from cbd.operators import OPERATORS
+from cbd.recipes import Training
+from cbd.scales import SCALES, Scale
+from cbd.specs import gpt2
+
+CONTEXT, BATCH = 16, 2
+STEP = BATCH * CONTEXT
+SEEDS = (0, 1)
+BUDGETS, SCRATCH = (8 * STEP, 16 * STEP), 24 * STEP
+MEASURED = [name for name in EXPERIMENTS if name != "paper_map"]  # that one runs nothing
+
+
+def shape(layers: int, width: int):
+    return gpt2(layers, width, head_dim=16, vocab=300, positions=CONTEXT)
+
+
+@pytest.fixture(scope="module")
+def micro(tiny_corpus) -> Scale:
+    """The smoke scale with everything cut to the bone."""
+    training = Training(
+        tokens=40 * STEP, lr=5e-3, batch=BATCH, context=CONTEXT, evaluations=4, evaluation_tokens=8 * CONTEXT
+    )
+    return replace(
+        SCALES["smoke"],
+        name="micro",
+        corpus=tiny_corpus,
+        source=shape(3, 48),
+        source_training=training,
+        anchors=(shape(2, 48), shape(1, 16)),
+        anchor_training=replace(training, tokens=20 * STEP),
+        ladder=(shape(1, 32), shape(2, 32)),
+        alpha_targets=(shape(1, 32), shape(2, 32)),
+        alphas=(0.0, 0.5, 1.0),
+        convergence_targets=(shape(1, 32), shape(2, 32)),
+        recovery=replace(training, tokens=BUDGETS[0], lr=2e-3),
+        budgets=BUDGETS,
+        scratch=SCRATCH,
+        rates=(1e-3, 4e-3),
+        random_rates=(4e-3, 1e-2),
+        seeds=len(SEEDS),
+        sample=8 * CONTEXT,
+        jobs=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(micro, tmp_path_factory):
+    """`ran(i)`: all five experiments in store i; their root folder and the tables as they were returned."""
+    done = {}
+
+    def go(i: int) -> tuple[Path, dict[str, pd.DataFrame]]:
+        if i not in done:
+            root = tmp_path_factory.mktemp("experiments")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("CBD_STORE", str(root / "store"))
+                patch.setenv("CBD_ROOT", str(root))
+                done[i] = root, {name: run(name, micro, jobs=1) for name in EXPERIMENTS}
+        return done[i]
+
+    return go
+
+
+@pytest.fixture(autouse=True)
+def root(ran, monkeypatch) -> Path:
+    folder, _ = ran(0)
+    monkeypatch.setenv("CBD_ROOT", str(folder))
+    monkeypatch.setenv("CBD_STORE", str(folder / "store"))
+    return folder
+
+
+@pytest.fixture
+def tables(ran) -> dict[str, pd.DataFrame]:
+    return {name: results.read_table("micro", name) for name in EXPERIMENTS}
+
+
+def only(table: pd.DataFrame, **values) -> pd.DataFrame:
+    for column, value in values.items():
+        table = table[table[column] == value]
+    return table
+
+
+def the(table: pd.DataFrame, **values) -> float:
+    """The value of the only such row."""
+    rows = only(table, **values)
+    assert len(rows) == 1, (values, len(rows))
+    return float(rows["value"].iloc[0])
+
+
+# Whole -------------------------------------------------------------------------------------------------
+
+
+def test_what_run_returns_is_what_it_wrote(ran, tables):
+    _, returned = ran(0)
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(results.validate(returned[name]), table, rtol=1e-6)
+        assert (table["experiment"] == name).all()
+
+
+def test_two_runs_in_two_stores_write_the_same_bytes(ran):
+    (first, _), (second, _) = ran(0), ran(1)
+    for name in EXPERIMENTS:
+        a, b = (root / "results" / "micro" / f"{name}.csv" for root in (first, second))
+        assert a.read_bytes() == b.read_bytes(), name
+
+
+def test_a_second_run_makes_nothing_anew_and_writes_the_same(micro, root):
+    before = {path: path.stat().st_mtime_ns for path in (root / "store").rglob("record.json")}
+    table = results.table_path("micro", "chain").read_bytes()
+    run("chain", micro, jobs=1)
+    assert {path: path.stat().st_mtime_ns for path in (root / "store").rglob("record.json")} == before
+    assert results.table_path("micro", "chain").read_bytes() == table
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_every_seed_is_there_and_every_value_is_finite(tables, name):
+    table = tables[name]
+    assert set(table["seed"]) == set(SEEDS)
+    counts = table.groupby("seed").size()
+    bounds = table["metric"].str.contains("_lower_bound").sum()
+    assert counts.max() - counts.min() <= bounds, "seeds differ in nothing but the bounds they need"
+    empty = table[~np.isfinite(table["value"].astype(float))]
+    assert set(empty["metric"]) <= {"speedup_to_cbd_final", "speedup_to_random_final"}
+    measured = table[table["metric"].isin(["loss", "final_loss"])]
+    assert (measured["value"].between(0, 20) & measured["stderr"].between(0, 5)).all()
+    assert (measured["parameters"] > 0).all() and measured["recipe"].str.fullmatch("[0-9a-f]{20}").all()
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_two_seeds_are_two_replicates(tables, name):
+    losses = tables[name][tables[name]["metric"].isin(["loss", "final_loss"])]
+    recipes = losses.groupby("seed")["recipe"].agg(set)
+    assert not recipes[0] & recipes[1]
+    means = losses.groupby("seed")["value"].mean()
+    assert means[0] != means[1]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_records_hold_every_run_and_everything_it_came_from(tables, micro, name):
+    records = {record["key"]: record for record in results.read_records("micro", name)}
+    if name == "paper_map":
+        assert not records
+        return
+    assert set(tables[name]["recipe"]) - {""} <= set(records)
+    for record in records.values():
+        mentioned = set(re.findall(r'"([0-9a-f]{20})"', json.dumps(record["fields"])))
+        assert mentioned <= set(records), "an input has no record"
+        assert {"versions", "commit", "machine", "seconds", "tokens", "flops", "finished"} <= set(record)
+        assert record["recipe"] == record["fields"]["recipe"]
+    designed = [m for s in SEEDS for m in design_of(name, micro, s).measurements]
+    for measurement in designed:
+        assert records[measurement.recipe.key]["tokens"] == measurement.recipe.tokens
+    assert results.newest(records.values()) is not None
+
+
+def test_every_figure_is_drawn(root):
+    drawn = figures.draw_all("micro")
+    assert {path.stem for path in drawn} == set(figures.FIGURES)
+    assert {path.suffix for path in drawn} == {".png", ".svg"} and len(drawn) == 2 * len(figures.FIGURES)
+    assert all(path.stat().st_size > 1000 and root in path.parents for path in drawn)
+
+
+def test_an_unknown_experiment_is_refused(micro):
+    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of paper_map, chain"):
+        run("nonsense", micro)
+
+
+# The chain ---------------------------------------------------------------------------------------------
+
+
+def test_the_chain_has_every_step_and_both_direct_runs(tables, micro):
+    table = tables["chain"]
+    assert set(table["method"]) == {"source", "stepwise", DIRECT_COMPUTE, DIRECT_TOKENS}
+    assert list(only(table, method="stepwise", metric="final_loss", seed=0)["spec"]) == ["2x48", "1x16"]
+    for method in (DIRECT_COMPUTE, DIRECT_TOKENS):
+        assert set(only(table, method=method)["spec"]) == {"1x16"}
+    curves = only(table, metric="loss")
+    for _, rows in curves.groupby("recipe"):
+        assert rows["tokens"].iloc[0] == 0 and rows["tokens"].is_monotonic_increasing
+    tokens = curves.groupby(["method", "spec"])["tokens"].max()
+    assert tokens["source", "3x48"] == micro.source_training.tokens
+    assert tokens["stepwise", "1x16"] == tokens[DIRECT_TOKENS, "1x16"] == micro.anchor_training.tokens
+
+
+def test_equal_compute_is_the_chains_to_within_a_step(tables, micro):
+    curves = only(tables["chain"], metric="loss", seed=0)
+    spent = curves.groupby(["method", "spec"])["flops"].max()
+    chain = spent["stepwise", "2x48"] + spent["stepwise", "1x16"]
+    one_step = STEP * (
+        spent[DIRECT_COMPUTE, "1x16"] / curves[curves["method"] == DIRECT_COMPUTE]["tokens"].max()
+    )
+    assert 0 <= chain - spent[DIRECT_COMPUTE, "1x16"] < one_step
+
+
+def test_what_a_step_loses_is_the_difference_of_two_measured_losses(tables):
+    table = tables["chain"]
+    for seed in SEEDS:
+        ends = [
+            the(table, metric="final_loss", seed=seed, spec=spec, method=method)
+            for spec, method in (("3x48", "source"), ("2x48", "stepwise"), ("1x16", "stepwise"))
+        ]
+        for (above, below), spec in zip(pairwise(ends), ("2x48", "1x16"), strict=True):
+            assert the(table, metric="lost", seed=seed, spec=spec) == pytest.approx(below - above, abs=1e-6)
+            lost = the(table, metric="lost_since_source", seed=seed, spec=spec)
+            assert lost == pytest.approx(below - ends[0], abs=1e-6)
+
+
+def test_the_noise_is_that_of_the_training_curve_in_the_same_table(tables):
+    table = tables["chain"]
+    for seed in SEEDS:
+        for method in ("stepwise", DIRECT_COMPUTE, DIRECT_TOKENS):
+            rows = only(table, seed=seed, method=method, spec="1x16")
+            losses = only(rows, metric="train_loss").sort_values("tokens")
+            steps = len(losses)
+            assert list(losses["tokens"]) == [STEP * (i + 1) for i in range(steps)]
+            late = losses["value"].to_numpy()[steps // 10 :]
+            moves = late[1:] - late[:-1]
+            noise = math.sqrt(np.mean((moves - moves.mean()) ** 2))
+            assert the(rows, metric="loss_noise") == pytest.approx(noise, rel=1e-5)
+
+
+# Step zero ---------------------------------------------------------------------------------------------
+
+
+def test_every_start_of_every_size_is_measured(tables, micro):
+    table = tables["initialise"]
+    methods = {SMALLER, LARGER, RANDOM} | {f"CBD ({name})" for name in OPERATORS}
+    for seed in SEEDS:
+        for spec in micro.ladder:
+            rows = only(table, metric="loss", seed=seed, spec=spec.name)
+            assert sorted(rows["method"]) == sorted(methods)
+            assert (rows["parameters"] == spec.parameters).all() and (rows["tokens"] == 0).all()
+    alphas = only(table, metric="loss", seed=0, method="CBD (union)").set_index("spec")["alpha"]
+    small, large = micro.anchor_specs[1], micro.anchor_specs[0]
+    for spec in micro.ladder:
+        assert alphas[spec.name] == pytest.approx(distance_alpha(small, large, spec), rel=1e-6)
+    uniform = only(table, metric="loss", method=RANDOM)["value"]
+    assert (uniform - math.log(300)).abs().max() < 0.3, "random weights know nothing"
+
+
+def test_bits_per_byte_are_the_loss_by_one_factor(tables):
+    table = tables["initialise"]
+    losses, bits = (only(table, metric=m).set_index("recipe")["value"] for m in ("loss", "bits_per_byte"))
+    ratio = bits / losses
+    assert set(losses.index) == set(bits.index) and ratio.max() - ratio.min() < 1e-6 * ratio.mean()
+
+
+def test_the_alpha_curves_are_whole_and_their_ends_are_the_anchors(tables, micro):
+    table = only(tables["alpha"], metric="loss")
+    curves = table.groupby(["seed", "method", "mixing", "operator", "spec"])["alpha"].agg(list)
+    assert len(curves) == len(SEEDS) * 2 * 3 * len(micro.alpha_targets)
+    assert all(alphas == list(micro.alphas) for alphas in curves)
+    # the literal formula at alpha 0 and 1 is either anchor alone: the same numbers as in the other experiment
+    starts = only(tables["initialise"], metric="loss")
+    literal = only(table, method="inherited", mixing="literal", operator="preserving")
+    for seed in SEEDS:
+        for spec in (s.name for s in micro.alpha_targets):
+            for alpha, method in ((1.0, SMALLER), (0.0, LARGER)):
+                ours = the(literal, seed=seed, spec=spec, alpha=alpha)
+                assert ours == the(starts, seed=seed, spec=spec, method=method), (spec, method)
+    rules = only(tables["alpha"], metric="rule_alpha")
+    assert len(rules) == len(SEEDS) * len(micro.alpha_targets) and rules["value"].between(0, 1).all()
+
+
+# Recovery ----------------------------------------------------------------------------------------------
+
+
+def test_every_start_is_trained_on_every_budget(tables, micro):
+    table = only(tables["convergence"], metric="loss")
+    for seed in SEEDS:
+        for spec in micro.convergence_targets:
+            rows = only(table, seed=seed, spec=spec.name)
+            runs = rows.groupby(["method", "operator"])["tokens"].agg(list)
+            budgets = {f"budget {b}": b for b in BUDGETS} | {f"budget {SCRATCH}": SCRATCH}
+            wanted = {(m, f"budget {b}") for m in (CBD, SMALLER, LARGER, RANDOM) for b in BUDGETS}
+            assert set(runs.index) == wanted | {(RANDOM, f"budget {SCRATCH}")}
+            for (_, operator), tokens in runs.items():
+                assert tokens[0] == 0 and tokens[-1] == budgets[operator]
+            same = [tokens for (_, operator), tokens in runs.items() if operator == f"budget {BUDGETS[0]}"]
+            assert all(tokens == same[0] for tokens in same), "curves are comparable point by point"
+    # before training, a start is what the ladder measured: the shares of one start at both budgets are equal
+    zero = only(table, tokens=0).groupby(["seed", "spec", "method"])["value"].nunique()
+    assert (zero == 1).all()
+
+
+def first_reached(curve: pd.DataFrame, target: float) -> float:
+    """Tokens at which a curve through the points, over log tokens, falls to the target; inf if never."""
+    points = [(float(t), float(v)) for t, v in zip(curve["tokens"], curve["value"], strict=True)]
+    if points[0][1] <= target:
+        return points[0][0]
+    for (t0, v0), (t1, v1) in pairwise(sorted(points)):
+        if v1 <= target:
+            share = (v0 - target) / (v0 - v1)
+            return t1 * share if t0 == 0 else math.exp(math.log(t0) + share * math.log(t1 / t0))
+    return math.inf
+
+
+def test_the_speed_ups_follow_from_the_curves(tables, micro):
+    table = tables["convergence"]
+    losses = only(table, metric="loss")
+    seen = set()
+    for seed in SEEDS:
+        for spec in (s.name for s in micro.convergence_targets):
+            here = only(losses, seed=seed, spec=spec)
+            random = [run for _, run in only(here, method=RANDOM).groupby("operator")]
+            for budget in BUDGETS:
+                label = {"seed": seed, "spec": spec, "operator": f"budget {budget}", "method": CBD}
+                rows = table[table["metric"] != "loss"]
+                own = only(here, method=CBD, operator=f"budget {budget}")
+
+                def check(metric: str, target: float, scale: float, rows=rows, label=label, random=random):
+                    needed = min(first_reached(run, target) for run in random)
+                    name = metric if math.isfinite(needed) else f"{metric}_lower_bound"
+                    seen.add(name)
+                    value = needed if math.isfinite(needed) else SCRATCH
+                    assert the(rows, metric=name, **label) == pytest.approx(value / scale, rel=1e-5)
+
+                check("random_tokens_to_cbd_step_zero", own["value"].iloc[0], 1)
+                check("speedup_to_cbd_final", own["value"].iloc[-1], budget)
+                same = only(here, method=RANDOM, operator=f"budget {budget}")
+                needed = first_reached(own, same["value"].iloc[-1])
+                found = the(rows, metric="speedup_to_random_final", **label)
+                if math.isinf(needed):
+                    assert math.isnan(found)
+                else:
+                    assert found == pytest.approx(budget / max(needed, STEP), rel=1e-5)
+    assert {"random_tokens_to_cbd_step_zero", "random_tokens_to_cbd_step_zero_lower_bound"} & seen
+
+
+# Costs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["micro", *SCALES])
+def test_costs_accumulate_over_sizes_at_every_scale(micro, name):
+    scale = micro if name == "micro" else SCALES[name]
+    table = paper_map.cumulative(scale)
+    assert set(table["method"]) == set(paper_map.METHODS)
+    for method, rows in table.groupby("method"):
+        assert list(rows["spec"]) == [str(n + 1) for n in range(len(scale.ladder))]
+        steps = np.diff(rows["value"].astype(float))
+        if method == "chain (CBD)":
+            assert (steps == 0).all() or steps.max() < 1e-3 * rows["value"].iloc[0], "further sizes are free"
+        else:
+            assert (steps > 0).all()
+    first = table[table["spec"] == "1"].set_index("method")["value"]
+    training = replace(scale.recovery, tokens=scale.scratch)
+    target, context = scale.ladder[0], scale.recovery.context
+    steps = training.tokens // (training.batch * context)
+    forward = 2 * (
+        target.layers * (4 * target.width**2 + 2 * target.width * target.ffn + target.width * (context + 1))
+        + target.vocab * target.width
+    )
+    evaluated = len(training.evaluated_steps) * training.evaluation_tokens
+    by_hand = forward * (3 * steps * training.batch * context + evaluated)
+    assert first["scratch"] == pytest.approx(by_hand, rel=1e-12)
+
+
+# Findings ----------------------------------------------------------------------------------------------
+
+
+def test_the_findings_read_these_tables(tables, micro):
+    ladder = [spec.name for spec in micro.ladder]
+    zero = findings.step_zero(tables["initialise"])
+    assert list(zero.index) == ladder and not zero.isna().any().any()
+    assert list(findings.sizes(tables["initialise"])) == ladder
+
+    best = findings.nearest(tables["initialise"])
+    for seed in SEEDS:
+        for spec in ladder:
+            both = [the(best, seed=seed, spec=spec, method="best single anchor")]
+            rows = only(tables["initialise"], metric="loss", seed=seed, spec=spec)
+            assert both == [rows[rows["method"].isin([SMALLER, LARGER])]["value"].min()]
+    found = findings.against(best, "best single anchor").set_index(["spec", "method"])
+    for spec in ladder:
+        pairs = [
+            the(best, seed=s, spec=spec, method=CBD)
+            - the(best, seed=s, spec=spec, method="best single anchor")
+            for s in SEEDS
+        ]
+        row = found.loc[(spec, CBD)]
+        assert row["point"] == pytest.approx(np.mean(pairs), abs=1e-6) and row["n"] == len(SEEDS)
+        assert min(pairs) - 1e-6 <= row["low"] <= row["high"] <= max(pairs) + 1e-6
+
+    ends = findings.final(tables["convergence"])
+    assert len(ends) == len(SEEDS) * len(micro.convergence_targets) * (4 * len(BUDGETS) + 1)
+    assert len(findings.alpha_optima(tables["alpha"])) == 2 * 3 * len(micro.alpha_targets)
+    assert set(findings.speedups(tables["convergence"])["metric"]) == {
+        "speedup_to_random_final",
+        "speedup_to_cbd_final",
+    }
+    lost = findings.steps_lost(tables["chain"])
+    assert list(lost["spec"]) == ["2x48", "1x16"] * 2
+    direct = findings.stepwise_or_direct(tables["chain"])
+    assert set(direct["method"]) == {DIRECT_COMPUTE, DIRECT_TOKENS} and len(direct) == 4
+    assert findings.lossy_hypothesis(tables["alpha"]).split(":")[0] in (
+        "supported",
+        "partly supported",
+        "not supported",
+    )
+    assert "Of 2 sizes" in findings.advantage(tables["initialise"])
+    assert all(f"after {budget:,} tokens" in findings.recovered(tables["convergence"]) for budget in BUDGETS)
+    assert findings.summary("micro").count("\n") == 3

@@ -1,0 +1,315 @@
+"""What realizing promises: only what is missing is made, the same bits by one or by many, whole errors."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cbd import store
+from cbd.costs import flops
+from cbd.errors import CbdError
+from cbd.realize import pending, realize, realize_all
+from cbd.recipes import (
+    Anchor,
+    Chain,
+    Corpus,
+    Evaluated,
+    Interpolated,
+    Loss,
+    Random,
+    Source,
+    Trained,
+    Training,
+    Transferred,
+    TunedRate,
+)
+from cbd.sources import hub, local
+from cbd.specs import gpt2
+
+VOCAB, CONTEXT = 300, 16
+BIG, MIDDLE, SMALL = (
+    gpt2(n, d, head_dim=16, vocab=VOCAB, positions=32) for n, d in ((3, 48), (2, 48), (1, 32))
+)
+TRAINING = Training(
+    tokens=6 * 2 * CONTEXT, lr=3e-3, batch=2, context=CONTEXT, evaluations=1, evaluation_tokens=8 * CONTEXT
+)
+LOSS = Loss("reverse_kl", cross_entropy=0.5)
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def pretend(recipe, measured=None) -> None:
+    """Finish a recipe with an empty folder."""
+    store.make(recipe, lambda out, state: measured or {})
+
+
+def small_tree(corpus: Corpus) -> list:
+    """A chain of two anchors, all kinds of starts between them, and what is measured of them."""
+    llm = Trained(Random(BIG, corpus), corpus, TRAINING)
+    anchor = Anchor.inherited(llm, SMALL, corpus, TRAINING, LOSS)
+    small, large = Chain((llm, anchor)).pair_around(MIDDLE)
+    starts = [
+        Interpolated(small, large, MIDDLE),
+        Transferred(small, MIDDLE),
+        Transferred(large, MIDDLE),
+        Random(MIDDLE, corpus, 1),
+    ]
+    rate = TunedRate.search(Trained(starts[0], corpus, TRAINING), (1e-3, 3e-3))
+    tuned = [Trained(start, corpus, replace(TRAINING, lr=rate)) for start in starts[:2]]
+    return [Evaluated(model, corpus, 8 * CONTEXT, CONTEXT) for model in [llm, anchor, *starts]] + tuned
+
+
+def every_result(root: Path) -> dict[str, bytes]:
+    """All bytes of a store's finished folders, but for the records' times."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != store.RECORD)
+    names = {path.relative_to(root).as_posix(): path for path in files}
+    return {name: path.read_bytes() for name, path in names.items() if not name.startswith("locks")}
+
+
+# What is missing ---------------------------------------------------------------------------------------
+
+
+def test_pending_is_the_whole_tree_inputs_first_each_once():
+    wanted = small_tree(Corpus())
+    todo = pending([*wanted, *wanted])
+    assert len({recipe.key for recipe in todo}) == len(todo)
+    places = {recipe.key: i for i, recipe in enumerate(todo)}
+    for recipe in todo:
+        assert all(places[source.key] < places[recipe.key] for source in recipe.inputs)
+    assert flops(wanted) == sum(recipe.flops for recipe in todo)
+
+
+def test_pending_leaves_out_what_only_finished_recipes_needed():
+    corpus = Corpus()
+    llm = Trained(Random(BIG, corpus), corpus, TRAINING)
+    anchor = Anchor.inherited(llm, SMALL, corpus, TRAINING, LOSS)
+    measured = Evaluated(anchor, corpus)
+    pretend(anchor)
+    # the anchor is there, so neither its teacher nor its start is needed; the corpus still is, to measure it
+    assert pending([measured]) == [corpus, measured]
+    pretend(corpus)
+    assert pending([measured]) == [measured]
+    pretend(measured)
+    assert pending([measured]) == []
+    # another user of the teacher brings its whole tree back
+    assert pending([measured, Evaluated(llm, corpus)]) == [llm.start, llm, Evaluated(llm, corpus)]
+
+
+def test_what_is_finished_is_neither_made_again_nor_its_inputs(tiny_corpus):
+    recipe = Evaluated(Random(SMALL, tiny_corpus), tiny_corpus, 8 * CONTEXT, CONTEXT)
+    folder = realize(recipe)
+    loss = json.loads((folder / "metrics.json").read_text())["loss"]
+    assert loss == store.record(recipe)["metrics"]["loss"]
+    made = store.record(recipe)["finished"], folder.stat().st_mtime_ns
+    shutil.rmtree(store.folder(recipe.model))
+    assert realize(recipe) == folder
+    realize_all([recipe])
+    assert not store.folder(recipe.model).exists()
+    assert made == (store.record(recipe)["finished"], folder.stat().st_mtime_ns)
+
+
+def test_a_tuned_rate_is_the_one_with_the_lowest_final_loss():
+    corpus = Corpus()
+    run = Trained(Random(SMALL, corpus), corpus, TRAINING)
+    search = TunedRate.search(run, (1e-4, 1e-3, 1e-2))
+    for candidate, loss in zip(search.candidates, (3.0, 2.0, 2.5), strict=True):
+        pretend(candidate, {"final_loss": loss})
+    found = json.loads((realize(search) / "rate.json").read_text())
+    assert found == {"lr": 1e-3, "final_loss": {"0.0001": 3.0, "0.001": 2.0, "0.01": 2.5}}
+
+
+def test_a_run_with_a_tuned_rate_trains_at_the_winner(tiny_corpus):
+    run = Trained(Random(SMALL, tiny_corpus), tiny_corpus, TRAINING)
+    rates = (1e-6, 5e-3)
+    tuned = replace(run, training=replace(TRAINING, lr=TunedRate.search(run, rates)))
+    folder = realize(tuned)
+    assert store.record(tuned)["lr"] == 5e-3, "more than nothing is learnt in six steps"
+    fixed = store.folder(replace(run, training=replace(TRAINING, lr=5e-3)))
+    assert (folder / "model.safetensors").read_bytes() == (fixed / "model.safetensors").read_bytes()
+
+
+# Sources -----------------------------------------------------------------------------------------------
+
+
+def test_a_local_source_is_that_checkpoint(save_gpt2):
+    folder = save_gpt2()
+    source = local(folder)
+    made = realize(source)
+    assert (made / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert sorted(path.name for path in made.iterdir() if path.name != store.RECORD) == sorted(
+        path.name for path in folder.iterdir()
+    )
+
+
+def test_a_folder_is_the_same_source_wherever_it_lies_and_another_when_it_changes(save_gpt2, tmp_path):
+    folder = save_gpt2()
+    here = local(folder)
+    there = local(shutil.copytree(folder, tmp_path / "elsewhere" / folder.name))
+    assert here.key == there.key
+    changed = save_gpt2(folder=tmp_path / "other" / folder.name, seed=1)
+    assert local(changed).key != here.key
+
+
+def test_a_local_source_that_changed_since_its_recipe_is_refused(save_gpt2, tmp_path):
+    source = local(save_gpt2(folder=tmp_path / "model"))
+    save_gpt2(folder=tmp_path / "model", seed=1)
+    with pytest.raises(
+        CbdError, match=r"model has changed since its recipe was written: make the recipe again"
+    ):
+        realize(source)
+    assert not store.finished(source)
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
+def test_a_folder_that_is_no_checkpoint_is_refused(save_gpt2, tmp_path, missing):
+    folder = save_gpt2(folder=tmp_path / "model")
+    (folder / missing).unlink()
+    with pytest.raises(CbdError, match=missing):
+        local(folder)
+
+
+def test_the_hub_offline_is_one_error_with_its_remedy(tmp_path, monkeypatch):
+    # conftest sets HF_HUB_OFFLINE=1
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(CbdError) as refused:
+        hub("some-owner/a-model-that-nobody-has")
+    with pytest.raises(CbdError) as failed:
+        realize(Source("some-owner/a-model-that-nobody-has", SMALL, revision="main"))
+    for error in (refused, failed):
+        assert "some-owner/a-model-that-nobody-has cannot be" in str(error.value)
+        assert "or give a local folder" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+# Several processes -------------------------------------------------------------------------------------
+
+
+def test_two_workers_make_the_same_bits_as_one_process(tiny_corpus, root, tmp_path, monkeypatch):
+    wanted = small_tree(tiny_corpus)
+    realize_all(wanted, jobs=2, threads=1)
+    assert pending(wanted) == []
+    ours = every_result(root)
+    monkeypatch.setenv("CBD_STORE", str(tmp_path / "alone"))
+    realize_all(wanted, jobs=1, threads=1)
+    theirs = every_result(tmp_path / "alone")
+    assert len(ours) > 30 and set(ours) == set(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_an_error_in_a_worker_arrives_as_it_is(save_gpt2, tmp_path):
+    sources = []
+    for name in "ab":
+        sources.append(local(save_gpt2(folder=tmp_path / name)))
+        save_gpt2(folder=tmp_path / name, layers=1)
+    sources = [replace(source, name=f"{i}") for i, source in enumerate(sources)]
+    with pytest.raises(
+        CbdError, match=r"^\S+/[ab] has changed since its recipe was written: make the recipe again$"
+    ):
+        realize_all(sources, jobs=2)
+    assert pending(sources) == sources
+
+
+# A run that would take minutes, at a scale cut down to this file's sizes.
+LONG_RUN = """
+import sys
+from dataclasses import replace
+from cbd import cli, scales
+from cbd.data import folder_corpus
+from cbd.specs import gpt2
+
+if __name__ == "__main__":
+    shape = lambda n, d: gpt2(n, d, head_dim=16, vocab=300, positions=32)
+    smoke = scales.SCALES["smoke"]
+    short = {"batch": 2, "context": 16, "evaluations": 1, "evaluation_tokens": 128}
+    tokens = int(sys.argv[2]) * 32
+    scales.SCALES["smoke"] = replace(
+        smoke, source=shape(3, 48), anchors=(shape(2, 48), shape(1, 32)), seeds=2, sample=128, jobs=2,
+        source_training=replace(smoke.source_training, tokens=tokens, **short),
+        anchor_training=replace(smoke.anchor_training, tokens=64, **short),
+        recovery=replace(smoke.recovery, tokens=64, **short),
+    )
+    sys.exit(cli.main(["run", "chain", "--scale", "smoke", "--corpus", sys.argv[1]]))
+"""
+
+
+@pytest.fixture
+def long_run(text_folder, tmp_path, monkeypatch):
+    """`long_run(steps)`: start it in a process group of its own, as a shell does."""
+    monkeypatch.setenv("CBD_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setenv("CBD_ROOT", str(tmp_path))
+    script = tmp_path / "long_run.py"
+    script.write_text(LONG_RUN)
+    started = []
+
+    def start(steps: int) -> subprocess.Popen:
+        command = [sys.executable, str(script), str(text_folder), str(steps)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, start_new_session=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_until(condition, process: subprocess.Popen, seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def saved_steps(root: Path) -> list[int]:
+    """The newest saved step of each training in flight."""
+    return [int(path.name[5:]) for path in root.glob("work/*/state/step-*")]
+
+
+def test_interrupted_a_command_ends_in_one_line_and_then_goes_on(long_run, root):
+    process = long_run(400)
+    wait_until(lambda: len(saved_steps(root)) == 2, process)
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends: to the command and its workers
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    said = [line for line in errors.replace("\r", "\n").splitlines() if line.strip() and "|" not in line]
+    assert said == ["cbd: interrupted; the same command goes on where it was"], errors  # "|": progress bars
+    assert not out
+    assert time.monotonic() - began < 60, "it does not wait for the trainings"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # no worker is left
+    reached = saved_steps(root)
+    assert reached and max(reached) < 400, "it was cut off in the middle"
+
+    process = long_run(400)
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "chain:" in out and not list(root.glob("work/*"))
+
+
+def test_workers_do_not_outlive_a_killed_command(long_run, root):
+    process = long_run(100_000)
+    wait_until(lambda: len(saved_steps(root)) == 2, process)
+    process.kill()  # the command alone: its workers get no signal
+    process.wait()
+    for _ in range(600):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("workers go on after their command was killed")
