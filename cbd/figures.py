@@ -427,6 +427,7 @@ def _strips(
         strip = axes.inset_axes([0, 1 - (i + 1) * height, 1, height * 0.92])
         line = first[first["method"] == method].sort_values("tokens")
         strip.plot(line["tokens"].astype(float), line["value"], color=styles[method]["color"], linewidth=0.9)
+        strip.set_xlim(0, float(first["tokens"].max()))
         strip.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
         strip.yaxis.set_major_locator(MaxNLocator(2))
         strip.xaxis.set_major_locator(MaxNLocator(5))
@@ -466,7 +467,7 @@ def initialise(table: pd.DataFrame, scale: str | None = None, date: str | None =
         if len(moments) > 1:
             _label(top, "ab"[column], title)
         summaries.append(summary)
-    _legend(figure, styles, 4, line=False)
+    _legend(figure, styles, 3, line=False)
     text = "Each target lies between two anchors of the chain; sizes rise to the right."
     if len(moments) == 1:
         text += " No model has been trained after its initialisation."

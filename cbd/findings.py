@@ -206,24 +206,32 @@ START, END = "<!-- findings: written by `make figures` -->", "<!-- end of findin
 
 def summary(scale: str) -> str:
     """The findings of one scale as Markdown: what README.md shows between its markers."""
-    tables = {
-        name: results.read_table(scale, name) for name in ("chain", "initialise", "alpha", "convergence")
-    }
-    direct = stepwise_or_direct(tables["chain"])
-    words = [
-        f"{r.method}: {r.point:+.3f} [{r.low:+.3f}, {r.high:+.3f}]"
-        for r in direct.itertuples()
-        if r.metric == "final_loss"
-    ]
-    lines = [
-        f"- **Step zero (E2, Q2).** {advantage(tables['initialise'])}",
-        f"- **After recovery (E5, Q2).** {recovered(tables['convergence'])}",
-        f"- **Alpha (E7).** The hypothesis that the paper's interior optimum measures a lossy expansion is "
-        f"{lossy_hypothesis(tables['alpha'])}.",
-        f"- **Stepwise or direct (E1).** Smallest anchor, direct minus stepwise final loss, nats per "
-        f"token: {'; '.join(words)}.",
-    ]
+    lines = []
+    for name, (title, sentence) in _SENTENCES.items():
+        ran = results.table_path(scale, name).exists()
+        words = sentence(results.read_table(scale, name)) if ran else "Not yet run at this scale."
+        lines.append(f"- **{title}.** {words}")
     return "\n".join(lines)
+
+
+def _hypothesis(table: pd.DataFrame) -> str:
+    claim = "The hypothesis that the paper's interior optimum measures a lossy expansion is"
+    return f"{claim} {lossy_hypothesis(table)}."
+
+
+def _direct(table: pd.DataFrame) -> str:
+    found = stepwise_or_direct(table)
+    rows = found[found["metric"] == "final_loss"].itertuples()
+    words = "; ".join(f"{r.method} {r.point:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in rows)
+    return f"Smallest anchor, direct minus stepwise distillation, final loss in nats per token: {words}."
+
+
+_SENTENCES = {
+    "initialise": ("Step zero (E2, Q2)", advantage),
+    "convergence": ("After recovery (E5, Q2)", recovered),
+    "alpha": ("Alpha (E7)", _hypothesis),
+    "chain": ("Stepwise or direct (E1)", _direct),
+}
 
 
 def update_readme(text: str, scale: str) -> str:

@@ -131,4 +131,9 @@ def _stored(like: Checkpoint, spec: ModelSpec, make, title: str) -> Iterator[tup
     """Every tensor of the target in the dtype of `like`, with progress where it takes long."""
     everything = list(like.family.tensors(spec.layers))
     for role, layer, name in tqdm(everything, desc=title, leave=False, delay=2):
-        yield name, make(role, layer).to(like.dtype).contiguous().clone(memory_format=torch.contiguous_format)
+        tensor = make(role, layer).to(like.dtype)
+        if (
+            tensor._is_view() or not tensor.is_contiguous()
+        ):  # of a mapped file, or of memory that others share
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        yield name, tensor

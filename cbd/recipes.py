@@ -52,27 +52,29 @@ class Recipe:
         return 0
 
     def describe(self) -> dict[str, Any]:
-        """This step's own fields as JSON, its inputs by key."""
-        return {"recipe": type(self).__name__, "version": self.version} | _as_json(self)
+        """This step's own fields as JSON, its inputs by key, defaults left out."""
+        return {"recipe": type(self).__name__, "version": self.version} | _content(self, places=True)
 
     def tree(self) -> dict[str, Any]:
         """Everything that the recipe is made from, itself last: key -> description. Its provenance."""
         return {key: recipe.describe() for key, recipe in walk([self]).items()}
 
 
-def _content(item: Any) -> Any:
-    """A value as the key sees it: an input by its key, fields marked `key=False` left out.
+def _content(item: Any, places: bool = False) -> Any:
+    """A value as the key sees it: an input by its key, fields marked `key=False` left out (unless `places`).
 
     So is a field at its default: an option added later keeps the work that was finished without it.
     """
     if is_dataclass(item):
-        values = {f.name: getattr(item, f.name) for f in fields(item) if f.metadata.get("key", True)}
+        values = {
+            f.name: getattr(item, f.name) for f in fields(item) if places or f.metadata.get("key", True)
+        }
         changed = {
             name: value for name, value in values.items() if value != _defaults(type(item)).get(name, _NONE)
         }
-        return {n: v.key if isinstance(v, Recipe) else _content(v) for n, v in changed.items()}
+        return {n: v.key if isinstance(v, Recipe) else _content(v, places) for n, v in changed.items()}
     if isinstance(item, (tuple, list)):
-        return [value.key if isinstance(value, Recipe) else _content(value) for value in item]
+        return [value.key if isinstance(value, Recipe) else _content(value, places) for value in item]
     return item
 
 
@@ -83,15 +85,6 @@ _NONE = object()
 def _defaults(kind: type) -> dict[str, Any]:
     made = {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
     return made | {f.name: f.default for f in fields(kind) if f.default is not MISSING}
-
-
-def _as_json(item: Any) -> Any:
-    if is_dataclass(item):
-        values = {f.name: getattr(item, f.name) for f in fields(item)}
-        return {name: v.key if isinstance(v, Recipe) else _as_json(v) for name, v in values.items()}
-    if isinstance(item, (tuple, list)):
-        return [value.key if isinstance(value, Recipe) else _as_json(value) for value in item]
-    return item
 
 
 def _recipes_in(item: Any) -> Iterator[Recipe]:

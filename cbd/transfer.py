@@ -176,10 +176,11 @@ class Transfer:
     def _resize(self, tensor: Tensor, dim: int, role: Role, axis: Axis, units: UnitMap) -> Tensor:
         """Gather one axis by its unit map and fill what is new."""
         block = self.old.head_dim if axis.unit == "heads" else 1
-        if units.is_prefix and axis.repeat == 1:
-            return tensor.narrow(dim, 0, len(units.source) * block)
         n = tensor.shape[dim] // (axis.repeat * block)
         shape = tensor.shape[:dim] + (axis.repeat, n, block) + tensor.shape[dim + 1 :]
+        if units.is_prefix:  # a view where the layout allows
+            cut = tensor.reshape(shape).narrow(dim + 1, 0, len(units.source))
+            return cut.reshape(tensor.shape[:dim] + (-1,) + tensor.shape[dim + 1 :])
         # new units are copies of their neighbours at first; `_fill` says where that would change the function
         index = torch.tensor([s if s >= 0 else i % n for i, s in enumerate(units.source)])
         grown = tensor.reshape(shape).index_select(dim + 1, index)

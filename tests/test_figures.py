@@ -47,7 +47,8 @@ def paper_map_table():
 
 def chain_table(train=True):
     tokens = [0, 2_000, 4_000, 9_000, 20_000, 45_000, 95_000, 200_000]
-    runs = [("source", "6x144", 7.62, 4.50), ("stepwise", "4x96", 5.10, 4.53), ("stepwise", "3x64", 5.43, 4.60),
+    runs = [("source", "6x144", 7.62, 4.50), ("stepwise", "4x96", 5.10, 4.53),
+                ("stepwise", "3x64", 5.43, 4.60),
             ("stepwise", "2x48", 5.81, 4.74), ("direct, equal compute", "2x48", 6.4, 4.79),
             ("direct, equal tokens", "2x48", 6.4, 4.86)]  # fmt: skip
     found, above = [], None
@@ -98,7 +99,8 @@ def alpha_table():
                 + barrier * 4 * a * (1 - a) * (1 - 0.2 * a)
                 - 0.1 * (operator == "lossy") * a**8 * (1 - a) * 9
             )
-            found += rows("alpha", "loss", kind, spec, 0.02, mixing=mixing, operator=operator, alpha=a, tokens=0,
+            found += rows("alpha", "loss", kind, spec, 0.02, mixing=mixing, operator=operator,
+                        alpha=a, tokens=0,
                           value=value)  # fmt: skip
     for spec, rule in (("3x64", 0.82), ("4x80", 0.55), ("4x96", 0.3)):
         found += rows("alpha", "rule_alpha", "rule", spec, seeds=(None,), value=rule)

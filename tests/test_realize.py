@@ -189,7 +189,7 @@ def test_the_hub_offline_is_one_error_with_its_remedy(tmp_path, monkeypatch):
         realize(Source("some-owner/a-model-that-nobody-has", SMALL, revision="main"))
     for error in (refused, failed):
         assert "some-owner/a-model-that-nobody-has cannot be" in str(error.value)
-        assert "or give a local folder" in str(error.value)
+        assert str(error.value).endswith("folder"), "the remedy is the last word"
         assert "\n" not in str(error.value)
 
 
@@ -279,9 +279,21 @@ def saved_steps(root: Path) -> list[int]:
     return [int(path.name[5:]) for path in root.glob("work/*/state/step-*")]
 
 
+def group_ends(process: subprocess.Popen, seconds: float = 30) -> bool:
+    """Whether all processes that the command started are gone before long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_interrupted_a_command_ends_in_one_line_and_then_goes_on(long_run, root):
-    process = long_run(400)
-    wait_until(lambda: len(saved_steps(root)) == 2, process)
+    process = long_run(150)
+    wait_until(lambda: saved_steps(root), process)
     began = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends: to the command and its workers
     out, errors = process.communicate(timeout=120)
@@ -290,12 +302,11 @@ def test_interrupted_a_command_ends_in_one_line_and_then_goes_on(long_run, root)
     assert said == ["cbd: interrupted; the same command goes on where it was"], errors  # "|": progress bars
     assert not out
     assert time.monotonic() - began < 60, "it does not wait for the trainings"
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # no worker is left
+    assert group_ends(process), "no worker is left"
     reached = saved_steps(root)
-    assert reached and max(reached) < 400, "it was cut off in the middle"
+    assert reached and max(reached) < 150, "it was cut off in the middle"
 
-    process = long_run(400)
+    process = long_run(150)
     out, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "chain:" in out and not list(root.glob("work/*"))
@@ -306,10 +317,4 @@ def test_workers_do_not_outlive_a_killed_command(long_run, root):
     wait_until(lambda: len(saved_steps(root)) == 2, process)
     process.kill()  # the command alone: its workers get no signal
     process.wait()
-    for _ in range(600):
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    pytest.fail("workers go on after their command was killed")
+    assert group_ends(process), "workers go on after their command was killed"

@@ -4,6 +4,7 @@ same way.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -143,8 +144,17 @@ def row_labels(measurement: Measurement) -> dict:
 
 
 def _records(recipes: Iterable[Recipe]) -> list[dict]:
-    """One record a recipe that was run for these, the tree flattened: each names its inputs by key."""
-    found = [recipe for recipe in walk(recipes).values() if store.finished(recipe)]
-    return [
-        {k: v for k, v in store.record(r).items() if k != "tree"} | {"fields": r.describe()} for r in found
-    ]
+    """One record a recipe that was run for these, the tree flattened: each names its inputs by key.
+
+    Versions, commit and machine are the same for most: they are records of their own, named by `ran_on`.
+    """
+    found = []
+    places: dict[str, dict] = {}
+    for recipe in walk(recipes).values():
+        if store.finished(recipe):
+            record = {k: v for k, v in store.record(recipe).items() if k != "tree"}
+            place = {name: record.pop(name) for name in ("versions", "commit", "machine")}
+            name = "ran-" + hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()[:8]
+            places[name] = {"key": name, **place}
+            found.append(record | {"ran_on": name, "fields": recipe.describe()})
+    return found + list(places.values())
