@@ -132,8 +132,7 @@ def _stored(like: Checkpoint, spec: ModelSpec, make, title: str) -> Iterator[tup
     everything = list(like.family.tensors(spec.layers))
     for role, layer, name in tqdm(everything, desc=title, leave=False, delay=2):
         tensor = make(role, layer).to(like.dtype)
-        if (
-            tensor._is_view() or not tensor.is_contiguous()
-        ):  # of a mapped file, or of memory that others share
+        # a view would write (or keep) the whole mapped file, or memory that another tensor shares
+        if tensor._is_view() or not tensor.is_contiguous():
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         yield name, tensor

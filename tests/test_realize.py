@@ -291,18 +291,18 @@ def group_ends(process: subprocess.Popen, seconds: float = 30) -> bool:
     return False
 
 
+def test_interrupted_while_its_workers_start_a_command_ends_in_one_line(long_run, root):
+    process = long_run(150)
+    wait_until(
+        lambda: list(root.glob("Random/*/record.json")), process
+    )  # by the first, the second still imports
+    interrupt(process)
+
+
 def test_interrupted_a_command_ends_in_one_line_and_then_goes_on(long_run, root):
     process = long_run(150)
     wait_until(lambda: saved_steps(root), process)
-    began = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends: to the command and its workers
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    said = [line for line in errors.replace("\r", "\n").splitlines() if line.strip() and "|" not in line]
-    assert said == ["cbd: interrupted; the same command goes on where it was"], errors  # "|": progress bars
-    assert not out
-    assert time.monotonic() - began < 60, "it does not wait for the trainings"
-    assert group_ends(process), "no worker is left"
+    interrupt(process)
     reached = saved_steps(root)
     assert reached and max(reached) < 150, "it was cut off in the middle"
 
@@ -310,6 +310,19 @@ def test_interrupted_a_command_ends_in_one_line_and_then_goes_on(long_run, root)
     out, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "chain:" in out and not list(root.glob("work/*"))
+
+
+def interrupt(process: subprocess.Popen) -> None:
+    """What Ctrl-C does to a command, its workers included: quickly one line, the status, and nobody left."""
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    said = [line for line in errors.replace("\r", "\n").splitlines() if line.strip() and "|" not in line]
+    assert said == ["cbd: interrupted; the same command goes on where it was"], errors  # "|": progress bars
+    assert not out
+    assert time.monotonic() - began < 60, "it does not wait for the trainings"
+    assert group_ends(process), "no worker is left"
 
 
 def test_workers_do_not_outlive_a_killed_command(long_run, root):

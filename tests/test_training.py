@@ -407,8 +407,9 @@ torch.set_num_threads(1)
 from cbd import checkpoints, store, training
 from cbd.realize import realize
 
-def shard(version):
-    # FSDP over gloo: accelerate has no setting for it on a CPU, but all that it needs
+def shard():
+    # FSDP over gloo: accelerate 1.15 has no setting for it on a CPU, but all that version 2 needs. Version 1 fails
+    # there in torch: "Inconsistent compute device and `device_id` on rank 0: cpu vs cpu:0".
     from accelerate import Accelerator
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
@@ -416,8 +417,7 @@ def shard(version):
         def __init__(self, **options):
             super().__init__(**options)
             self.state.fsdp_plugin = FullyShardedDataParallelPlugin(
-                fsdp_version=version,
-                use_orig_params=True if version == 1 else None,
+                fsdp_version=2,
                 auto_wrap_policy="transformer_based_wrap",
                 transformer_cls_names_to_wrap=["GPT2Block"],
             )
@@ -457,7 +457,7 @@ PLACES = {
 def serve(request):
     os.environ.update(request["env"])
     if request.get("sharded"):
-        shard(request["sharded"])
+        shard()
     if request.get("die"):
         place, count, when = request["die"]
         owner, name = PLACES[place]
@@ -696,7 +696,7 @@ def logs(requests: list[dict]) -> str:
     return "\n".join(Path(request["report"] + ".log").read_text() for request in requests)
 
 
-@pytest.mark.parametrize("sharded", [0, 1, 2], ids=["DDP", "FSDP 1", "FSDP 2"])
+@pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "FSDP"])
 def test_two_processes_that_are_killed_go_on_together(zygote, whole, prepared, recipes, sharded):
     recipe = recipes["plain"]
     pair = ranks(recipe, prepared, sharded=sharded)
@@ -704,7 +704,7 @@ def test_two_processes_that_are_killed_go_on_together(zygote, whole, prepared, r
         request["die"] = ("a step", 6, "after")
     zygote.begin(pair)
     codes = zygote.end()
-    assert -signal.SIGKILL in codes and 0 not in codes, "one may see the other die before it does"
+    assert -signal.SIGKILL in codes and 0 not in codes, logs(pair)  # one may see the other die before it does
     pair = ranks(recipe, prepared, sharded=sharded)
     zygote.begin(pair)
     assert zygote.end() == [0, 0], logs(pair)
@@ -712,12 +712,9 @@ def test_two_processes_that_are_killed_go_on_together(zygote, whole, prepared, r
     assert_same_curve(prepared, whole, recipe)
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_two_processes_with_sharded_weights_give_the_one_process_curve(
-    zygote, whole, prepared, recipes, version
-):
+def test_two_processes_with_sharded_weights_give_the_one_process_curve(zygote, whole, prepared, recipes):
     recipe = recipes["distilled"]
-    pair = ranks(recipe, prepared, sharded=version)
+    pair = ranks(recipe, prepared, sharded=True)
     zygote.begin(pair)
     assert zygote.end() == [0, 0], logs(pair)
     assert_same_curve(prepared, whole, recipe)
