@@ -408,8 +408,8 @@ from cbd import checkpoints, store, training
 from cbd.realize import realize
 
 def shard():
-    # FSDP over gloo: accelerate 1.15 has no setting for it on a CPU, but all that version 2 needs. Version 1 fails
-    # there in torch: "Inconsistent compute device and `device_id` on rank 0: cpu vs cpu:0".
+    # FSDP over gloo: accelerate 1.15 has no setting for it on a CPU, but all that version 2 needs. Version 1
+    # fails there in torch: "Inconsistent compute device and `device_id` on rank 0: cpu vs cpu:0".
     from accelerate import Accelerator
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
