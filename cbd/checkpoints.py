@@ -88,18 +88,18 @@ class Checkpoint:
         return {name: place for name, place in found.items() if not name.endswith(self.family.ignored)}
 
     def _canonical(self, name: str) -> str:
-        whole = name.startswith(self.family.prefix) or name == self.family.head
+        whole = name.startswith(self.family.prefix) or name == self.family.head.name
         return name if whole else self.family.prefix + name
 
     def _check_complete(self) -> None:
-        missing = [name for _, _, name in self.family.tensors(self.spec.layers) if name not in self._files]
+        missing = [name for _, _, name in self.family.tensors(self.spec) if name not in self._files]
         if missing:
             raise CbdError(
                 f"{self.folder}: {len(missing)} tensors of a {self.spec.name} {self.family.name} are missing "
                 f"({missing[0]}, ...): config.json and weights do not belong together"
             )
         sizes = asdict(self.spec) | {"stream": self.spec.width, "heads": self.spec.width}
-        for role, _, name in self.family.tensors(self.spec.layers):
+        for role, _, name in self.family.tensors(self.spec):
             expected = [sizes[axis.unit] * axis.repeat for axis in role.axes]
             file, stored = self._files[name]
             if (found := file.get_slice(stored).get_shape()) != expected:
@@ -117,6 +117,15 @@ class Checkpoint:
     def dtype(self) -> torch.dtype:
         """The dtype in which the embeddings are stored."""
         return self.tensor(self.family.roles[0].name).dtype
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int] | None:
+        """Token -> id of a `tokenizer.json` beside the weights, or None where there is none that tells."""
+        path = self.folder / "tokenizer.json"
+        if not path.exists():
+            return None
+        vocab = _read_json(path, "save the tokenizer again").get("model", {}).get("vocab")
+        return vocab if isinstance(vocab, dict) else None
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the config and of every weights file, by file name."""

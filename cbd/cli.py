@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    from cbd.experiments.core import EXPERIMENTS
+    from cbd.experiments import EXPERIMENTS
     from cbd.operators import OPERATORS
     from cbd.scales import SCALES
 
@@ -117,7 +117,7 @@ def _scale(options: argparse.Namespace):
 
 
 def _names(experiment: str) -> list[str]:
-    from cbd.experiments.core import EXPERIMENTS
+    from cbd.experiments import EXPERIMENTS
 
     return list(EXPERIMENTS) if experiment == "all" else [experiment]
 

@@ -62,18 +62,24 @@ class Family:
     roles: tuple[Role, ...]
     prefix: str  # stripped by checkpoints that were saved from the bare body, such as the hub's gpt2
     ignored: tuple[str, ...]  # buffers that old checkpoints hold
-    head: str  # the head's tensor name, absent when tied
+    head: Role  # absent when tied
 
-    def tensors(self, layers: int) -> Iterator[tuple[Role, int | None, str]]:
-        """Each tensor of a model with `layers` blocks: its role, its block (or None) and its name."""
-        for role in self.roles:
+    def tensors(self, spec: ModelSpec) -> Iterator[tuple[Role, int | None, str]]:
+        """Each tensor of a model: role, block (or None) and name; the head where it is not tied."""
+        for role in self.roles if spec.tied else (*self.roles, self.head):
             if role.per_layer:
-                yield from ((role, layer, role.name.format(layer=layer)) for layer in range(layers))
+                yield from ((role, layer, role.name.format(layer=layer)) for layer in range(spec.layers))
             else:
                 yield role, None, role.name
 
     def spec(self, config: dict[str, Any]) -> ModelSpec:
-        """The shape that a `config.json` describes."""
+        """The shape that a `config.json` describes. Raises `CbdError` for what Trans cannot keep."""
+        if config.get("scale_attn_by_inverse_layer_idx"):
+            raise CbdError(
+                "scale_attn_by_inverse_layer_idx is set: attention then depends on a block's number, which "
+                "Trans "
+                "changes; use a checkpoint without it"
+            )
         width = config["n_embd"]
         return ModelSpec(
             layers=config["n_layer"],
@@ -111,7 +117,12 @@ class Family:
         return (defaults if base is None else base) | sizes
 
     def norm_epsilon(self, config: dict[str, Any]) -> float:
-        return config["layer_norm_epsilon"]
+        return config.get("layer_norm_epsilon", 1e-5)  # transformers' own default
+
+    def activation(self, config: dict[str, Any]) -> str:
+        """The feed-forward's activation; two names of one function count as one."""
+        name = config.get("activation_function", "gelu_new")
+        return "gelu_new" if name in ("gelu_pytorch_tanh", "gelu_fast") else name
 
     def with_norm_epsilon(self, config: dict[str, Any], epsilon: float) -> dict[str, Any]:
         return config | {"layer_norm_epsilon": epsilon}
@@ -126,7 +137,7 @@ GPT2 = Family(
     model_type="gpt2",
     prefix="transformer.",
     ignored=(".attn.bias", ".attn.masked_bias"),
-    head="lm_head.weight",
+    head=Role("lm_head.weight", (Axis("vocab"), Axis("stream", reads=True))),
     roles=(
         Role("transformer.wte.weight", (Axis("vocab"), _WRITE)),
         Role("transformer.wpe.weight", (Axis("positions"), _WRITE)),

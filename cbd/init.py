@@ -12,7 +12,7 @@ import cbd
 from cbd.alphas import resolve_alpha
 from cbd.checkpoints import Checkpoint
 from cbd.errors import CbdError
-from cbd.interpolation import check_anchors, initialize
+from cbd.interpolation import check_alike, check_anchors, initialize
 from cbd.operators import LITERAL, Operator
 from cbd.specs import ModelSpec
 
@@ -74,6 +74,7 @@ def init_checkpoint(
         raise CbdError(f"--small ({first.spec.name}) is larger than --large ({second.spec.name}): swap them")
     spec = target_spec(first.spec, layers, width, heads)
     check_anchors(first.spec, second.spec, spec, outside=outside)
+    check_alike(first, second)
     resolve_alpha(alpha, first.spec, second.spec, spec)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)

@@ -40,6 +40,21 @@ def check_anchors(small: ModelSpec, large: ModelSpec, target: ModelSpec, *, outs
         )
 
 
+def check_alike(small: Checkpoint, large: Checkpoint) -> None:
+    """Raise `CbdError` where equal shapes hide a difference: other token ids, or another activation."""
+    vocabularies = small.vocabulary, large.vocabulary
+    if None not in vocabularies and vocabularies[0] != vocabularies[1]:
+        raise CbdError(
+            "the anchors' vocabularies have one size but other tokens: use anchors of one tokenizer, or a "
+            "bridge"
+        )
+    names = [anchor.family.activation(anchor.config) for anchor in (small, large)]
+    if names[0] != names[1]:
+        raise CbdError(
+            f"the anchors' activation functions differ ({names[0]} and {names[1]}): use anchors of one kind"
+        )
+
+
 @dataclass(frozen=True)
 class Mixer:
     """Both anchors at the target's shape, and how they are mixed; one tensor at a time."""
@@ -96,6 +111,7 @@ def initialize(
     """
     first, second = Checkpoint(small), Checkpoint(large)
     check_anchors(first.spec, second.spec, spec, outside=outside)
+    check_alike(first, second)
     value = resolve_alpha(alpha, first.spec, second.spec, spec)
     mix = mixer(first, second, spec, value, operator)
     epsilon = mix.epsilon(first.family.norm_epsilon(first.config), second.family.norm_epsilon(second.config))
@@ -129,7 +145,7 @@ def transfer(model: str | Path, spec: ModelSpec, out: Path, trans: Trans) -> Non
 
 def _stored(like: Checkpoint, spec: ModelSpec, make, title: str) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the target in the dtype of `like`, with progress where it takes long."""
-    everything = list(like.family.tensors(spec.layers))
+    everything = list(like.family.tensors(spec))
     for role, layer, name in tqdm(everything, desc=title, leave=False, delay=2):
         tensor = make(role, layer).to(like.dtype)
         # a view would write (or keep) the whole mapped file, or memory that another tensor shares

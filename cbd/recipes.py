@@ -188,6 +188,13 @@ class Training:
     evaluation_tokens: int = 16384
 
     def __post_init__(self) -> None:
+        if min(self.batch, self.context, self.accumulation) < 1:
+            raise CbdError(
+                f"batch {self.batch}, context {self.context} and accumulation {self.accumulation} must be "
+                f"at least 1"
+            )
+        if self.precision not in ("fp32", "bf16"):
+            raise CbdError(f"precision {self.precision!r}: choose fp32 or bf16")
         if self.tokens < self.batch * self.context:
             raise CbdError(
                 f"{self.tokens:,} tokens are fewer than one step of {self.batch} x {self.context}; raise "
@@ -270,6 +277,10 @@ class Interpolated(Recipe):
     spec: ModelSpec
     alpha: float | Literal["distance"] = "distance"
     operator: Operator = LITERAL
+
+    def __post_init__(self) -> None:
+        if isinstance(self.alpha, int):
+            object.__setattr__(self, "alpha", float(self.alpha))  # 1 and 1.0 are one recipe: one key
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ def stream_scores(family: Family, spec: ModelSpec, read: Read) -> Tensor:
     readers).
     """
     written, heard = torch.zeros(spec.width), torch.zeros(spec.width)
-    for role, _, name in family.tensors(spec.layers):
+    for role, _, name in family.tensors(spec):
         if role.kind != "weight" or len(role.axes) != 2:
             continue
         dim = next(i for i, axis in enumerate(role.axes) if axis.unit == "stream")

@@ -82,7 +82,7 @@ def test_a_config_gives_back_the_shape_it_was_made_of(spec: ModelSpec) -> None:
 @given(shapes.filter(lambda spec: spec.tied))
 def test_the_adapter_names_every_tensor_of_the_model_and_nothing_else(spec: ModelSpec) -> None:
     model = instantiated(spec)
-    roles = {name: role for role, _, name in GPT2.tensors(spec.layers)}
+    roles = {name: role for role, _, name in GPT2.tensors(spec)}
     expected = {name: parameter.shape for name, parameter in model.named_parameters()}
     sizes = {unit: getattr(spec, unit) for unit in ("vocab", "positions", "ffn")}
     sizes |= {"stream": spec.width, "heads": spec.width}

@@ -16,17 +16,9 @@ import pandas as pd
 from cbd import results, store
 from cbd.alphas import resolve_alpha
 from cbd.errors import CbdError
+from cbd.experiments import EXPERIMENTS
 from cbd.recipes import Evaluated, Interpolated, Recipe, walk
 from cbd.scales import Scale
-
-# name -> module; the notebook of the same number shows it
-EXPERIMENTS = {
-    "paper_map": "cbd.experiments.paper_map",
-    "chain": "cbd.experiments.chain",
-    "initialise": "cbd.experiments.initialise",
-    "alpha": "cbd.experiments.alpha",
-    "convergence": "cbd.experiments.convergence",
-}
 
 
 @dataclass(frozen=True)

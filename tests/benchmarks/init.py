@@ -52,7 +52,7 @@ for path in (small, large):
         for name in file.keys():
             file.get_tensor(name).clone()
 sizes = {**vars(SLM_138M), "stream": SLM_138M.width, "heads": SLM_138M.width}
-shapes = {n: [sizes[a.unit] * a.repeat for a in role.axes] for role, _, n in GPT2.tensors(SLM_138M.layers)}
+shapes = {n: [sizes[a.unit] * a.repeat for a in role.axes] for role, _, n in GPT2.tensors(SLM_138M)}
 save_file({name: torch.ones(shape) for name, shape in shapes.items()}, out)
 """
 
@@ -70,7 +70,7 @@ def make_anchor(folder: Path, spec: ModelSpec, seed: int) -> Path:
     generator = torch.Generator().manual_seed(seed)
     sizes = {**vars(spec), "stream": spec.width, "heads": spec.width}
     tensors = {}
-    for role, _, name in GPT2.tensors(spec.layers):
+    for role, _, name in GPT2.tensors(spec):
         shape = [sizes[axis.unit] * axis.repeat for axis in role.axes]
         noise = torch.randn(shape, generator=generator).mul_(0.02)
         tensors[name] = noise.add_(1) if role.kind == "gain" else noise
