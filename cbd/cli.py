@@ -190,7 +190,12 @@ def _figures(options: argparse.Namespace) -> None:
     from cbd import findings, results
     from cbd.figures import draw_all
 
-    for path in draw_all(options.scale):
+    drawn = draw_all(options.scale)
+    if not drawn:
+        raise CbdError(
+            f"no tables of scale {options.scale} to draw: run `cbd run all --scale {options.scale}` first"
+        )
+    for path in drawn:
         print(path)
     readme = results.root() / "README.md"
     if options.scale == findings.README_SCALE and readme.exists():

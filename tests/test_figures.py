@@ -70,8 +70,8 @@ def chain_table(train=True):
     return results.table(found)
 
 
-METHODS = {"random": 2.9, "nearest anchor": 0.03, "pruned larger anchor": 0.17, "union": 0.0, "literal": 0.31,
-           "union, duplicate": 0.02, "literal, lossy": 0.44}  # fmt: skip
+METHODS = {"random": 2.9, "smaller anchor, grown": 0.03, "larger anchor, pruned": 0.17, "CBD (union)": 0.0,
+           "CBD (literal)": 0.31, "CBD (duplicate)": 0.02, "CBD (lossy)": 0.44}  # fmt: skip
 
 
 def initialise_table(recovery=False):
@@ -107,8 +107,8 @@ def alpha_table():
     return results.table(found)
 
 
-STARTS = {"random": (7.62, 5.1, 60_000), "nearest anchor": (4.67, 4.60, 90_000),
-          "pruned larger anchor": (4.78, 4.47, 40_000), "CBD (union)": (4.68, 4.46, 40_000)}  # fmt: skip
+STARTS = {"random": (7.62, 5.1, 60_000), "smaller anchor, grown": (4.67, 4.60, 90_000),
+          "larger anchor, pruned": (4.78, 4.47, 40_000), "CBD (union)": (4.68, 4.46, 40_000)}  # fmt: skip
 
 
 def convergence_table():
@@ -125,8 +125,8 @@ def convergence_table():
                         "convergence", "loss", method, spec, 0.012, operator=operator, tokens=t, value=value
                     )
             reached = budget > 200_000
-            for metric, value in (("speedup_step_zero", 41.0), ("speedup_final", 6.5)):
-                got = reached or metric == "speedup_step_zero"
+            for metric, value in (("speedup_to_random_final", 41.0), ("speedup_to_cbd_final", 6.5)):
+                got = reached or metric == "speedup_to_random_final"
                 found += rows("convergence", metric, "CBD (union)", spec, 1.2 * got, operator=operator,
                               value=value + i if got else np.nan)  # fmt: skip
                 found += rows("convergence", f"{metric}_lower_bound", "CBD (union)", spec, 0.1 * (not got),
@@ -267,7 +267,7 @@ def test_speedups_show_lower_bounds_as_such(drawn):
     assert sum("≥" in text.get_text() for text in step_zero.texts) == 0
     assert sum("≥" in text.get_text() for text in final.texts) == 3
     assert "lower bound" in caption(drawn["speedup"])
-    with pytest.raises(CbdError, match="speedup_step_zero"):
+    with pytest.raises(CbdError, match="speedup_to_random_final"):
         figures.speedup(convergence_table().query("metric == 'loss'"))
 
 
