@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -256,7 +257,9 @@ def long_run(text_folder, tmp_path, monkeypatch):
     def start(steps: int) -> subprocess.Popen:
         command = [sys.executable, str(script), str(text_folder), str(steps)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, start_new_session=True, **pipes))
+        # a shell's background job, such as a CI runner, ignores Ctrl-C and hands that on: take it back
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        started.append(subprocess.Popen(command, start_new_session=True, preexec_fn=heed, **pipes))
         return started[-1]
 
     yield start
