@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cbd import store
@@ -76,7 +77,9 @@ def every_result(root: Path) -> dict[str, bytes]:
     """All bytes of a store's finished folders, but for the records' times."""
     files = (path for path in root.rglob("*") if path.is_file() and path.name != store.RECORD)
     names = {path.relative_to(root).as_posix(): path for path in files}
-    return {name: path.read_bytes() for name, path in names.items() if not name.startswith("locks")}
+    return {
+        name: path.read_bytes() for name, path in names.items() if name.split("/")[0] not in ("locks", "work")
+    }
 
 
 # What is missing ---------------------------------------------------------------------------------------
@@ -197,29 +200,23 @@ def test_the_hub_offline_is_one_error_with_its_remedy(tmp_path, monkeypatch):
 # Several processes -------------------------------------------------------------------------------------
 
 
-def test_two_workers_make_the_same_bits_as_one_process(tiny_corpus, root, tmp_path, monkeypatch):
+def test_two_workers_make_the_same_bits_as_one_process_and_hand_on_an_error(
+    tiny_corpus, root, tmp_path, monkeypatch
+):
     wanted = small_tree(tiny_corpus)
-    realize_all(wanted, jobs=2, threads=1)
-    assert pending(wanted) == []
+    broken = Evaluated(
+        wanted[-1], tiny_corpus, 4, CONTEXT
+    )  # the cheapest, and after the longest: nearly last
+    with pytest.raises(CbdError, match=r"^4 tokens do not fill one window of 16; evaluate on more tokens$"):
+        realize_all([*wanted, broken], jobs=2, threads=1)
+    assert pending([broken]) == [broken] and len(pending(wanted)) < 5
+    realize_all(wanted, jobs=1, threads=1)
     ours = every_result(root)
     monkeypatch.setenv("CBD_STORE", str(tmp_path / "alone"))
     realize_all(wanted, jobs=1, threads=1)
     theirs = every_result(tmp_path / "alone")
     assert len(ours) > 30 and set(ours) == set(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
-
-
-def test_an_error_in_a_worker_arrives_as_it_is(save_gpt2, tmp_path):
-    sources = []
-    for name in "ab":
-        sources.append(local(save_gpt2(folder=tmp_path / name)))
-        save_gpt2(folder=tmp_path / name, layers=1)
-    sources = [replace(source, name=f"{i}") for i, source in enumerate(sources)]
-    with pytest.raises(
-        CbdError, match=r"^\S+/[ab] has changed since its recipe was written: make the recipe again$"
-    ):
-        realize_all(sources, jobs=2)
-    assert pending(sources) == sources
 
 
 # A run that would take minutes, at a scale cut down to this file's sizes.
@@ -236,7 +233,7 @@ if __name__ == "__main__":
     short = {"batch": 2, "context": 16, "evaluations": 1, "evaluation_tokens": 128}
     tokens = int(sys.argv[2]) * 32
     scales.SCALES["smoke"] = replace(
-        smoke, source=shape(3, 48), anchors=(shape(2, 48), shape(1, 32)), seeds=2, sample=128, jobs=2,
+        smoke, source=shape(3, 48), anchors=(shape(2, 48), shape(1, 32)), seeds=1, sample=128, jobs=2,
         source_training=replace(smoke.source_training, tokens=tokens, **short),
         anchor_training=replace(smoke.anchor_training, tokens=64, **short),
         recovery=replace(smoke.recovery, tokens=64, **short),
@@ -283,33 +280,39 @@ def saved_steps(root: Path) -> list[int]:
 
 
 def group_ends(process: subprocess.Popen, seconds: float = 30) -> bool:
-    """Whether all processes that the command started are gone before long."""
+    """Whether all processes that the command started end before long."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
+        if not any(map(partial(runs_in, process.pid), psutil.process_iter())):
             return True
         time.sleep(0.05)
     return False
 
 
-def test_interrupted_while_its_workers_start_a_command_ends_in_one_line(long_run, root):
-    process = long_run(150)
-    wait_until(
-        lambda: list(root.glob("Random/*/record.json")), process
-    )  # by the first, the second still imports
-    interrupt(process)
+def runs_in(group: int, process: psutil.Process) -> bool:
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def importing(process: subprocess.Popen) -> bool:
+    """Whether a worker of the command is at its imports: it has torch's library, and more to load."""
+    children = [child.pid for child in psutil.Process(process.pid).children()]
+    return any("libtorch" in Path(f"/proc/{child}/maps").read_text() for child in children)
 
 
 def test_interrupted_a_command_ends_in_one_line_and_then_goes_on(long_run, root):
-    process = long_run(150)
+    process = long_run(120)
+    wait_until(lambda: importing(process), process)
+    interrupt(process)
+
+    process = long_run(120)
     wait_until(lambda: saved_steps(root), process)
     interrupt(process)
     reached = saved_steps(root)
-    assert reached and max(reached) < 150, "it was cut off in the middle"
+    assert reached and max(reached) < 120, "it was cut off in the middle"
 
-    process = long_run(150)
+    process = long_run(120)
     out, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "chain:" in out and not list(root.glob("work/*"))
@@ -318,7 +321,10 @@ def test_interrupted_a_command_ends_in_one_line_and_then_goes_on(long_run, root)
 def interrupt(process: subprocess.Popen) -> None:
     """What Ctrl-C does to a command, its workers included: quickly one line, the status, and nobody left."""
     began = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
+    for worker in psutil.Process(process.pid).children():  # the order in which they hear of it is not defined
+        worker.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     said = [line for line in errors.replace("\r", "\n").splitlines() if line.strip() and "|" not in line]
@@ -330,7 +336,7 @@ def interrupt(process: subprocess.Popen) -> None:
 
 def test_workers_do_not_outlive_a_killed_command(long_run, root):
     process = long_run(100_000)
-    wait_until(lambda: len(saved_steps(root)) == 2, process)
+    wait_until(lambda: saved_steps(root), process)
     process.kill()  # the command alone: its workers get no signal
     process.wait()
     assert group_ends(process), "workers go on after their command was killed"

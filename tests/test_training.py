@@ -404,6 +404,8 @@ import os, pickle, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from transformers import AutoModelForCausalLM, GPT2Config
+AutoModelForCausalLM.from_config(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=8))  # imports the rest
 from cbd import checkpoints, store, training
 from cbd.realize import realize
 
