@@ -9,7 +9,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,12 +83,8 @@ class Checkpoint:
                 raise CbdError(
                     f"{path} is unreadable or truncated ({error}): copy or download it again"
                 ) from None
-            found |= {self._canonical(name): (file, name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            found |= {self.family.canonical(name): (file, name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         return {name: place for name, place in found.items() if not name.endswith(self.family.ignored)}
-
-    def _canonical(self, name: str) -> str:
-        whole = name.startswith(self.family.prefix) or name == self.family.head.name
-        return name if whole else self.family.prefix + name
 
     def _check_complete(self) -> None:
         missing = [name for _, _, name in self.family.tensors(self.spec) if name not in self._files]
@@ -98,9 +93,8 @@ class Checkpoint:
                 f"{self.folder}: {len(missing)} tensors of a {self.spec.name} {self.family.name} are missing "
                 f"({missing[0]}, ...): config.json and weights do not belong together"
             )
-        sizes = asdict(self.spec) | {"stream": self.spec.width, "heads": self.spec.width}
         for role, _, name in self.family.tensors(self.spec):
-            expected = [sizes[axis.unit] * axis.repeat for axis in role.axes]
+            expected = [axis.size(self.spec) for axis in role.axes]
             file, stored = self._files[name]
             if (found := file.get_slice(stored).get_shape()) != expected:
                 raise CbdError(

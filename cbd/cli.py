@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -24,28 +25,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if not _no_space(error):
+            raise
+        print("cbd: no space left on the disk: free some, then the same command goes on", file=sys.stderr)
+        return 2
     return 0
+
+
+def _no_space(error: Exception) -> bool:
+    """Whether a write failed for want of space; safetensors says so in its message only."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {code})" in str(error) for code in full)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    from cbd.experiments import EXPERIMENTS
-    from cbd.operators import OPERATORS
-    from cbd.scales import SCALES
-
     top = argparse.ArgumentParser(
         "cbd", description="Chain-based Distillation (arXiv 2605.07783), replicated."
     )
     top.add_argument("--version", action="version", version=f"cbd {cbd.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_init(commands.add_parser("init", help="a checkpoint of a new size from two of your own"))
+    _add_chain(commands.add_parser("chain", help="a knowledge chain from your own checkpoint and text"))
+    _add_run(commands.add_parser("run", help="run an experiment (or all) and write its table"))
+    _add_plan(commands.add_parser("plan", help="the tree of recipes with sizes, tokens, FLOPs; runs nothing"))
+    _add_figures(commands.add_parser("figures", help="draw every figure again from the tables in results/"))
+    _add_reproduce(commands.add_parser("reproduce", help="run every notebook headlessly"))
+    return top
 
-    init = commands.add_parser("init", help="a checkpoint of a new size from two of your own")
+
+def _add_init(init: argparse.ArgumentParser) -> None:
+    from cbd.operators import OPERATORS
+
     init.set_defaults(action=_init)
     init.add_argument("--small", required=True, metavar="DIR", help="the smaller anchor")
     init.add_argument("--large", required=True, metavar="DIR", help="the larger anchor")
     init.add_argument("--layers", required=True, type=int)
     init.add_argument("--width", required=True, type=int)
-    init.add_argument("--heads", type=int, help="checked against the head dimension, which is kept")
+    init.add_argument("--heads", type=int, help="query heads; their dimension is kept (default: by width)")
+    init.add_argument("--kv-heads", type=int, help="key-value heads (default: groups stay as they are)")
+    init.add_argument("--ffn", type=int, help="feed-forward width (default: in its ratio to the width)")
     init.add_argument(
         "--alpha", default="distance", help='share of the smaller anchor, or "distance" (default)'
     )
@@ -53,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--outside", action="store_true", help="allow a target outside the two anchors")
     init.add_argument("--out", required=True, metavar="DIR")
 
-    chain = commands.add_parser("chain", help="a knowledge chain from your own checkpoint on your own text")
+
+def _add_chain(chain: argparse.ArgumentParser) -> None:
     chain.set_defaults(action=_chain)
     chain.add_argument("--source", required=True, metavar="DIR", help="the model to start from")
     chain.add_argument(
@@ -70,23 +91,33 @@ def parser() -> argparse.ArgumentParser:
     chain.add_argument("--cross-entropy", type=float, default=0.5, help="its share of the loss")
     chain.add_argument("--seed", type=int, default=0)
 
-    run = commands.add_parser("run", help="run an experiment (or all) and write its table")
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    from cbd.experiments import EXPERIMENTS
+
     run.set_defaults(action=_run)
     run.add_argument("experiment", choices=[*EXPERIMENTS, "all"])
-    _scale_options(run, SCALES)
+    _scale_options(run)
     run.add_argument("--jobs", type=int, help="processes side by side")
 
-    plan = commands.add_parser("plan", help="the tree of recipes with sizes, tokens, FLOPs; runs nothing")
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    from cbd.experiments import EXPERIMENTS
+
     plan.set_defaults(action=_plan)
     plan.add_argument("experiment", nargs="?", default="all", choices=[*EXPERIMENTS, "all"])
-    _scale_options(plan, SCALES)
+    _scale_options(plan)
     plan.add_argument("--on", default="h100", choices=("h100", "a100", "cpu"), help="what to count hours on")
 
-    figures = commands.add_parser("figures", help="draw every figure again from the tables in results/")
+
+def _add_figures(figures: argparse.ArgumentParser) -> None:
     figures.set_defaults(action=_figures)
     figures.add_argument("--scale", default="laptop")
 
-    reproduce = commands.add_parser("reproduce", help="run every notebook headlessly")
+
+def _add_reproduce(reproduce: argparse.ArgumentParser) -> None:
+    from cbd.scales import SCALES
+
     reproduce.set_defaults(action=_reproduce)
     reproduce.add_argument("--scale", default="smoke", choices=SCALES)
     reproduce.add_argument("--seed", type=int, default=0)
@@ -94,11 +125,12 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--in-place", action="store_true", help="refresh the outputs of notebooks/ themselves"
     )
-    return top
 
 
-def _scale_options(command: argparse.ArgumentParser, scales) -> None:
-    command.add_argument("--scale", default="smoke", choices=scales)
+def _scale_options(command: argparse.ArgumentParser) -> None:
+    from cbd.scales import SCALES
+
+    command.add_argument("--scale", default="smoke", choices=SCALES)
     command.add_argument("--seed", type=int, default=0, help="the first of the scale's seeds")
     command.add_argument(
         "--corpus", metavar="DIR", help="a folder of .txt or .jsonl files instead of the scale's corpus"
@@ -123,16 +155,14 @@ def _names(experiment: str) -> list[str]:
 
 
 def _init(options: argparse.Namespace) -> None:
-    from cbd.init import init_checkpoint
+    from cbd.init import Size, init_checkpoint
     from cbd.operators import OPERATORS
 
     done = init_checkpoint(
         options.small,
         options.large,
         options.out,
-        layers=options.layers,
-        width=options.width,
-        heads=options.heads,
+        Size(options.layers, options.width, options.heads, options.kv_heads, options.ffn),
         alpha=_alpha(options.alpha),
         operator=OPERATORS[options.operator],
         outside=options.outside,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,28 +37,34 @@ and the hashes of the anchors' files. The anchors' licences apply.
 """
 
 
-def target_spec(small: ModelSpec, layers: int, width: int, heads: int | None = None) -> ModelSpec:
-    """The small anchor's family at another size. Raises `CbdError` when the heads do not fit the head
-    dimension.
-    """
-    spec = small.resized(layers, width)
-    if heads is not None and heads != spec.heads:
-        raise CbdError(
-            f"{heads} heads of {small.head_dim} channels do not make width {width}: {spec.heads} heads do "
-            f"(Trans "
-            f"keeps the head dimension)"
-        )
-    return spec
+@dataclass(frozen=True)
+class Size:
+    """What a user asks for; what is left out keeps its ratio to the width (see `ModelSpec.resized`)."""
+
+    layers: int
+    width: int
+    heads: int | None = None
+    kv_heads: int | None = None
+    ffn: int | None = None
+
+    def spec(self, small: ModelSpec, large: ModelSpec) -> ModelSpec:
+        """The anchors' family at this size. Raises `CbdError` when the heads do not fit the head dimension.
+
+        Where heads do not make up the width (Qwen3) and both anchors have as many, the target has them, too.
+        """
+        heads, kv_heads = self.heads, self.kv_heads
+        if heads is None and small.head_size is not None and small.heads == large.heads:
+            heads = small.heads
+            kv_heads = kv_heads or (small.kv if small.kv == large.kv else None)
+        return small.resized(self.layers, self.width, heads, kv_heads, self.ffn)
 
 
 def init_checkpoint(
     small: str | Path,
     large: str | Path,
     out: str | Path,
+    size: Size,
     *,
-    layers: int,
-    width: int,
-    heads: int | None = None,
     alpha: float | Literal["distance"] = "distance",
     operator: Operator = LITERAL,
     outside: bool = False,
@@ -72,20 +80,18 @@ def init_checkpoint(
     first, second = Checkpoint(small), Checkpoint(large)
     if first.spec.parameters > second.spec.parameters:
         raise CbdError(f"--small ({first.spec.name}) is larger than --large ({second.spec.name}): swap them")
-    spec = target_spec(first.spec, layers, width, heads)
+    spec = size.spec(first.spec, second.spec)
     check_anchors(first.spec, second.spec, spec, outside=outside)
     check_alike(first, second)
     resolve_alpha(alpha, first.spec, second.spec, spec)
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
     except OSError as error:
         raise CbdError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
     try:
-        with ThreadPoolExecutor(
-            2
-        ) as pool:  # hashing releases the interpreter's lock: it costs no time of its own
+        # hashing releases the interpreter's lock: it costs no time of its own
+        with ThreadPoolExecutor(2) as pool:
             hashes = [pool.submit(anchor.hashes) for anchor in (first, second)]
             done = initialize(small, large, spec, part, alpha, operator, outside)
             found = {"small": hashes[0].result(), "large": hashes[1].result()}

@@ -48,11 +48,8 @@ def check_alike(small: Checkpoint, large: Checkpoint) -> None:
             "the anchors' vocabularies have one size but other tokens: use anchors of one tokenizer, or a "
             "bridge"
         )
-    names = [anchor.family.activation(anchor.config) for anchor in (small, large)]
-    if names[0] != names[1]:
-        raise CbdError(
-            f"the anchors' activation functions differ ({names[0]} and {names[1]}): use anchors of one kind"
-        )
+    if found := small.family.differences(small.config, large.config):
+        raise CbdError(f"the anchors differ in {', '.join(found)}: use anchors of one kind")
 
 
 @dataclass(frozen=True)

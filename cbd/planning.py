@@ -44,32 +44,33 @@ def grouped(recipes: Iterable[Recipe]) -> list[Group]:
     return list(groups.values())
 
 
-def render(recipes: list[Recipe], accelerator: costs.Accelerator) -> str:
-    """The plan as text: a line a group, then the totals and what is left to do."""
-    lines = [
-        f"{'#':>4}  {'step':<13}{'size':<10}{'runs':>5}  {'tokens each':>14}  {'FLOPs':>9}  {'done':>9}  "
-        f"needs"
-    ]
-    groups = grouped(recipes)
-    for g in groups:
+def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = True) -> str:
+    """The plan as text: a line a group, then the totals.
+
+    done: also say what the store holds already and what is left to do.
+    """
+    lines = [_line("#", "step", "size", "runs", "tokens each", "FLOPs", "done" if done else None, "needs")]
+    for g in grouped(recipes):
         needs = ", ".join(f"#{n}" for n in sorted(g.needs))
-        done = f"{g.done}/{len(g.recipes)}"
+        finished = f"{g.done}/{len(g.recipes)}" if done else None
         tokens = f"{g.tokens:,}" if g.tokens else "-"
-        lines.append(
-            f"{g.number:>4}  {g.kind:<13}{g.spec:<10}{len(g.recipes):>5}  {tokens:>14}  {_si(g.flops):>9}  "
-            f"{done:>9}  {needs}"
-        )
+        lines.append(_line(g.number, g.kind, g.spec, len(g.recipes), tokens, _si(g.flops), finished, needs))
     everything = costs.needed(recipes)
-    left = sum(recipe.flops for recipe in everything if not store.finished(recipe))
     total = sum(recipe.flops for recipe in everything)
+    left = sum(recipe.flops for recipe in everything if not (done and store.finished(recipe)))
     trained = sum(recipe.tokens for recipe in everything)
     lines.append(
-        f"in all {len(everything)} recipes, {trained:,} training tokens, {_si(total)} FLOPs, of which "
-        f"{_si(left)} are "
-        f"left: {accelerator.hours(left):,.1f} h on {accelerator.name} at {accelerator.utilisation:.0%} of "
+        f"in all {len(everything)} recipes, {trained:,} training tokens, {_si(total)} FLOPs"
+        + (f", of which {_si(left)} are left" if done else "")
+        + f": {accelerator.hours(left):,.1f} h on {accelerator.name} at {accelerator.utilisation:.0%} of "
         f"its peak"
     )
     return "\n".join(lines)
+
+
+def _line(number, kind, spec, runs, tokens, flops, done, needs) -> str:
+    progress = "" if done is None else f"{done:>9}"
+    return f"{number:>4}  {kind:<13}{spec:<10}{runs:>5}  {tokens:>14}  {flops:>9}{progress}  {needs}".rstrip()
 
 
 def _si(number: float) -> str:

@@ -73,7 +73,7 @@ def initialise_randomly(spec: ModelSpec, corpus: Path, seed: int, out: Path) -> 
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out))
     state = model.state_dict()
-    tensors = {name: state[name] for _, _, name in family.tensors(spec)}
+    tensors = {name: state[family.parameter(name)] for _, _, name in family.tensors(spec)}
     write(out, config | {"dtype": "float32"}, tensors, tokenizer=corpus)
     return {}
 

@@ -1,21 +1,51 @@
 """Sizes of models in closed form: parameters and FLOPs, without torch.
 
 The named sizes are those of Chain-based Distillation (arXiv 2605.07783), section "Sizes" of our notes:
-GPT-2's published shapes and the targets that the paper's parameter counts imply.
+published shapes of the families that the paper and its reviewers name, and the targets that the paper's
+parameter counts imply.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from cbd.errors import CbdError
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What tells one architecture's parameter count from another's.
+
+    learned_positions: a table of position embeddings (otherwise rotary). biases: of every projection; norms
+    then have a bias, too. gated: the feed-forward has a gate beside its input projection. query_key_norm: a
+    norm over the head dimension of queries and of keys. grouped: several query heads may share one key-value
+    head. free_heads: heads x head dimension need not be the width; undivided: nor need the heads divide it.
+    """
+
+    learned_positions: bool = False
+    biases: bool = False
+    gated: bool = False
+    query_key_norm: bool = False
+    grouped: bool = False
+    free_heads: bool = False
+    undivided: bool = False
+
+
+TRAITS = {
+    "gpt2": Traits(learned_positions=True, biases=True),
+    "gpt_neox": Traits(biases=True),
+    "llama": Traits(gated=True, grouped=True, free_heads=True),
+    "qwen3": Traits(gated=True, grouped=True, free_heads=True, undivided=True, query_key_norm=True),
+}
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """The shape of a decoder-only transformer.
 
-    `heads * head_dim` equals `width` in the GPT-2 family, and `head_dim` never changes under Trans.
+    kv_heads: key-value heads, each shared by a group of query heads; None: one for each.
+    head_size: channels of a head where they are not width / heads. Trans never changes it.
     """
 
     layers: int
@@ -26,14 +56,42 @@ class ModelSpec:
     positions: int
     family: str = "gpt2"
     tied: bool = True
+    kv_heads: int | None = None
+    head_size: int | None = None
 
     def __post_init__(self) -> None:
-        if min(self.layers, self.width, self.heads, self.ffn, self.vocab, self.positions) < 1:
+        if min(self.layers, self.width, self.heads, self.ffn, self.vocab, self.positions, self.kv, 1) < 1:
             raise CbdError(f"{self.family} {self.layers}x{self.width}: every size must be at least 1")
-        if self.width % self.heads:
+        if self.family not in TRAITS:
+            raise CbdError(f"no family {self.family!r}; choose one of {', '.join(TRAITS)}")
+        if self.width % self.heads and not (self.head_size and self.traits.undivided):
             raise CbdError(
                 f"width {self.width} is not divisible by {self.heads} heads; choose another --heads"
             )
+        if self.heads % self.kv:
+            raise CbdError(
+                f"{self.heads} heads do not divide into groups for {self.kv} key-value heads; choose --heads "
+                f"as a multiple of --kv-heads"
+            )
+        # one way to write each shape, so that equal shapes have equal keys
+        if self.kv_heads == self.heads:
+            object.__setattr__(self, "kv_heads", None)
+        if self.head_size is not None and self.head_size * self.heads == self.width:
+            object.__setattr__(self, "head_size", None)
+        self._check_traits()
+
+    def _check_traits(self) -> None:
+        if self.kv_heads is not None and not self.traits.grouped:
+            raise CbdError(f"{self.family} has no grouped attention: leave --kv-heads out")
+        if self.head_size is not None and not self.traits.free_heads:
+            raise CbdError(
+                f"{self.heads} heads of {self.head_size} channels do not make width {self.width}, as "
+                f"{self.family} needs: choose {self.width / self.head_size:g} --heads"
+            )
+
+    @property
+    def traits(self) -> Traits:
+        return TRAITS[self.family]
 
     @property
     def name(self) -> str:
@@ -41,71 +99,176 @@ class ModelSpec:
         return f"{self.layers}x{self.width}"
 
     @property
+    def kv(self) -> int:
+        """Key-value heads."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a key-value head."""
+        return self.heads // self.kv
+
+    @property
     def head_dim(self) -> int:
-        return self.width // self.heads
+        return self.width // self.heads if self.head_size is None else self.head_size
+
+    @property
+    def attention_matrix(self) -> int:
+        """Weights of the four projections of a block's attention."""
+        return 2 * self.width * self.head_dim * (self.heads + self.kv)
+
+    @property
+    def mlp_matrix(self) -> int:
+        """Weights of the two or three projections of a block's feed-forward."""
+        return (3 if self.traits.gated else 2) * self.width * self.ffn
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one block: attention, feed-forward, two LayerNorms, all with biases."""
-        d, f = self.width, self.ffn
-        return (4 * d * d + 4 * d) + (2 * d * f + f + d) + 4 * d
+        """Parameters of one block: attention, feed-forward and norms, with their biases."""
+        d, f, traits = self.width, self.ffn, self.traits
+        norms = 2 * d + (2 * self.head_dim if traits.query_key_norm else 0)
+        biases = self.head_dim * (self.heads + 2 * self.kv) + d + f + d + 2 * d if traits.biases else 0
+        return self.attention_matrix + self.mlp_matrix + norms + biases
 
     @property
     def parameters(self) -> int:
         """All parameters, a tied head counted once (equal to the Hugging Face model's count)."""
-        head = 0 if self.tied else self.vocab * self.width
-        return (
-            (self.vocab + self.positions) * self.width
-            + self.layers * self.layer_parameters
-            + 2 * self.width
-            + head
-        )
+        rows = self.vocab * (1 if self.tied else 2) + (self.positions if self.traits.learned_positions else 0)
+        norm = self.width * (2 if self.traits.biases else 1)
+        return rows * self.width + self.layers * self.layer_parameters + norm
 
     def forward_flops(self, context: int) -> int:
         """Floating-point operations of one token's forward pass at `context` tokens (2 per multiply-add).
 
         Matrices only: projections, the head, and attention over the mean of (context + 1) / 2 visible
-            positions.
+        positions.
         """
-        d, f = self.width, self.ffn
-        matrices = self.layers * (4 * d * d + 2 * d * f) + self.vocab * d
-        attention = (
-            self.layers * d * (context + 1)
-        )  # scores and values: 2 products over (context + 1) / 2 positions
+        matrices = self.layers * (self.attention_matrix + self.mlp_matrix) + self.vocab * self.width
+        # scores and values: 2 products over (context + 1) / 2 positions
+        attention = self.layers * self.heads * self.head_dim * (context + 1)
         return 2 * (matrices + attention)
 
     def training_flops(self, context: int) -> int:
         """Forward plus backward of one token: three times the forward."""
         return 3 * self.forward_flops(context)
 
-    def resized(self, layers: int, width: int) -> ModelSpec:
+    def resized(
+        self,
+        layers: int,
+        width: int,
+        heads: int | None = None,
+        kv_heads: int | None = None,
+        ffn: int | None = None,
+    ) -> ModelSpec:
         """The same family, vocabulary and head dimension at another depth and width.
 
-        The feed-forward width keeps its ratio to the width. Raises `CbdError` when the head dimension does
-        not divide the width.
+        heads and ffn keep their ratio to the width, and kv_heads the size of a group, unless given. Raises
+        `CbdError` when that would cut a head or a group, naming the nearest widths.
         """
-        if width % self.head_dim:
+        if min(width, 1 if heads is None else heads) < 1:
+            raise CbdError(f"{self.family} {layers}x{width}: every size must be at least 1")
+        heads = heads or self._heads_at(width)
+        if kv_heads is None and heads % self.group:
             raise CbdError(
-                f"width {width} is not a multiple of the head dimension {self.head_dim}, which Trans keeps; "
-                f"the nearest are {width // self.head_dim * self.head_dim} and "
-                f"{-(-width // self.head_dim) * self.head_dim}"
-            )
-        if width * self.ffn % self.width:
-            raise CbdError(
-                f"feed-forward ratio {self.ffn}/{self.width} gives no whole number at width {width}"
+                f"{heads} heads do not make whole groups of {self.group}, which Trans keeps: choose a "
+                f"multiple of {self.group} heads, or give --kv-heads"
             )
         return replace(
-            self, layers=layers, width=width, heads=width // self.head_dim, ffn=width * self.ffn // self.width
+            self,
+            layers=layers,
+            width=width,
+            heads=heads,
+            ffn=ffn or self._ffn_at(width),
+            kv_heads=kv_heads or heads // self.group,
+            head_size=self.head_dim,
         )
+
+    def _heads_at(self, width: int) -> int:
+        heads, rest = divmod(width * self.heads, self.width)
+        if not rest and heads % self.group == 0:
+            return heads
+        unit = self.width // math.gcd(self.width, self.kv)  # the least width of whole groups
+        what = f"the head dimension {self.head_dim}" if unit == self.head_dim else f"{unit} (groups of heads)"
+        raise CbdError(
+            f"width {width} is not a multiple of {what}, which Trans keeps; the nearest are "
+            f"{width // unit * unit} and {-(-width // unit) * unit}"
+            + (", or give --heads" if self.traits.free_heads else "")
+        )
+
+    def _ffn_at(self, width: int) -> int:
+        ffn, rest = divmod(width * self.ffn, self.width)
+        if rest:
+            raise CbdError(
+                f"feed-forward ratio {self.ffn}/{self.width} gives no whole number at width {width}: give "
+                f"--ffn"
+            )
+        return ffn
 
 
 def gpt2(
     layers: int, width: int, *, head_dim: int = 64, vocab: int = 50257, positions: int = 1024
 ) -> ModelSpec:
     """A GPT-2 shape: feed-forward of 4 x width, tied head."""
+    heads = _heads(width, head_dim)
+    return ModelSpec(layers, width, heads, 4 * width, vocab, positions)
+
+
+def pythia(
+    layers: int, width: int, *, head_dim: int = 64, vocab: int = 50304, positions: int = 2048
+) -> ModelSpec:
+    """A GPT-NeoX shape as Pythia's (arXiv 2304.01373): feed-forward of 4 x width, untied head."""
+    heads = _heads(width, head_dim)
+    return ModelSpec(layers, width, heads, 4 * width, vocab, positions, family="gpt_neox", tied=False)
+
+
+def llama(
+    layers: int,
+    width: int,
+    heads: int,
+    kv_heads: int,
+    ffn: int,
+    *,
+    vocab: int,
+    positions: int,
+    tied: bool = True,
+) -> ModelSpec:
+    """A Llama shape; SmolLM2's and Llama 3's are of this family."""
+    return ModelSpec(
+        layers, width, heads, ffn, vocab, positions, family="llama", tied=tied, kv_heads=kv_heads
+    )
+
+
+def qwen3(
+    layers: int,
+    width: int,
+    heads: int,
+    kv_heads: int,
+    ffn: int,
+    *,
+    head_dim: int = 128,
+    vocab: int = 151936,
+    positions: int = 40960,
+    tied: bool = True,
+) -> ModelSpec:
+    """A Qwen3 shape (arXiv 2505.09388): its head dimension does not follow the width."""
+    return ModelSpec(
+        layers,
+        width,
+        heads,
+        ffn,
+        vocab,
+        positions,
+        family="qwen3",
+        tied=tied,
+        kv_heads=kv_heads,
+        head_size=head_dim,
+    )
+
+
+def _heads(width: int, head_dim: int) -> int:
     if width % head_dim:
         raise CbdError(f"width {width} is not a multiple of the head dimension {head_dim}")
-    return ModelSpec(layers, width, width // head_dim, 4 * width, vocab, positions)
+    return width // head_dim
 
 
 GPT2_B = gpt2(12, 768)
@@ -114,8 +277,20 @@ GPT2_L = gpt2(36, 1280)
 GPT2_XL = gpt2(48, 1600)
 SLM_51M = gpt2(8, 512)
 SLM_138M = gpt2(14, 768)
+SLM_220M = gpt2(18, 896)  # the one shape between GPT2-B and GPT2-M with the paper's 220 M; derived here
 SLM_380M = gpt2(26, 1024)
 SLM_537M = gpt2(24, 1280)
+PYTHIA_70M = pythia(6, 512)
+PYTHIA_160M = pythia(12, 768)
+PYTHIA_410M = pythia(24, 1024)
+PYTHIA_1B = pythia(16, 2048, head_dim=256)
+SLM_134M = pythia(8, 768)
+QWEN3_600M = qwen3(28, 1024, 16, 8, 3072)
+QWEN3_1700M = qwen3(28, 2048, 16, 8, 6144)
+QWEN3_4B = qwen3(36, 2560, 32, 8, 9728)
+LLAMA3_8B = llama(32, 4096, 32, 8, 14336, vocab=128256, positions=8192, tied=False)
+SMOLLM2_135M = llama(30, 576, 9, 3, 1536, vocab=49152, positions=8192)
+SMOLLM2_360M = llama(32, 960, 15, 5, 2560, vocab=49152, positions=8192)
 
 NAMED = {
     "GPT2-B": GPT2_B,
@@ -124,6 +299,18 @@ NAMED = {
     "GPT2-XL": GPT2_XL,
     "SLM-51M": SLM_51M,
     "SLM-138M": SLM_138M,
+    "SLM-220M": SLM_220M,
     "SLM-380M": SLM_380M,
     "SLM-537M": SLM_537M,
+    "Pythia-70m": PYTHIA_70M,
+    "Pythia-160m": PYTHIA_160M,
+    "Pythia-410m": PYTHIA_410M,
+    "Pythia-1b": PYTHIA_1B,
+    "SLM-134M": SLM_134M,
+    "Qwen3-0.6B": QWEN3_600M,
+    "Qwen3-1.7B": QWEN3_1700M,
+    "Qwen3-4B": QWEN3_4B,
+    "Llama3-8B": LLAMA3_8B,
+    "SmolLM2-135M": SMOLLM2_135M,
+    "SmolLM2-360M": SMOLLM2_360M,
 }

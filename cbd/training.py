@@ -351,7 +351,8 @@ def _finish(run: Run, start: Path, out: Path) -> None:
         return
     source = Checkpoint(start)
     tensors = {
-        name: model[f"student.{name}"].to(torch.float32) for _, _, name in source.family.tensors(source.spec)
+        name: model[f"student.{source.family.parameter(name)}"].to(torch.float32)
+        for _, _, name in source.family.tensors(source.spec)
     }
     curves = {CURVE: json.dumps(run.progress.curve), STEPS: json.dumps(run.progress.steps)}
     write(out, source.config | {"dtype": "float32"}, tensors, tokenizer=start, files=curves)

@@ -10,7 +10,10 @@ channels, the stream's new channels hold the stream's mean, which stays as it wa
 centring, and the variance shrinks by d/D. Gains times sqrt(d/D) and epsilon times d/D undo that. The weights
 that read the new channels, and the insides of new heads and neurons (whose output rows are zero), do not
 matter to the function: they are copies of their neighbours, since a unit that is zero on both sides would
-never receive a gradient.
+never receive a gradient. RMSNorm does not centre: there the new channels hold zero, and the rest is the same.
+
+Where several query heads share one key-value head, such a group stays whole: groups are mapped first, then
+the query heads inside each.
 """
 
 from __future__ import annotations
@@ -134,19 +137,42 @@ class Transfer:
         return (source, False) if source >= 0 else (-1 - source, True)
 
     def _spread(self, per_unit: Tensor, axis: Axis) -> Tensor:
-        block = self.new.head_dim if axis.unit == "heads" else 1
-        return per_unit.repeat_interleave(block).repeat(axis.repeat)
+        return per_unit.repeat_interleave(axis.block(self.new)).repeat(axis.repeat)
 
     def _map(self, axis: Axis, layer: int) -> UnitMap:
         if axis.unit == "stream":
             return self.stream
-        if axis.unit in ("vocab", "positions"):
-            return UnitMap(tuple(range(getattr(self.new, axis.unit))))
+        if axis.unit in ("vocab", "positions", "head_dim"):
+            return UnitMap(tuple(range(axis.units(self.new))))
         if (axis.unit, layer) not in self._chosen:
-            old, new = getattr(self.old, axis.unit), getattr(self.new, axis.unit)
-            scores = partial(unit_scores, self.family, self.old, axis.unit, layer, self.read)
-            self._chosen[axis.unit, layer] = self._unit_map(old, new, axis.unit, scores)
+            make = {"ffn": self._neurons, "kv": self._groups, "heads": self._heads}
+            self._chosen[axis.unit, layer] = make[axis.unit](layer)
         return self._chosen[axis.unit, layer]
+
+    def _neurons(self, layer: int) -> UnitMap:
+        scores = partial(unit_scores, self.family, self.old, "ffn", layer, self.read)
+        return self._unit_map(self.old.ffn, self.new.ffn, "ffn", scores)
+
+    def _groups(self, layer: int) -> UnitMap:
+        """Key-value heads, each with its group of query heads: as important as these together."""
+        scores = lambda: self._head_scores(layer).sum(1)  # noqa: E731 - worked out only where it is needed
+        return self._unit_map(self.old.kv, self.new.kv, "kv", scores)
+
+    def _heads(self, layer: int) -> UnitMap:
+        """Query heads: the groups in their new order, and in each its heads."""
+        groups = self._map(Axis("kv"), layer)
+        old, new = self.old.group, self.new.group
+        inside = [
+            self._unit_map(old, new, "heads", lambda g=g: self._head_scores(layer)[g]).source
+            for g in range(self.old.kv)
+        ]
+        pairs = ((g, slot) for g in groups.source for slot in (inside[g] if g >= 0 else (-1,) * new))
+        return UnitMap(tuple(g * old + slot if slot >= 0 else -1 for g, slot in pairs))
+
+    def _head_scores(self, layer: int) -> Tensor:
+        """(groups, heads of a group)."""
+        scores = unit_scores(self.family, self.old, "heads", layer, self.read)
+        return scores.reshape(self.old.kv, self.old.group)
 
     def _unit_map(self, old: int, new: int, unit: str, scores: Callable[[], Tensor]) -> UnitMap:
         if new <= old:
@@ -157,9 +183,7 @@ class Transfer:
             return UnitMap(tuple(sorted(_by_score(scores())[:new])))
         if self.trans.grow_width == "tile" or (self.trans.grow_width == "duplicate" and unit != "stream"):
             return UnitMap(tuple(i % old for i in range(new)))
-        if (
-            self.trans.grow_width == "duplicate"
-        ):  # only whole copies keep a LayerNorm's mean: the rest is padded
+        if self.trans.grow_width == "duplicate":  # only whole copies keep a norm's mean: the rest is padded
             whole = new // old * old
             return UnitMap(tuple(i % old if i < whole else -1 for i in range(new)))
         return UnitMap(tuple(i if i < old else -1 for i in range(new)))
@@ -175,7 +199,7 @@ class Transfer:
 
     def _resize(self, tensor: Tensor, dim: int, role: Role, axis: Axis, units: UnitMap) -> Tensor:
         """Gather one axis by its unit map and fill what is new."""
-        block = self.old.head_dim if axis.unit == "heads" else 1
+        block = axis.block(self.old)
         n = tensor.shape[dim] // (axis.repeat * block)
         shape = tensor.shape[:dim] + (axis.repeat, n, block) + tensor.shape[dim + 1 :]
         if units.is_prefix:  # a view where the layout allows
@@ -201,7 +225,7 @@ class Transfer:
             return 0.0 if axis.reads else None
         if axis.reads or role.kind == "gain":
             return None
-        if role.kind == "shift":
+        if role.kind == "shift" or self.family.norm == "rms":
             return 0.0
         mean = tensor.mean(dim, keepdim=True)
         return mean.unsqueeze(dim).unsqueeze(dim)
@@ -239,10 +263,11 @@ def check_transferable(old: ModelSpec, new: ModelSpec) -> None:
                 f"share them, or a bridge"
             )
     if old.head_dim != new.head_dim:
+        why = "" if old.traits.learned_positions else ", since rotary positions turn pairs of its channels"
         raise CbdError(
-            f"head dimension {old.head_dim} cannot become {new.head_dim}: choose "
-            f"{new.width}/{old.head_dim} = "
-            f"{new.width / old.head_dim:g} heads, or a width that {old.head_dim} divides"
+            f"head dimension {old.head_dim} cannot become {new.head_dim}{why}: choose "
+            f"{new.width}/{old.head_dim} = {new.width / old.head_dim:g} heads, or a width that "
+            f"{old.head_dim} divides"
         )
     if old.positions != new.positions:
         raise CbdError(f"positions differ ({old.positions} and {new.positions}); Trans keeps them")
@@ -251,17 +276,17 @@ def check_transferable(old: ModelSpec, new: ModelSpec) -> None:
 def unit_scores(family: Family, spec: ModelSpec, unit: str, layer: int, read: Read) -> Tensor:
     """(units,): norm of the contribution of each head or neuron, from the weights alone.
 
-    The product of the norm of what goes in (for GPT-2's heads: query, key and value) and of what comes out.
+    The product of the norm of what goes in (for GPT-2's heads: query, key and value; for a head that shares
+    its key and value: the query) and of what comes out.
     """
-    block = spec.head_dim if unit == "heads" else 1
     inside = torch.zeros(getattr(spec, unit))
     outside = torch.zeros(getattr(spec, unit))
     for role in family.roles:
         for dim, axis in enumerate(role.axes):
             if axis.unit == unit and len(role.axes) == 2:
                 weight = read(role.name.format(layer=layer)).to(torch.float32).movedim(dim, 0)
-                energy = weight.reshape(axis.repeat, -1, block, weight.shape[1]).square().sum((0, 2, 3))
-                (outside if axis.reads else inside).add_(energy)
+                blocks = weight.reshape(axis.repeat, -1, axis.block(spec), weight.shape[1])
+                (outside if axis.reads else inside).add_(blocks.square().sum((0, 2, 3)))
     return (inside * outside).sqrt()
 
 

@@ -571,8 +571,8 @@ def test_refuses_another_family(bench) -> None:
         vocab_size=300, hidden_size=80, intermediate_size=160, num_hidden_layers=5, num_attention_heads=5
     )
     LlamaForCausalLM(config).save_pretrained(bench.folder / "llama")
-    bench.refuse("'llama' has no adapter; families known here: gpt2", large=bench.folder / "llama")
-    bench.refuse("'llama' has no adapter; families known here: gpt2", small=bench.folder / "llama")
+    bench.refuse("families differ (gpt2 and llama): Trans keeps them", small=bench.folder / "llama")
+    bench.refuse("families differ (llama and gpt2): Trans keeps them", large=bench.folder / "llama")
 
 
 def test_refuses_another_vocabulary(bench, save_gpt2) -> None:
@@ -622,7 +622,7 @@ def test_refuses_a_target_outside(bench, layers: int, width: int) -> None:
 
 def test_refuses_sizes_that_make_no_model(bench) -> None:
     bench.refuse("multiple of the head dimension 16, which Trans keeps; the nearest are 48 and 64", width=50)
-    bench.refuse("3 heads do", heads=4)
+    bench.refuse("choose 3 --heads", heads=4)
     bench.refuse("every size must be at least 1", layers=0)
     bench.refuse("every size must be at least 1", width=0)
     bench.refuse("every size must be at least 1", layers=-3, outside=True)

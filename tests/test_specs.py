@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from cbd.errors import CbdError
-from cbd.families import GPT2, family_of
-from cbd.specs import NAMED, ModelSpec, gpt2
+from cbd.families import FAMILIES, family_of
+from cbd.specs import NAMED, TRAITS, ModelSpec, gpt2, qwen3
 
-# Parameters in millions: GPT-2's published models, and the sizes that the paper (arXiv 2605.07783) names.
+# Parameters in millions, as the makers state them or the paper (arXiv 2605.07783) names them.
 MILLIONS = {
     "GPT2-B": 124.44,
     "GPT2-M": 354.82,
@@ -25,26 +26,54 @@ MILLIONS = {
     "SLM-138M": 138.62,
     "SLM-380M": 380.02,
     "SLM-537M": 537.90,
+    "SLM-220M": 219.57,
+    "Pythia-70m": 70.43,
+    "Pythia-160m": 162.32,
+    "Pythia-410m": 405.33,
+    "Pythia-1b": 1011.78,
+    "SLM-134M": 133.97,
+    "Qwen3-0.6B": 596.05,
+    "Qwen3-1.7B": 1720.57,
+    "Qwen3-4B": 4022.47,
+    "Llama3-8B": 8030.26,
+    "SmolLM2-135M": 134.52,
+    "SmolLM2-360M": 361.82,
 }
 
-shapes = st.builds(
-    lambda layers, heads, head_dim, ffn, vocab, positions, tied: ModelSpec(
-        layers, heads * head_dim, heads, ffn, vocab, positions, tied=tied
-    ),
-    st.integers(1, 5),
-    st.integers(1, 5),
-    st.integers(1, 9),
-    st.integers(1, 70),
-    st.integers(1, 90),
-    st.integers(1, 40),
-    st.booleans(),
-)
+
+@st.composite
+def shapes(draw) -> ModelSpec:
+    """Any small shape of any family: grouped heads and free head dimensions where the family has them."""
+    family = draw(st.sampled_from(sorted(TRAITS)))
+    traits = TRAITS[family]
+    kv, group = draw(st.integers(1, 4)), draw(st.integers(1, 3)) if traits.grouped else 1
+    head_dim = 2 * draw(st.integers(1, 5))
+    if family == "gpt_neox":
+        head_dim *= 4  # a quarter of it turns, in pairs
+    heads = kv * group
+    width = heads * draw(st.integers(1, 9)) if traits.free_heads else heads * head_dim
+    return ModelSpec(
+        layers=draw(st.integers(1, 4)),
+        width=width,
+        heads=heads,
+        ffn=draw(st.integers(1, 70)),
+        vocab=draw(st.integers(1, 90)),
+        positions=draw(st.integers(1, 40)),
+        family=family,
+        tied=draw(st.booleans()),
+        kv_heads=kv if traits.grouped else None,
+        head_size=head_dim if traits.free_heads else None,
+    )
 
 
-def instantiated(spec: ModelSpec) -> GPT2LMHeadModel:
+def config_of(spec: ModelSpec) -> AutoConfig:
+    return AutoConfig.for_model(**family_of(spec.family).config(spec))
+
+
+def instantiated(spec: ModelSpec) -> torch.nn.Module:
     """The model that transformers builds from our config, without memory for its weights."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**GPT2.config(spec)))
+        return AutoModelForCausalLM.from_config(config_of(spec))
 
 
 def counted(model: torch.nn.Module) -> int:
@@ -63,38 +92,38 @@ def test_named_sizes_are_the_papers(name: str) -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(shapes)
+@given(shapes())
 def test_any_size_equals_the_instantiated_model(spec: ModelSpec) -> None:
     model = instantiated(spec)
     assert spec.parameters == counted(model)
-    assert spec.layer_parameters == counted(model.transformer.h[0])
+    blocks = model.base_model.h if spec.family == "gpt2" else model.base_model.layers
+    assert spec.layer_parameters == counted(blocks[0])
 
 
 @settings(deadline=None, max_examples=40)
-@given(shapes)
+@given(shapes())
 def test_a_config_gives_back_the_shape_it_was_made_of(spec: ModelSpec) -> None:
-    ours = json.loads(json.dumps(GPT2.config(spec)))
-    assert GPT2.spec(ours) == spec
-    assert GPT2.spec(AutoConfig.for_model(**ours).to_dict()) == spec
+    family = family_of(spec.family)
+    ours = json.loads(json.dumps(family.config(spec)))
+    assert family.spec(ours) == spec
+    assert family.spec(AutoConfig.for_model(**ours).to_dict()) == spec
 
 
 @settings(deadline=None, max_examples=40)
-@given(shapes.filter(lambda spec: spec.tied))
+@given(shapes())
 def test_the_adapter_names_every_tensor_of_the_model_and_nothing_else(spec: ModelSpec) -> None:
-    model = instantiated(spec)
-    roles = {name: role for role, _, name in GPT2.tensors(spec)}
-    expected = {name: parameter.shape for name, parameter in model.named_parameters()}
-    sizes = {unit: getattr(spec, unit) for unit in ("vocab", "positions", "ffn")}
-    sizes |= {"stream": spec.width, "heads": spec.width}
+    family = family_of(spec.family)
+    expected = {name: tuple(parameter.shape) for name, parameter in instantiated(spec).named_parameters()}
     found = {
-        name: torch.Size(sizes[axis.unit] * axis.repeat for axis in role.axes) for name, role in roles.items()
+        family.parameter(name): tuple(axis.size(spec) for axis in role.axes)
+        for role, _, name in family.tensors(spec)
     }
     assert found == expected
 
 
 def forward_flops(spec: ModelSpec, context: int) -> int:
     """What torch counts in one sequence's forward pass: 2 per multiply-add, every product in full."""
-    model = GPT2LMHeadModel(GPT2Config(**GPT2.config(spec), attn_implementation="eager"))
+    model = AutoModelForCausalLM.from_config(config_of(spec), attn_implementation="eager")
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(torch.zeros(1, context, dtype=torch.long), use_cache=False)
@@ -102,14 +131,18 @@ def forward_flops(spec: ModelSpec, context: int) -> int:
 
 
 @settings(deadline=None, max_examples=15)
-@given(shapes, st.integers(1, 40))
+@given(shapes(), st.integers(1, 40))
 def test_forward_flops_equal_torchs_count_but_for_what_the_mask_hides(spec: ModelSpec, context: int) -> None:
     context = min(context, spec.positions)
     # Eager attention multiplies the whole context x context square, scores and values; we count the half that
     # a causal mask leaves, its diagonal included: context (context + 1) / 2 pairs.
-    whole = 2 * 2 * spec.layers * context * context * spec.width
-    visible = 2 * 2 * spec.layers * (context * (context + 1) // 2) * spec.width
-    assert context * spec.forward_flops(context) == forward_flops(spec, context) - whole + visible
+    attended = spec.heads * spec.head_dim
+    whole = 2 * 2 * spec.layers * context * context * attended
+    visible = 2 * 2 * spec.layers * (context * (context + 1) // 2) * attended
+    extra = forward_flops(spec, context) - whole + visible - context * spec.forward_flops(context)
+    # with rotary positions torch may count the product that makes their angles
+    turned = 0 if spec.traits.learned_positions else spec.head_dim
+    assert extra in (0, 2 * context * (turned // 2), 2 * context * (turned // 8))
 
 
 def test_attention_is_all_that_grows_with_the_context() -> None:
@@ -121,7 +154,7 @@ def test_attention_is_all_that_grows_with_the_context() -> None:
 def test_training_is_three_forwards() -> None:
     """Backward: a product for the inputs' gradient and one for the weights', each as large as forward."""
     spec = gpt2(2, 32, head_dim=16, vocab=61, positions=16)
-    model = GPT2LMHeadModel(GPT2Config(**GPT2.config(spec), attn_implementation="eager"))
+    model = AutoModelForCausalLM.from_config(config_of(spec), attn_implementation="eager")
     counter = FlopCounterMode(display=False)
     ids = torch.zeros(1, 16, dtype=torch.long)
     with counter:
@@ -132,17 +165,19 @@ def test_training_is_three_forwards() -> None:
 
 
 @settings(deadline=None)
-@given(shapes, st.integers(1, 8), st.integers(1, 8))
-def test_resizing_keeps_what_trans_keeps(spec: ModelSpec, layers: int, heads: int) -> None:
-    width = heads * spec.head_dim
+@given(shapes(), st.integers(1, 8), st.integers(1, 8))
+def test_resizing_keeps_what_trans_keeps(spec: ModelSpec, layers: int, groups: int) -> None:
+    width = groups * spec.width // math.gcd(spec.width, spec.kv)
     if width * spec.ffn % spec.width:
         with pytest.raises(CbdError, match="ratio"):
             spec.resized(layers, width)
+        assert spec.resized(layers, width, ffn=7).ffn == 7
         return
     new = spec.resized(layers, width)
-    assert (new.layers, new.width, new.heads) == (layers, width, heads)
+    assert (new.layers, new.width) == (layers, width)
     assert new.ffn * spec.width == spec.ffn * new.width
-    kept = ("family", "vocab", "positions", "tied", "head_dim")
+    assert new.heads * spec.width == spec.heads * new.width
+    kept = ("family", "vocab", "positions", "tied", "head_dim", "group")
     assert [getattr(new, name) for name in kept] == [getattr(spec, name) for name in kept]
     assert new.resized(spec.layers, spec.width) == spec
 
@@ -150,7 +185,18 @@ def test_resizing_keeps_what_trans_keeps(spec: ModelSpec, layers: int, heads: in
 def test_resizing_to_itself_is_nothing() -> None:
     for spec in NAMED.values():
         assert spec.resized(spec.layers, spec.width) == spec
-        assert spec.head_dim == 64
+
+
+def test_heads_may_be_given_where_they_need_not_make_up_the_width() -> None:
+    spec = NAMED["Qwen3-0.6B"]
+    assert spec.resized(28, 1536, heads=16).kv == 8
+    assert spec.resized(28, 1536, heads=16, kv_heads=4).group == 4
+    assert spec.resized(28, 1536).heads == 24
+
+
+def test_equal_shapes_are_equal_however_they_are_written() -> None:
+    plain = ModelSpec(1, 32, 2, 64, 10, 8, family="llama")
+    assert ModelSpec(1, 32, 2, 64, 10, 8, family="llama", kv_heads=2, head_size=16) == plain
 
 
 @pytest.mark.parametrize(
@@ -164,7 +210,14 @@ def test_resizing_to_itself_is_nothing() -> None:
         (lambda: gpt2(12, 768).resized(12, 800), "the nearest are 768 and 832"),
         (lambda: gpt2(12, 768).resized(0, 768), "at least 1"),
         (lambda: gpt2(12, 768).resized(12, 0), "at least 1"),
-        (lambda: family_of("llama"), "no adapter; families known here: gpt2"),
+        (lambda: family_of("mamba"), f"no adapter; families known here: {', '.join(FAMILIES)}"),
+        (lambda: ModelSpec(1, 8, 2, 32, 10, 4, family="mamba"), "no family 'mamba'; choose one of gpt2"),
+        (lambda: ModelSpec(1, 8, 4, 32, 10, 4, kv_heads=2), "gpt2 has no grouped attention"),
+        (lambda: ModelSpec(1, 8, 2, 32, 10, 4, head_size=8), "do not make width 8, as gpt2 needs: choose 1 "),
+        (lambda: ModelSpec(1, 8, 4, 32, 10, 4, family="llama", kv_heads=3), "do not divide into groups"),
+        (lambda: NAMED["SmolLM2-135M"].resized(30, 640), "the nearest are 576 and 768, or give --heads"),
+        (lambda: NAMED["Qwen3-0.6B"].resized(28, 1536, heads=15), "whole groups of 2, which Trans keeps"),
+        (lambda: qwen3(1, 64, 0, 1, 8), "at least 1"),
     ],
 )
 def test_what_cannot_be_is_refused(make, message: str) -> None:
