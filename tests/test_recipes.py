@@ -42,7 +42,7 @@ from cbd.recipes import (
     walk,
 )
 from cbd.scales import SCALES, scale_named
-from cbd.specs import GPT2_B, GPT2_L, GPT2_M, SLM_51M, SLM_138M, SLM_380M, SLM_537M, gpt2
+from cbd.specs import GPT2_B, GPT2_L, GPT2_M, SLM_51M, SLM_138M, SLM_380M, SLM_537M, gpt2, qwen3
 
 SPEC, OTHER = gpt2(2, 64), gpt2(3, 64)
 CORPUS = Corpus(fingerprint="a")
@@ -146,7 +146,7 @@ NESTED: list[tuple[object, dict]] = [
     ),
     (LITERAL, {"mixing": "union", "trans": Trans(cut_layers="prefix")}),
     (
-        SPEC,
+        qwen3(2, 64, 4, 2, 99, head_dim=8),
         {
             "layers": 5,
             "width": 128,
@@ -154,8 +154,10 @@ NESTED: list[tuple[object, dict]] = [
             "ffn": 77,
             "vocab": 300,
             "positions": 64,
-            "family": "other",
+            "family": "llama",
             "tied": False,
+            "kv_heads": 1,
+            "head_size": 32,
         },
     ),
 ]
