@@ -738,10 +738,11 @@ def _speedup_panel(
             look = {"ha": "center", "fontsize": 8, "bbox": {"color": "white", "pad": 0.5}}
             axes.annotate(text, (row["point"], y), (0, 7), textcoords="offset points", **look)
     axes.set_xlabel("times fewer tokens than random")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.margins(x=0.15)
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.margins(x=0.15)
     return summary
 
 

@@ -167,8 +167,8 @@ def recovered(table: pd.DataFrame) -> str:
         both = pd.concat([rows[rows["method"] == CBD], best])
         found = against(both, "best single anchor")
         words = [f"{r.spec} {r.point:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in found.itertuples()]
-        parts.append(f"after {int(operator.split()[1]):,} tokens: {'; '.join(words)}")
-    return "CBD (union) minus the better single anchor, nats per token: " + ". ".join(parts) + "."
+        parts.append(f"after {int(operator.split()[1]):,} tokens: {', '.join(words)}")
+    return "CBD (union) minus the better single anchor, nats per token, " + "; ".join(parts) + "."
 
 
 def speedups(table: pd.DataFrame) -> pd.DataFrame:
@@ -207,7 +207,7 @@ START, END = "<!-- findings: written by `make figures` -->", "<!-- end of findin
 def summary(scale: str) -> str:
     """The findings of one scale as Markdown: what README.md shows between its markers."""
     lines = []
-    for name, (title, sentence) in _SENTENCES.items():
+    for name, title, sentence in _SENTENCES:
         ran = results.table_path(scale, name).exists()
         words = sentence(results.read_table(scale, name)) if ran else "Not yet run at this scale."
         lines.append(f"- **{title}.** {words}")
@@ -226,12 +226,30 @@ def _direct(table: pd.DataFrame) -> str:
     return f"Smallest anchor, direct minus stepwise distillation, final loss in nats per token: {words}."
 
 
-_SENTENCES = {
-    "initialise": ("Step zero (E2, Q2)", advantage),
-    "convergence": ("After recovery (E5, Q2)", recovered),
-    "alpha": ("Alpha (E7)", _hypothesis),
-    "chain": ("Stepwise or direct (E1)", _direct),
-}
+def against_random(table: pd.DataFrame) -> str:
+    """How many times fewer tokens than random weights CBD needs, by both definitions, a sentence each."""
+    found = speedups(table)
+
+    def words(metric: str) -> str:
+        rows = found[found["metric"] == metric].dropna(subset="point").itertuples()
+        budget = lambda r: f"{int(r.operator.split()[1]):,}"  # noqa: E731
+        return "; ".join(f"{r.spec}, {budget(r)}: {'at least ' * r.bound}{r.point:.3g}x" for r in rows)
+
+    return (
+        f"Tokens that random weights need to reach CBD's final loss, over CBD's own (size, budget): "
+        f"{words('speedup_to_cbd_final')}. The other way round, the budget over the tokens with which CBD "
+        f"reaches random's final loss, one optimiser step at least: {words('speedup_to_random_final')}. "
+        f"Where CBD starts below that loss, this factor is the number of steps, whatever the method's worth."
+    )
+
+
+_SENTENCES = (
+    ("initialise", "Step zero (E2, Q2)", advantage),
+    ("convergence", "After recovery (E5, Q2)", recovered),
+    ("convergence", "Against random weights (E5)", against_random),
+    ("alpha", "Alpha (E7)", _hypothesis),
+    ("chain", "Stepwise or direct (E1)", _direct),
+)
 
 
 def update_readme(text: str, scale: str) -> str:
