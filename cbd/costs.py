@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cbd.recipes import Recipe, walk
+from cbd.recipes import Recipe
 
 
 def flops(recipes: Iterable[Recipe], given: Iterable[Recipe] = ()) -> int:
@@ -59,4 +59,4 @@ CPU_CORE = Accelerator("one CPU core, fp32", 100e9, 0.60)
 
 ACCELERATORS = {"h100": H100, "a100": A100, "cpu": CPU_CORE}
 
-__all__ = ["ACCELERATORS", "Accelerator", "flops", "needed", "tokens", "walk"]
+__all__ = ["ACCELERATORS", "Accelerator", "flops", "needed", "tokens"]

@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -340,6 +341,11 @@ def _progress(items: Iterable[str], what: str, total: int | None = None) -> Iter
     return tqdm(items, what, total, unit=" documents", unit_scale=True, leave=False, disable=None)
 
 
+def training_documents(corpus: Corpus) -> Iterator[str]:
+    """The documents of the training split, in the order in which `build` packs them."""
+    return (text for text in documents(corpus) if split_of(text, corpus.held_out) == "train")
+
+
 # Building ----------------------------------------------------------------------------------------------
 
 
@@ -419,7 +425,8 @@ def _load_tokenizer(name: str) -> Any:
             f"the tokenizer {name!r} could not be loaded ({reason}); name a folder with "
             "tokenizer.json, or leave it out to train one"
         ) from error
-    if not tokenizer.is_fast:
+    # without the files transformers makes an empty tokenizer, which knows no text
+    if not tokenizer.is_fast or len(tokenizer) < 2:
         raise CbdError(f"the tokenizer {name!r} has no tokenizer.json; choose one that has")
     if tokenizer.eos_token_id is None:
         raise CbdError(
@@ -455,6 +462,23 @@ def _pack(corpus: Corpus, folder: Path, tokenizer: Any, total: int) -> dict[str,
         "sources": _sources(corpus),
         "splits": {s: dict(counts[s], sha256=_file_digest(folder / f"{s}.bin")) for s in SPLITS},
     }
+
+
+def build_written(texts: list[str], corpus: Path, folder: Path) -> None:
+    """As `build`, for given training texts, with the tokenizer and the held-out splits of a built corpus."""
+    tokenizer = _load_tokenizer(str(corpus))
+    content = json.loads((corpus / "corpus.json").read_text("utf-8"))
+    count = Counter(tokens=0, bytes=0, documents=0)
+    with (folder / "train.bin").open("wb") as train, _parallel_tokenizers():
+        for text, ids in _encoded(_progress(texts, "tokenizing"), tokenizer, DTYPES[content["dtype"]]):
+            count.update(tokens=len(ids), bytes=len(text.encode()), documents=1)
+            ids.tofile(train)
+    for split in SPLITS[1:]:
+        shutil.copyfile(corpus / f"{split}.bin", folder / f"{split}.bin")
+    tokenizer.save_pretrained(folder)
+    content["splits"]["train"] = dict(count, sha256=_file_digest(folder / "train.bin"))
+    content["sources"] = {"generated": hashlib.sha256("\0".join(texts).encode()).hexdigest()}
+    (folder / "corpus.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def _encoded(texts: Iterable[str], tokenizer: Any, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
@@ -549,14 +573,27 @@ class Tokens:
         window.
         """
         ids = self.array(split)
-        starts = len(ids) - context
-        if starts < 1:
+        starts = self.starts(seed, step, batch, context, split)
+        return ids[starts[:, None] + np.arange(context + 1)].astype(np.int64)
+
+    def starts(
+        self,
+        seed: int,
+        step: int,
+        batch: int,
+        context: int,
+        split: Split = "train",
+        limit: int | None = None,
+    ) -> np.ndarray:
+        """Where the windows of `batch` begin, int64 of shape (batch,), within the first `limit` ids."""
+        places = min(limit or self.count(split), self.count(split)) - context
+        if places < 1:
             raise self._too_short(split, context)
         # Raw output, not `Generator.integers`: one number a row whatever the others are, the same in every
         # NumPy.
         key = np.array([seed % 2**64, step % 2**64], np.uint64)
-        random = np.random.Philox(key=key).random_raw(batch) % np.uint64(starts)
-        return ids[random[:, None].astype(np.int64) + np.arange(context + 1)].astype(np.int64)
+        random = np.random.Philox(key=key).random_raw(batch) % np.uint64(places)
+        return random.astype(np.int64)
 
     def windows(self, split: Split, tokens: int, context: int) -> np.ndarray:
         """The first n = tokens // context windows, int64 of shape (n, context + 1); fewer in a short split.

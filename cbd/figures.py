@@ -76,6 +76,11 @@ METHODS: dict[str, tuple[str, str, Any]] = {
     "direct distillation": _NEAREST,
     "larger anchor, pruned": _PRUNED,
     "direct, equal tokens": _PRUNED,
+    "sequence-level": _CBD,
+    "likelihoods (ALM)": (ORANGE, "s", DASHED),
+    "likelihoods (ULD)": (PINK, "P", FINE),
+    "no bridge, equal tokens": (GREY, "X", DOTTED),
+    "no bridge, equal compute": (GREEN, "^", DASHDOT),
     "source": ("#000000", "*", "-"),
     "random": (GREY, "X", DOTTED),
     "scratch": (GREY, "X", DOTTED),
@@ -88,6 +93,7 @@ SPARE = [
     ("#000000", "d", DASHDOT),
 ]
 LOSS = "loss (nats per token)"
+BRIDGE_STAGES = ("proxy", "anchor 1", "anchor 2", "SLM")
 
 
 class Picture(Figure):
@@ -746,6 +752,74 @@ def _speedup_panel(
     return summary
 
 
+@_styled
+def bridge(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
+    """E15: bits per byte along the chain, from the source to the interpolated SLM, by each way to the proxy.
+
+    Reads metric "bits_per_byte" by method, `mixing` (the source's name) and `operator` (the stage); the
+    source's own row is a line across the panel. One panel a source.
+    """
+    rows = _pick(table, "bits_per_byte")
+    own = rows[rows["operator"] == "source"]
+    models = rows[rows["operator"] != "source"]
+    summary = stats.summarise(models, ["method", "mixing", "operator"])
+    stages = [stage for stage in BRIDGE_STAGES if stage in set(summary["operator"])]
+    sources, styles = sorted(set(summary["mixing"])), _styles(summary["method"])
+    figure = _figure(3.4, max(WIDTH * 0.75, 3.6 * len(sources)))
+    panels = figure.subplots(1, len(sources), sharey=True, squeeze=False)[0]
+    for axes, source in zip(panels, sources, strict=True):
+        for i, (method, style) in enumerate(styles.items()):
+            part = summary[(summary["method"] == method) & (summary["mixing"] == source)]
+            part = part.set_index("operator").reindex([s for s in stages if s in set(part["operator"])])
+            places = [stages.index(stage) + (i - (len(styles) - 1) / 2) * 0.11 for stage in part.index]
+            _dots(axes, places, part.reset_index(), style)
+        value = own[own["method"] == f"source: {source}"]["value"].mean()
+        axes.axhline(value, color=GREY, linewidth=1, linestyle=DOTTED, zorder=0)
+        axes.annotate(f"source, {value:.2f}", (0, value), (2, 3), textcoords="offset points", fontsize=8)
+        axes.set_xticks(range(len(stages)), stages)
+        axes.set_title(source)
+    panels[0].set_ylabel("bits per byte, held-out text")
+    _legend(figure, styles, 3, line=False)
+    text = (
+        "Lower is better. Anchors below a proxy are distilled from it; the SLM is interpolated, not trained."
+    )
+    _caption(figure, text, [summary], scale, date)
+    return figure
+
+
+@_styled
+def families(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
+    """E7 in every family: bits per byte at step zero against alpha; columns are families, rows sizes.
+
+    Reads metric "bits_per_byte" by family, spec, mixing, operator and alpha, and metric "rule_alpha".
+    """
+    rows = _pick(table, "bits_per_byte")
+    curves = rows[rows["method"] == "CBD"]
+    summary = stats.summarise(curves, ["family", "spec", "mixing", "operator", "alpha"])
+    rule = _pick(table, "rule_alpha", optional=True).groupby(["family", "spec"])["value"].first()
+    kinds, specs = list(dict.fromkeys(curves["family"])), _specs(curves)
+    looks = _alpha_styles(summary)
+    figure = _figure(1.2 + 1.9 * len(specs), max(WIDTH, 1.8 * len(kinds)))
+    panels = figure.subplots(len(specs), len(kinds), sharex=True, squeeze=False)
+    for i, spec in enumerate(specs):
+        for j, family in enumerate(kinds):
+            part = summary[(summary["family"] == family) & (summary["spec"] == spec)]
+            _alpha_panel(panels[i, j], part, rule.get((family, spec)), looks)
+            panels[i, j].set_title(family if i == 0 else "")
+        panels[i, 0].set_ylabel(f"{spec}\nbits per byte")
+    for axes in panels[-1]:
+        axes.set_xlabel("alpha")
+    handles = [Line2D([], [], label=f"{m}, {o}" if o else m, **look) for (m, o), look in looks.items()]
+    handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=DOTTED, label="alpha of the rule"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4))
+    text = (
+        "Step zero; alpha = 1 is the smaller anchor alone, alpha = 0 the larger one. Markers: each curve's "
+        "minimum (hollow: lossy expansion). Vocabularies differ, so bits per byte."
+    )
+    _caption(figure, text, [summary], scale, date)
+    return figure
+
+
 # ----------------------------------------------------------------------------------------------------
 # Files
 
@@ -756,6 +830,9 @@ FIGURES: dict[str, Callable[..., Figure]] = {
     "alpha": alpha,
     "convergence": convergence,
     "speedup": speedup,
+    "bridge": bridge,
+    "families": families,
+    "public_checkpoints": families,
 }
 """Figure name -> function of (table, scale=None, date=None)."""
 

@@ -226,6 +226,59 @@ def _direct(table: pd.DataFrame) -> str:
     return f"Smallest anchor, direct minus stepwise distillation, final loss in nats per token: {words}."
 
 
+def bridged(table: pd.DataFrame, baseline: str = "no bridge, equal tokens") -> pd.DataFrame:
+    """Bits per byte of each way to a proxy minus the baseline's, a row a source, stage and method."""
+    models = table[(table["metric"] == "bits_per_byte") & (table["operator"] != "source")]
+    parts = []
+    for (source, stage), rows in models.groupby(["mixing", "operator"], sort=False):
+        found = against(rows.assign(spec=stage), baseline, "bits_per_byte")
+        parts.append(found.rename(columns={"spec": "stage"}).assign(source=source))
+    return pd.concat(parts)[["source", "stage", "method", "point", "low", "high", "n", "verdict"]]
+
+
+def family_optima(table: pd.DataFrame) -> pd.DataFrame:
+    """Where each family's mean curve over alpha has its minimum, in bits per byte, beside its two ends.
+
+    Columns: family, spec, mixing, operator, best_alpha, bits_per_byte, small (alpha 1), large (alpha 0),
+    rule_alpha, interior.
+    """
+    rows = table[(table["metric"] == "bits_per_byte") & (table["method"] == "CBD")]
+    mean = rows.groupby(["family", "spec", "mixing", "operator", "alpha"], sort=False)["value"].mean()
+    rule = table[table["metric"] == "rule_alpha"].groupby(["family", "spec"])["value"].first()
+    found = []
+    for (family, spec, mixing, operator), curve in mean.groupby(level=[0, 1, 2, 3], sort=False):
+        curve = curve.droplevel([0, 1, 2, 3])
+        best = stats.best_alpha(list(curve.index), list(curve))
+        found.append(
+            {"family": family, "spec": spec, "mixing": mixing, "operator": operator}
+            | {"best_alpha": best.alpha, "bits_per_byte": best.loss}
+            | {"small": curve.get(1.0), "large": curve.get(0.0), "rule_alpha": rule.get((family, spec))}
+            | {"interior": best.interior}
+        )
+    return pd.DataFrame(found)
+
+
+def _families(table: pd.DataFrame) -> str:
+    found = family_optima(table)
+    words = []
+    for (mixing, operator), rows in found.groupby(["mixing", "operator"], sort=False):
+        inside = rows.groupby("family", sort=False)["interior"].agg(["sum", "count"])
+        each = ", ".join(f"{name} {row['sum']} of {row['count']}" for name, row in inside.iterrows())
+        words.append(f"{mixing}, {operator}: {each}")
+    return f"Targets whose best alpha lies inside the interval, by family: {'; '.join(words)}."
+
+
+def _bridge(table: pd.DataFrame) -> str:
+    found = bridged(table)
+    sentences = []
+    for stage in ("proxy", "SLM"):
+        rows = found[found["stage"] == stage].itertuples()
+        words = "; ".join(f"{r.method} {r.point:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in rows)
+        sentences.append(f"{stage}: {words}")
+    what = "Bits per byte of held-out text minus those without a bridge at equal tokens"
+    return f"{what}, {'. '.join(sentences)}."
+
+
 def against_random(table: pd.DataFrame) -> str:
     """How many times fewer tokens than random weights CBD needs, by both definitions, a sentence each."""
     found = speedups(table)
@@ -249,6 +302,8 @@ _SENTENCES = (
     ("convergence", "Against random weights (E5)", against_random),
     ("alpha", "Alpha (E7)", _hypothesis),
     ("chain", "Stepwise or direct (E1)", _direct),
+    ("bridge", "The bridge (E15, Q10)", _bridge),
+    ("families", "Other families (Q9)", _families),
 )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cbd import store
+from cbd.bridges import BitsPerByte, Bridged, Generated, Scored, Written
 from cbd.errors import CbdError
 from cbd.recipes import (
     Anchor,
@@ -32,7 +33,6 @@ from cbd.recipes import (
     Trained,
     Transferred,
     TunedRate,
-    walk,
 )
 
 
@@ -55,6 +55,7 @@ def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = 
     todo = pending(recipes)
     if not todo:
         return
+    _check_sources(todo)
     with tqdm(
         total=sum(map(_weight, todo)), desc="recipes", unit="FLOP", unit_scale=True, smoothing=0
     ) as bar:
@@ -81,6 +82,16 @@ def pending(recipes: Iterable[Recipe]) -> list[Recipe]:
     for recipe in recipes:
         visit(recipe)
     return list(found.values())
+
+
+def _check_sources(todo: Iterable[Recipe]) -> None:
+    """Refuse a missing or gated source before any work."""
+    sources = [recipe for recipe in todo if isinstance(recipe, Source)]
+    if sources:
+        from cbd.sources import check_available
+
+        for source in sources:
+            check_available(source)
 
 
 def _weight(recipe: Recipe) -> int:
@@ -194,7 +205,7 @@ def _make(recipe: Recipe) -> None:
     # left to itself, PartialState sees one process on a CPU, however many were launched
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu)
-    together = isinstance(recipe, (Trained, Anchor))
+    together = isinstance(recipe, (Trained, Anchor, Bridged))
     work = store.root() / "work" / recipe.key
     state.wait_for_everyone()
     if state.is_main_process:
@@ -259,15 +270,54 @@ def _(recipe: Interpolated, out: Path, state: Path) -> dict[str, Any]:
 
 @build.register(Trained)
 @build.register(Anchor)
-def _(recipe: Trained | Anchor, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.training import train
+@build.register(Bridged)
+def _(recipe: Trained | Anchor | Bridged, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.training import Lesson, train
 
     lr = recipe.training.lr
     if isinstance(lr, TunedRate):
         lr = json.loads((store.folder(lr) / "rate.json").read_text())["lr"]
-    teacher = store.folder(recipe.teacher) if recipe.teacher else None
-    start, corpus = store.folder(recipe.start), store.folder(recipe.corpus)
-    return train(start, corpus, recipe.training, lr, recipe.loss, teacher, out, state)
+    folder_of = {name: getattr(recipe, name, None) for name in ("teacher", "scored")}
+    teacher, scores = (store.folder(r) if r else None for r in folder_of.values())
+    shared = getattr(recipe, "shared_vocab", None)
+    lesson = Lesson(store.folder(recipe.corpus), recipe.loss, teacher, shared, scores)
+    return train(store.folder(recipe.start), lesson, recipe.training, lr, out, state)
+
+
+@build.register
+def _(recipe: Generated, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.generation import generate
+
+    return generate(store.folder(recipe.source), recipe.corpus, recipe.sampling, out, state)
+
+
+@build.register
+def _(recipe: Written, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.data import build_written
+    from cbd.generation import texts
+
+    build_written(texts(store.folder(recipe.text)), store.folder(recipe.corpus), out)
+    return {}
+
+
+@build.register
+def _(recipe: Scored, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.data import training_documents
+    from cbd.scoring import score
+
+    corpus = recipe.corpus
+    texts = training_documents(corpus)
+    return score(store.folder(recipe.teacher), store.folder(corpus), texts, recipe, out, state)
+
+
+@build.register
+def _(recipe: BitsPerByte, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.bits import bits_per_byte
+    from cbd.data import Tokens
+
+    metrics = bits_per_byte(store.folder(recipe.model), Tokens(store.folder(recipe.corpus)), recipe)
+    (out / "metrics.json").write_text(json.dumps(metrics))
+    return {"metrics": metrics}
 
 
 @build.register
@@ -298,4 +348,4 @@ def _(recipe: Evaluated, out: Path, state: Path) -> dict[str, Any]:
     return {"metrics": metrics}
 
 
-__all__ = ["build", "pending", "realize", "realize_all", "walk"]
+__all__ = ["build", "pending", "realize", "realize_all"]

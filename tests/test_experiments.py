@@ -11,24 +11,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import random_model
+from transformers import AutoTokenizer
 
 from cbd import figures, findings, results
 from cbd.alphas import distance_alpha
+from cbd.bridges import Sampling
 from cbd.errors import CbdError
-from cbd.experiments import paper_map
+from cbd.experiments import NEEDS_HUB, bridge, families, paper_map, public_checkpoints
 from cbd.experiments.chain import DIRECT_COMPUTE, DIRECT_TOKENS
-from cbd.experiments.core import EXPERIMENTS, design_of, run
+from cbd.experiments.core import EXPERIMENTS, design_of, rows_of, run
 from cbd.experiments.models import CBD, LARGER, RANDOM, SMALLER
 from cbd.operators import OPERATORS
+from cbd.realize import realize_all
 from cbd.recipes import Training
-from cbd.scales import SCALES, Scale
-from cbd.specs import gpt2
+from cbd.scales import SCALES, Bridge, Families, HomeGrown, Public, Scale
+from cbd.sources import local
+from cbd.specs import gpt2, llama, pythia, qwen3
 
 CONTEXT, BATCH = 16, 2
 STEP = BATCH * CONTEXT
 SEEDS = (0, 1)
 BUDGETS, SCRATCH = (8 * STEP, 16 * STEP), 24 * STEP
-MEASURED = [name for name in EXPERIMENTS if name != "paper_map"]  # that one runs nothing
+LOCAL = [name for name in EXPERIMENTS if name not in NEEDS_HUB]
+# paper_map runs nothing, and the bridge measures bits per byte alone
+MEASURED = [name for name in LOCAL if name not in ("paper_map", "bridge")]
 
 
 def shape(layers: int, width: int):
@@ -61,12 +68,31 @@ def micro(tiny_corpus) -> Scale:
         seeds=len(SEEDS),
         sample=8 * CONTEXT,
         jobs=1,
+        bridge=Bridge(
+            sources=(HomeGrown("a Llama", llama(1, 32, 2, 1, 48, vocab=330, positions=64), training),),
+            sampling=Sampling(documents=10, prompt=3, new=20, batch=5),
+            scored=1500,
+            context=24,
+            proxy=shape(2, 48),
+            proxy_training=training,
+            anchors=(shape(2, 32), shape(1, 16)),
+            anchor_training=replace(training, tokens=10 * STEP),
+            target=shape(1, 32),
+            bytes=600,
+        ),
+        families=Families(
+            vocabularies=(("gpt2", 300), ("gpt_neox", 300), ("llama", 330), ("qwen3", 300)),
+            sizes=((2, 64), (1, 32)),
+            targets=((2, 32),),
+            source_training=training,
+            anchor_training=replace(training, tokens=10 * STEP),
+        ),
     )
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """`ran(i, scale)`: all five experiments in store i; their root folder and the tables that came back."""
+    """`ran(i, scale)`: all experiments that need no hub, in store i; root folder and returned tables."""
     done = {}
 
     def go(i: int, scale: Scale) -> tuple[Path, dict[str, pd.DataFrame]]:
@@ -75,7 +101,7 @@ def ran(tmp_path_factory):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("CBD_STORE", str(root / "store"))
                 patch.setenv("CBD_ROOT", str(root))
-                done[i] = root, {name: run(name, scale, jobs=1) for name in EXPERIMENTS}
+                done[i] = root, {name: run(name, scale, jobs=1) for name in LOCAL}
         return done[i]
 
     return go
@@ -91,7 +117,7 @@ def root(ran, micro, monkeypatch) -> Path:
 
 @pytest.fixture
 def tables() -> dict[str, pd.DataFrame]:
-    return {name: results.read_table("micro", name) for name in EXPERIMENTS}
+    return {name: results.read_table("micro", name) for name in LOCAL}
 
 
 def only(table: pd.DataFrame, **values) -> pd.DataFrame:
@@ -121,7 +147,7 @@ def test_two_runs_in_two_stores_write_the_same_bytes(ran, micro):
     # the second with one seed: its lines must be those of that seed
     (first, _), (second, tables) = ran(0, micro), ran(1, replace(micro, seeds=1))
     seed = list(results.COLUMNS).index("seed")
-    for name in EXPERIMENTS:
+    for name in LOCAL:
         a, b = ((root / "results" / "micro" / f"{name}.csv").read_text() for root in (first, second))
         head, *lines = a.splitlines()
         lines = [line for line, cells in zip(lines, csv.reader(lines), strict=True) if cells[seed] == "0"]
@@ -159,7 +185,7 @@ def test_the_two_seeds_are_two_replicates(tables, name):
     assert means[0] != means[1]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", LOCAL)
 def test_the_records_hold_every_run_and_everything_it_came_from(tables, micro, name):
     records = {record["key"]: record for record in results.read_records("micro", name)}
     if name == "paper_map":
@@ -182,8 +208,9 @@ def test_the_records_hold_every_run_and_everything_it_came_from(tables, micro, n
 
 def test_every_figure_is_drawn(root):
     drawn = figures.draw_all("micro")
-    assert {path.stem for path in drawn} == set(figures.FIGURES)
-    assert {path.suffix for path in drawn} == {".png", ".svg"} and len(drawn) == 2 * len(figures.FIGURES)
+    names = set(figures.FIGURES) - set(NEEDS_HUB)
+    assert {path.stem for path in drawn} == names
+    assert {path.suffix for path in drawn} == {".png", ".svg"} and len(drawn) == 2 * len(names)
     assert all(path.stat().st_size > 1000 and root in path.parents for path in drawn)
 
 
@@ -439,4 +466,103 @@ def test_the_findings_read_these_tables(tables, micro):
     )
     assert "Of 2 sizes" in findings.advantage(tables["initialise"])
     assert all(f"after {budget:,} tokens" in findings.recovered(tables["convergence"]) for budget in BUDGETS)
-    assert findings.summary("micro").count("\n") == 3
+    summary = findings.summary("micro")
+    assert summary.count("\n") == 6 and "Not yet run" not in summary
+
+
+# The bridge ----------------------------------------------------------------------------------------------
+
+
+def test_every_way_to_a_proxy_is_measured_at_every_stage(tables):
+    table = only(tables["bridge"], metric="bits_per_byte")
+    ways = {bridge.SEQUENCE, bridge.ALM, bridge.ULD, bridge.RAW, bridge.RAW_COMPUTE}
+    for seed in SEEDS:
+        here = only(table, seed=seed)
+        assert set(here["method"]) - ways == {"source: a Llama"}
+        for way in ways:
+            assert list(only(here, method=way)["operator"]) == ["proxy", "anchor 1", "anchor 2", "SLM"]
+    assert table["value"].between(1, 12).all()
+
+
+def test_what_the_source_does_is_done_once_for_all_seeds(tables):
+    table = tables["bridge"]
+    for metric in ("generated_tokens", "scored_tokens"):
+        rows = only(table, metric=metric)
+        assert len(rows) == len(SEEDS) and rows["recipe"].nunique() == 1
+    assert only(table, metric="bits_per_byte", method="source: a Llama")["recipe"].nunique() == 1
+
+
+def test_equal_compute_counts_the_generation(tables, micro):
+    costs = only(tables["bridge"], metric="flops", seed=0).set_index("method")["value"]
+    raw = next(iter(bridge.bridges(micro, 0))).proxies()[bridge.RAW]
+    evaluations = 3 * raw.training.evaluation_tokens * raw.spec.forward_flops(CONTEXT)  # at other steps
+    step = STEP * raw.flops_per_token
+    assert abs(costs[bridge.RAW_COMPUTE] - costs[bridge.SEQUENCE]) <= step + evaluations
+    assert costs[bridge.RAW] < costs[bridge.SEQUENCE]
+
+
+def test_the_bridges_differences_are_paired_by_seed(tables):
+    table = tables["bridge"]
+    found = findings.bridged(table).set_index(["stage", "method"])
+    for stage in ("proxy", "SLM"):
+        values = only(table, metric="bits_per_byte", operator=stage).set_index(["method", "seed"])["value"]
+        gaps = [values[bridge.SEQUENCE, seed] - values[bridge.RAW, seed] for seed in SEEDS]
+        assert found.loc[(stage, bridge.SEQUENCE), "point"] == pytest.approx(np.mean(gaps), abs=1e-6)
+
+
+# Families ------------------------------------------------------------------------------------------------
+
+
+def test_every_family_has_its_chain_and_its_curves(tables, micro):
+    table = tables["families"]
+    for family, vocabulary in micro.families.vocabularies:
+        [target] = families.targets(micro, family)
+        assert target.family == family and target.vocab == vocabulary
+        curve = only(table, family=family, metric="bits_per_byte", method="CBD", seed=0)
+        assert len(curve) == 3 * len(micro.alphas) and set(curve["spec"]) == {target.name}
+        assert the(table, family=family, metric="rule_alpha", seed=0) == pytest.approx(
+            distance_alpha(*(m.spec for m in families.chain(micro, 0, family).pair_around(target)), target)
+        )
+
+
+def test_the_optima_are_the_least_of_the_mean_curves(tables):
+    table = only(tables["families"], metric="bits_per_byte", method="CBD")
+    for row in findings.family_optima(tables["families"]).itertuples():
+        curve = only(table, family=row.family, spec=row.spec, mixing=row.mixing, operator=row.operator)
+        mean = curve.groupby("alpha")["value"].mean()
+        assert row.bits_per_byte == pytest.approx(mean.min(), rel=1e-6)
+        assert mean[row.best_alpha] == pytest.approx(mean.min(), rel=1e-6)
+
+
+def test_a_scale_without_small_chains_points_to_the_public_ones():
+    with pytest.raises(CbdError, match="cbd run public_checkpoints"):
+        design_of("families", SCALES["gpu"], 0)
+
+
+def test_public_checkpoints_run_on_folders_of_the_same_shape(
+    micro, tiny_corpus, tiny_corpus_folder, tmp_path
+):
+    """GPT-2, Pythia and Qwen3 shrunk, with tables padded beyond the tokenizer as the real ones are."""
+    sizes = {"vocab": 320, "positions": 64}
+    shapes = {
+        "gpt2": [gpt2(n, d, head_dim=16, **sizes) for n, d in ((2, 32), (3, 64), (3, 48))],
+        "pythia": [pythia(n, d, head_dim=16, **sizes) for n, d in ((2, 32), (3, 64), (2, 48))],
+        "qwen3": [qwen3(2, d, 4, 2, 3 * d, head_dim=16, **sizes) for d in (32, 64, 48)],
+    }
+    pairs = []
+    for name, (*ends, target) in shapes.items():
+        sources = []
+        for i, spec in enumerate(ends):
+            folder = tmp_path / f"{name}{i}"
+            random_model(spec, seed=i, mean=0.0).save_pretrained(folder)
+            AutoTokenizer.from_pretrained(tiny_corpus_folder).save_pretrained(folder)
+            sources.append(local(folder))
+        pairs.append(Public(*sources, (target,)))
+    design = public_checkpoints.design(micro, 0, tuple(pairs), tiny_corpus)
+    realize_all(design.recipes)
+    rows = pd.DataFrame([row for m in design.measurements for row in rows_of(m)])
+    assert rows[rows.metric == "loss"].groupby("family").size().to_dict() == dict.fromkeys(
+        ("gpt2", "gpt_neox", "qwen3"), 2 + 3 * len(micro.alphas)
+    )
+    assert rows["value"].between(0, 20).all()
+    assert not public_checkpoints.design(micro, 1, tuple(pairs), tiny_corpus).recipes

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from cbd.checkpoints import Checkpoint
 from cbd.cli import main
@@ -24,22 +25,6 @@ from cbd.operators import UNION, Trans
 from cbd.specs import NAMED, TRAITS, ModelSpec, gpt2, llama, pythia, qwen3
 
 PRESERVING = [Trans(grow_width=width) for width in ("pad", "duplicate")]
-
-
-def random_model(spec: ModelSpec, epsilon: float = 1e-5, seed: int = 0, mean: float = 0.5) -> nn.Module:
-    """A model without a trivial tensor; `mean` shifts the embeddings, so that a norm's centring shows."""
-    family = family_of(spec.family)
-    config = family.with_norm_epsilon(family.config(spec), epsilon)
-    config |= {"bos_token_id": 0, "eos_token_id": 0}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            gain = name.endswith("weight") and parameter.ndim == 1
-            parameter.copy_(1 + 0.3 * noise if gain else 0.15 * noise)
-        model.get_input_embeddings().weight.add_(mean)
-    return model
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from cbd.losses import divergence
 from cbd.realize import realize
 from cbd.recipes import Anchor, Loss, Random, Trained, Training
 from cbd.specs import gpt2
-from cbd.training import Objective, load, lr_factor, train
+from cbd.training import Lesson, Objective, load, lr_factor, train
 
 VOCAB, CONTEXT, STEPS = 300, 16, 10
 BIG = {"layers": 2, "width": 32, "vocab": VOCAB, "positions": 32}
@@ -73,7 +73,7 @@ def run(start, teacher, corpus, tmp_path):
         out.mkdir(parents=True)
         state.mkdir()
         guide = guide if loss.divergence != "none" else None
-        train(student, corpus, settings, settings.lr, loss, guide, out, state)
+        train(student, Lesson(corpus, loss, guide), settings, settings.lr, out, state)
         return out
 
     return go
@@ -224,7 +224,7 @@ def fresh(start, teacher, corpus):
     def prepare(loss: Loss, accumulation: int):
         settings = replace(TRAINING, accumulation=accumulation)
         guide = teacher if loss.divergence != "none" else None
-        return training._prepare(start, corpus, settings, settings.lr, loss, guide)
+        return training._prepare(start, Lesson(corpus, loss, guide), settings, settings.lr)
 
     return prepare
 
@@ -236,7 +236,7 @@ def test_the_denominator_is_the_tokens_trained_on(fresh, start, teacher, loss, a
     rows = np.random.default_rng(0).integers(0, VOCAB, (4, 4))
     rows[1:, -1] = -100
     run = fresh(loss, accumulation)
-    sums, trained = run._accumulate(rows)
+    sums, trained = run._accumulate({"input_ids": rows[:, :-1], "labels": rows[:, 1:]})
     assert trained == 9
 
     student = GPT2LMHeadModel.from_pretrained(start).eval()

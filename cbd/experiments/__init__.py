@@ -9,7 +9,11 @@ EXPERIMENTS = {
     "initialise": "cbd.experiments.initialise",
     "alpha": "cbd.experiments.alpha",
     "convergence": "cbd.experiments.convergence",
+    "bridge": "cbd.experiments.bridge",
+    "families": "cbd.experiments.families",
+    "public_checkpoints": "cbd.experiments.public_checkpoints",
 }
+NEEDS_HUB = ("public_checkpoints",)  # left out of "all": it is asked for by name
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +25,4 @@ def __getattr__(name: str) -> Any:
     return getattr(core, name)
 
 
-__all__ = ["EXPERIMENTS", "design_of", "run"]
+__all__ = ["EXPERIMENTS", "NEEDS_HUB", "design_of", "run"]

@@ -15,6 +15,7 @@ import pandas as pd
 
 from cbd import results, store
 from cbd.alphas import resolve_alpha
+from cbd.bridges import BitsPerByte
 from cbd.errors import CbdError
 from cbd.experiments import EXPERIMENTS
 from cbd.recipes import Evaluated, Interpolated, Recipe, walk
@@ -23,7 +24,8 @@ from cbd.scales import Scale
 
 @dataclass(frozen=True)
 class Measurement:
-    """A recipe whose outcome becomes rows: an `Evaluated` (one point) or a training (its validation curve).
+    """A recipe whose outcome becomes rows: an `Evaluated` or `BitsPerByte` (one point), or a training (its
+    validation curve).
 
     method, mixing, operator: labels of the table; alpha is taken from the recipe where it has one. metric:
     what the loss is called in the table.
@@ -95,9 +97,12 @@ def rows_of(measurement: Measurement) -> list[dict]:
     """The rows of one finished measurement, without experiment and seed."""
     recipe = measurement.recipe
     labels = row_labels(measurement)
-    if isinstance(recipe, Evaluated):
+    if isinstance(recipe, (Evaluated, BitsPerByte)):
         metrics = json.loads((store.folder(recipe) / "metrics.json").read_text())
         labels |= {"tokens": recipe.model.tokens, "flops": recipe.model.flops}
+        if isinstance(recipe, BitsPerByte):
+            bits = {"value": metrics["bits_per_byte"], "stderr": metrics["stderr"]}
+            return [labels | {"metric": "bits_per_byte"} | bits]
         return [
             labels | {"metric": measurement.metric, "value": metrics["loss"], "stderr": metrics["stderr"]},
             labels | {"metric": "bits_per_byte", "value": metrics["bits_per_byte"]},

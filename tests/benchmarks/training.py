@@ -19,7 +19,7 @@ from cbd import store
 from cbd.realize import realize
 from cbd.recipes import Loss, Random
 from cbd.scales import SCALES
-from cbd.training import Run, _prepare
+from cbd.training import Lesson, Run, _prepare
 
 STEPS, REPEATS = 12, 5
 SCALE = SCALES["laptop"]
@@ -68,7 +68,7 @@ def prepare(student, teacher) -> Run:
     guide = realize(Random(teacher, SCALE.corpus)) if teacher else None
     training = replace(SCALE.recovery, tokens=10_000_000)
     loss = SCALE.loss if teacher else Loss()
-    return _prepare(start, store.folder(SCALE.corpus), training, 1e-3, loss, guide)
+    return _prepare(start, Lesson(store.folder(SCALE.corpus), loss, guide), training, 1e-3)
 
 
 def advance(run: Run) -> None:

@@ -1,0 +1,123 @@
+"""E15, Q10: a chain whose source has another architecture and vocabulary, by every bridge and by none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from cbd import store
+from cbd.bridges import BitsPerByte, Bridged, BridgeLoss, Generated, Scored, Written
+from cbd.experiments.core import Design, Measurement, row_labels
+from cbd.experiments.models import initialised
+from cbd.operators import UNION
+from cbd.recipes import Anchor, Chain, Corpus, Random, Recipe, Source, Trained
+from cbd.scales import HomeGrown, Scale
+
+SEQUENCE, ALM, ULD = "sequence-level", "likelihoods (ALM)", "likelihoods (ULD)"
+RAW, RAW_COMPUTE = "no bridge, equal tokens", "no bridge, equal compute"
+SOURCE = "source"
+
+# the order in which models follow one another, as the table's operator column names them
+STAGES = ("source", "proxy", "anchor 1", "anchor 2", "SLM")
+
+
+@dataclass(frozen=True)
+class Bridges:
+    """All ways from one source to a proxy, at one seed; what the source does is shared by all seeds."""
+
+    scale: Scale
+    source: Source | HomeGrown
+    seed: int
+
+    @property
+    def llm(self) -> Recipe:
+        """The source; one that is trained here has its own vocabulary."""
+        if isinstance(self.source, Source):
+            return self.source
+        spec = self.source.spec
+        corpus: Corpus = replace(self.scale.corpus, vocab_size=spec.vocab)
+        return Trained(Random(spec, corpus), corpus, self.source.training)
+
+    @property
+    def text(self) -> Generated:
+        return Generated(self.llm, self.scale.corpus, self.scale.bridge.sampling)
+
+    @property
+    def scored(self) -> Scored:
+        dial = self.scale.bridge
+        return Scored(self.llm, self.scale.corpus, dial.scored, dial.context)
+
+    def proxies(self) -> dict[str, Recipe]:
+        """Anchor zero by every method, from the same random weights."""
+        corpus, dial = self.scale.corpus, self.scale.bridge
+        start = Random(dial.proxy, corpus, self.seed)
+        training = replace(dial.proxy_training, seed=self.seed)
+        sequence = Trained(start, Written(self.text, corpus), training)
+        raw = Trained(start, corpus, training)
+        more = self.text.flops // raw.flops_per_token
+        return {
+            SEQUENCE: sequence,
+            ALM: Bridged(start, self.scored, training, BridgeLoss("alm")),
+            ULD: Bridged(start, self.scored, training, BridgeLoss("uld", 0.9)),
+            RAW: raw,
+            RAW_COMPUTE: Trained(start, corpus, replace(training, tokens=training.tokens + more)),
+        }
+
+    def chain(self, proxy: Recipe) -> Chain:
+        """The chain below a proxy, inherited and distilled step by step on the corpus."""
+        models = [proxy]
+        for spec in self.scale.bridge.anchors:
+            training = replace(self.scale.bridge.anchor_training, seed=self.seed)
+            models.append(Anchor.inherited(models[-1], spec, self.scale.corpus, training, self.scale.loss))
+        return Chain(tuple(models))
+
+
+def bridges(scale: Scale, seed: int) -> list[Bridges]:
+    return [Bridges(scale, source, seed) for source in scale.bridge.sources]
+
+
+def models(ways: Bridges, method: str) -> dict[str, Recipe]:
+    """Stage -> model of one method: proxy, anchors, and the SLM interpolated between two of them."""
+    chain = ways.chain(ways.proxies()[method])
+    slm = initialised(chain, ways.scale.bridge.target, operator=UNION)
+    return dict(zip(STAGES[1:], (*chain.models, slm), strict=False)) | {"SLM": slm}
+
+
+def design(scale: Scale, seed: int) -> Design:
+    """Bits per byte of every source, and of proxy, anchors and SLM by every method."""
+    found = []
+    for ways in bridges(scale, seed):
+        name = ways.source.name
+        found.append(Measurement(_measured(ways.llm, scale), f"{SOURCE}: {name}", operator=SOURCE))
+        for method in ways.proxies():
+            for stage, model in models(ways, method).items():
+                labels = {"mixing": name, "operator": stage}
+                found.append(Measurement(_measured(model, scale), method, **labels))
+    return Design(tuple(found), lambda frame, designs: _costs(scale, designs))
+
+
+def _measured(model: Recipe, scale: Scale) -> BitsPerByte:
+    return BitsPerByte(model, scale.corpus, scale.bridge.bytes)
+
+
+def _costs(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
+    """What each way to a proxy costs, and the tokens that the source wrote and read."""
+    for seed in designs:
+        for ways in bridges(scale, seed):
+            shared = {SEQUENCE: ways.text, ALM: ways.scored, ULD: ways.scored}
+            for method, proxy in ways.proxies().items():
+                labels = row_labels(Measurement(proxy, method, mixing=ways.source.name, operator="proxy"))
+                source = shared[method].flops if method in shared else 0
+                yield labels | {"seed": seed, "metric": "flops", "value": float(proxy.flops + source)}
+            for metric, recipe in (("generated_tokens", ways.text), ("scored_tokens", ways.scored)):
+                labels = row_labels(Measurement(recipe, f"{SOURCE}: {ways.source.name}", operator=SOURCE))
+                value = store.record(recipe)[metric]
+                yield labels | {"seed": seed, "metric": metric, "value": float(value)}
+
+
+def gaps(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
+    """Bits per byte of every method and stage; a column a method, a row a stage and seed."""
+    rows = table[(table.metric == "bits_per_byte") & (table.operator != SOURCE)]
+    return rows.pivot_table(index=["mixing", "operator", "seed"], columns="method", values="value")

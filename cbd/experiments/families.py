@@ -1,0 +1,86 @@
+"""E2, E7, Q9: one chain in each family: does the curve over alpha keep its shape beyond GPT-2?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cbd.alphas import distance_alpha
+from cbd.errors import CbdError
+from cbd.experiments.alpha import READINGS
+from cbd.experiments.core import Design, Measurement, row_labels
+from cbd.recipes import Anchor, Chain, Corpus, Evaluated, Interpolated, Random, Trained
+from cbd.scales import Families, Scale, family_shapes
+from cbd.specs import ModelSpec
+
+METHODS = ("source", "anchor", "random", "CBD")
+
+
+def _dial(scale: Scale) -> Families:
+    if scale.families is None:
+        raise CbdError(
+            f"scale {scale.name} trains no chain in every family: `cbd run public_checkpoints` compares "
+            f"those that exist"
+        )
+    return scale.families
+
+
+def corpus_of(scale: Scale, family: str) -> Corpus:
+    """The scale's text in the family's vocabulary."""
+    return replace(scale.corpus, vocab_size=dict(_dial(scale).vocabularies)[family])
+
+
+def targets(scale: Scale, family: str) -> list[ModelSpec]:
+    """The sizes between the family's anchors that are interpolated."""
+    shape = family_shapes(family, corpus_of(scale, family).vocab_size, scale.source_spec.positions)
+    return [shape(*size) for size in _dial(scale).targets]
+
+
+def chain(scale: Scale, seed: int, family: str) -> Chain:
+    """A source trained here in the family, and anchors inherited from it step by step."""
+    dial, corpus = _dial(scale), corpus_of(scale, family)
+    shape = family_shapes(family, corpus.vocab_size, scale.source_spec.positions)
+    top, *rest = (shape(*size) for size in dial.sizes)
+    models = [Trained(Random(top, corpus, seed), corpus, replace(dial.source_training, seed=seed))]
+    for spec in rest:
+        training = replace(dial.anchor_training, seed=seed)
+        models.append(Anchor.inherited(models[-1], spec, corpus, training, scale.loss))
+    return Chain(tuple(models))
+
+
+def design(scale: Scale, seed: int) -> Design:
+    """Bits per byte of each family's models, and of every target over alpha by every reading."""
+    found = []
+    for family, _ in _dial(scale).vocabularies:
+        corpus, models = corpus_of(scale, family), chain(scale, seed, family).models
+
+        def measured(model, corpus=corpus):
+            return Evaluated(model, corpus, scale.sample, scale.recovery.context)
+
+        kinds = ["source", *["anchor"] * (len(models) - 1)]
+        found += [Measurement(measured(m), kind) for kind, m in zip(kinds, models, strict=True)]
+        for spec in targets(scale, family):
+            small, large = chain(scale, seed, family).pair_around(spec)
+            found.append(Measurement(measured(Random(spec, corpus, seed)), "random"))
+            for (mixing, expansion), operator in READINGS.items():
+                for alpha in scale.alphas:
+                    start = Interpolated(small, large, spec, alpha, operator)
+                    found.append(Measurement(measured(start), "CBD", alpha, mixing, expansion))
+    return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
+
+
+def _rule(scale: Scale, designs: dict[int, Design]):
+    """Where the parameter-distance rule puts alpha, and what CBD by it gives against the better anchor."""
+    for seed in designs:
+        for family, _ in _dial(scale).vocabularies:
+            for spec in targets(scale, family):
+                small, large = chain(scale, seed, family).pair_around(spec)
+                alpha = distance_alpha(small.spec, large.spec, spec)
+                at = Interpolated(small, large, spec, alpha)
+                labels = row_labels(Measurement(at, "parameter distance"))
+                yield labels | {
+                    "seed": seed,
+                    "alpha": None,
+                    "recipe": "",
+                    "metric": "rule_alpha",
+                    "value": alpha,
+                }

@@ -1,0 +1,42 @@
+"""E2, E7 on public checkpoints: the paper's premise itself, without any training.
+
+Loss and bits per byte on WikiText-2 against alpha, for sizes between two checkpoints of a family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cbd.experiments.alpha import READINGS
+from cbd.experiments.core import Design, Measurement
+from cbd.recipes import Corpus, Evaluated, Interpolated, Source
+from cbd.scales import PUBLIC, WIKITEXT, Public, Scale
+
+
+def corpus_for(source: Source, text: Corpus = WIKITEXT) -> Corpus:
+    """The text in the ids of a checkpoint's own tokenizer."""
+    return replace(
+        text,
+        name=f"{text.name} for {source.name}",
+        location=text.location or text.name,
+        tokenizer=source.location or source.name,
+    )
+
+
+def design(scale: Scale, seed: int, pairs: tuple[Public, ...] = PUBLIC, text: Corpus = WIKITEXT) -> Design:
+    """Both checkpoints, and every target over alpha by every reading; nothing depends on the seed."""
+    found = []
+    for pair in pairs if seed == 0 else ():
+        corpus = corpus_for(pair.small, text)
+        context = min(1024, pair.small.spec.positions)
+
+        def measured(model, corpus=corpus, context=context):
+            return Evaluated(model, corpus, 65_536, context, "test")
+
+        found += [Measurement(measured(model), "anchor") for model in (pair.small, pair.large)]
+        for spec in pair.targets:
+            for (mixing, expansion), operator in READINGS.items():
+                for alpha in scale.alphas:
+                    start = Interpolated(pair.small, pair.large, spec, alpha, operator)
+                    found.append(Measurement(measured(start), "CBD", alpha, mixing, expansion))
+    return Design(tuple(found))
