@@ -236,7 +236,7 @@ def _laptop() -> Scale:
         sample=32768,
         bridge=Bridge(
             sources=(SMOLLM2,),
-            sampling=Sampling(documents=2816, prompt=8, new=120, batch=64),
+            sampling=Sampling(documents=2816, prompt=8, new=120, batch=128),
             scored=400_000,
             context=256,
             proxy=shape(6, 160),
