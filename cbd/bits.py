@@ -22,7 +22,8 @@ from cbd.alignment import Segmenter
 from cbd.bridges import BitsPerByte
 from cbd.data import Tokens
 from cbd.errors import CbdError
-from cbd.training import hidden_states, load
+from cbd.sources import load_llm
+from cbd.training import hidden_states
 
 BATCH = 16
 
@@ -46,8 +47,7 @@ def bits_per_byte(model: Path, tokens: Tokens, recipe: BitsPerByte) -> dict[str,
         raise CbdError(
             f"the {recipe.split} split has no document of {recipe.window} bytes: shorten the window"
         )
-    network, segmenter = load(model), Segmenter(AutoTokenizer.from_pretrained(model))
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    network, segmenter = load_llm(model), Segmenter(AutoTokenizer.from_pretrained(model))
     scored = [_scored(network, segmenter, found[i : i + BATCH]) for i in range(0, len(found), BATCH)]
     bits, size = (np.concatenate(values) for values in zip(*scored, strict=True))
     mean = bits.sum() / size.sum()

@@ -765,7 +765,7 @@ def bridge(table: pd.DataFrame, scale: str | None = None, date: str | None = Non
     summary = stats.summarise(models, ["method", "mixing", "operator"])
     stages = [stage for stage in BRIDGE_STAGES if stage in set(summary["operator"])]
     sources, styles = sorted(set(summary["mixing"])), _styles(summary["method"])
-    figure = _figure(3.4, max(WIDTH * 0.75, 3.6 * len(sources)))
+    figure = _figure(3.4, max(WIDTH, 3.6 * len(sources)))
     panels = figure.subplots(1, len(sources), sharey=True, squeeze=False)[0]
     for axes, source in zip(panels, sources, strict=True):
         for i, (method, style) in enumerate(styles.items()):

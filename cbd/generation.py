@@ -18,7 +18,7 @@ from cbd.bridges import Sampling
 from cbd.data import training_documents
 from cbd.errors import CbdError
 from cbd.recipes import Corpus
-from cbd.training import load
+from cbd.sources import load_llm
 
 TEXT = "text.jsonl"
 
@@ -35,7 +35,7 @@ def generate(source: Path, corpus: Corpus, sampling: Sampling, out: Path, state:
     batches = [prompts[i : i + sampling.batch] for i in range(0, len(prompts), sampling.batch)]
     missing = [i for i in range(len(batches)) if not _place(state, i).exists()]
     if missing:
-        writer = Writer(load(source), tokenizer, sampling)
+        writer = Writer(load_llm(source), tokenizer, sampling)
         for i in tqdm(
             missing, desc="generate", unit="batch", initial=len(batches) - len(missing), total=len(batches)
         ):
@@ -64,8 +64,7 @@ class Writer:
     """A source that continues prompts."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, sampling: Sampling):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model, self.tokenizer, self.sampling = model.to(device), tokenizer, sampling
+        self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
     def write(self, prompts: list[list[int]], number: int) -> list[dict[str, Any]]:
@@ -108,7 +107,7 @@ class Writer:
 def continued(folder: Path, prompt: str, new: int = 40, top_k: int = 20, seed: int = 0) -> str:
     """The prompt and what the checkpoint in `folder` writes after it: a sample to look at."""
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    writer = Writer(load(folder), tokenizer, Sampling(1, new=new, top_k=top_k, seed=seed))
+    writer = Writer(load_llm(folder), tokenizer, Sampling(1, new=new, top_k=top_k, seed=seed))
     return writer.write([tokenizer(prompt).input_ids], 0)[0]["text"]
 
 

@@ -23,7 +23,8 @@ from cbd.bridges import Scored
 from cbd.data import Tokens
 from cbd.errors import CbdError
 from cbd.recipes import Training
-from cbd.training import hidden_states, load
+from cbd.sources import load_llm
+from cbd.training import hidden_states
 
 SHARD = 16_384  # tokens of the corpus that are scored between two points of resumption
 BATCH_TOKENS = 4096  # tokens of the teacher in one forward pass
@@ -46,7 +47,7 @@ def score(
             place = state / f"shard-{number:06d}.safetensors"
             if not place.exists():
                 _check_packed(tokens, first, shard, corpus)
-                reader = reader or Reader(load(teacher), scored)
+                reader = reader or Reader(load_llm(teacher), scored)
                 others = segmenters[1].many([text for text, _ in shard], add_special_tokens=True)
                 _keep(place, _scored(shard, others, reader))
             bar.update(sum(len(one.ids) + 1 for _, one in shard))
@@ -109,9 +110,6 @@ class Reader:
 
     model: nn.Module
     scored: Scored
-
-    def __post_init__(self) -> None:
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     @torch.inference_mode()
     def read(self, documents: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:

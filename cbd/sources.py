@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cbd.checkpoints import Checkpoint, sha256, write
@@ -155,6 +156,16 @@ def _convert_gguf(source: Source, folder: Path, out: Path) -> None:
     tensors = {name: state[family.parameter(name)].contiguous() for _, _, name in family.tensors(spec)}
     write(out, config | {"dtype": "float32"}, tensors)
     AutoTokenizer.from_pretrained(folder, gguf_file=source.gguf).save_pretrained(out)
+
+
+def load_llm(folder: Path) -> nn.Module:
+    """A checkpoint for reading and writing text: fp32 on a CPU; bf16, spread over the cards, where there are.
+
+    Layers that no card has room for stay on the CPU (accelerate's device map).
+    """
+    if not torch.cuda.is_available():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="auto").eval()
 
 
 def initialise_randomly(spec: ModelSpec, corpus: Path, seed: int, out: Path) -> dict[str, Any]:

@@ -134,7 +134,42 @@ def convergence_table():
     return results.table(found)
 
 
+WAYS = {"sequence-level": 0.09, "likelihoods (ALM)": -0.02, "likelihoods (ULD)": 0.01,
+        "no bridge, equal tokens": 0.0, "no bridge, equal compute": -0.1}  # fmt: skip
+
+
+def bridge_table():
+    found = []
+    for source, level in (("Llama3-8B", 0.0), ("Qwen3-4B", 0.1)):
+        found += rows("bridge", "bits_per_byte", f"source: {source}", "4x96", operator="source",
+                      value=0.9 + level)  # fmt: skip
+        for i, stage in enumerate(("proxy", "anchor 1", "anchor 2", "SLM")):
+            for way, above in WAYS.items():
+                value = 1.8 + level + above + 0.05 * i
+                found += rows("bridge", "bits_per_byte", way, f"{4 - i % 2}x64", 0.01, mixing=source,
+                              operator=stage, value=value)  # fmt: skip
+    return results.table(found)
+
+
+def families_table(experiment="families"):
+    found = []
+    for i, (family, spec) in enumerate(product(("gpt2", "gpt_neox", "llama", "qwen3"), ("3x64", "4x80"))):
+        more = {"family": family}
+        rule = rows(experiment, "rule_alpha", "parameter distance", spec, seeds=(0,), value=0.4)
+        found += [row | more for row in rule]
+        for (mixing, operator), a in product((("literal", "preserving"), ("union", "preserving"),
+                                              ("literal", "lossy")), np.linspace(0, 1, 6)):  # fmt: skip
+            value = 2.1 + 0.01 * i + 0.2 * (a - 0.5) ** 2 * (1 if mixing == "union" else -1)
+            found += [row | more for row in rows(experiment, "bits_per_byte", "CBD", spec, 0.01,
+                                                 mixing=mixing, operator=operator, alpha=a, tokens=0,
+                                                 value=value)]  # fmt: skip
+    return results.table(found)
+
+
 TABLES = {
+    "bridge": bridge_table,
+    "families": families_table,
+    "public_checkpoints": lambda: families_table("public_checkpoints"),
     "paper_map": paper_map_table,
     "chain": chain_table,
     "initialise": initialise_table,
@@ -178,6 +213,8 @@ def test_every_axis_has_a_label_with_its_unit(drawn):
             assert any("FLOPs" in label for label in labels)
         elif name == "speedup":
             assert "times fewer tokens than random" in labels
+        elif name in ("bridge", "families", "public_checkpoints"):
+            assert any("bits per byte" in label for label in labels)
         else:
             assert all("nats per token" in axes.get_ylabel() for axes in axes_with_labels(figure))
             assert len(axes_with_labels(figure)) >= 1
@@ -194,6 +231,28 @@ def test_captions_say_scale_seeds_date_and_interval(drawn):
                 "95 % bootstrap interval of the mean over seeds (with three seeds, their range)"
                 in caption(figure)
             )
+
+
+def test_the_bridge_has_a_panel_a_source_and_a_mark_a_method_and_stage(drawn):
+    panels = drawn["bridge"].axes
+    assert [axes.get_title() for axes in panels] == ["Llama3-8B", "Qwen3-4B"]
+    for axes, own in zip(panels, (0.9, 1.0), strict=True):
+        assert [text.get_text() for text in axes.get_xticklabels()] == [
+            "proxy",
+            "anchor 1",
+            "anchor 2",
+            "SLM",
+        ]
+        assert len(axes.containers) == len(WAYS)
+        assert f"source, {own:.2f}" in [text.get_text() for text in axes.texts]
+        places = np.concatenate([np.asarray(box.lines[0].get_xdata(), float) for box in axes.containers])
+        assert len(set(np.round(places, 6))) == 4 * len(WAYS), "marks stand side by side"
+
+
+def test_families_stand_in_columns_and_sizes_in_rows(drawn):
+    panels = drawn["families"].axes
+    assert [axes.get_title() for axes in panels[:4]] == ["gpt2", "gpt_neox", "llama", "qwen3"]
+    assert len(panels) == 8 and panels[4].get_ylabel().startswith("4x80")
 
 
 def test_the_cost_figure_says_when_the_chain_pays(drawn):
@@ -333,7 +392,7 @@ print(len(paths), sorted(heavy))
 
 
 def test_files_are_the_same_bytes_in_every_process_without_torch(folder, drawn):
-    """Each figure saved here and drawn again by a process with other hashes: the same twelve files."""
+    """Each figure saved here and drawn again by a process with other hashes: the same files."""
     first = {}
     for name, figure in drawn.items():
         first |= {path: path.read_bytes() for path in figures.save(figure, "laptop", name)}
@@ -348,7 +407,7 @@ def test_files_are_the_same_bytes_in_every_process_without_torch(folder, drawn):
         check=True,
         timeout=120,
     )
-    assert done.stdout.split(maxsplit=1) == ["12", "[]\n"]
+    assert done.stdout.split(maxsplit=1) == [str(2 * len(figures.FIGURES)), "[]\n"]
     assert {path: path.read_bytes() for path in first} == first
     assert sorted(path.name for path in (folder / "figures" / "laptop").iterdir()) == sorted(
         p.name for p in first

@@ -25,7 +25,7 @@ from cbd.generation import Writer, prompts_of
 from cbd.realize import realize
 from cbd.scales import SCALES, SMOLLM2
 from cbd.scoring import Reader
-from cbd.training import load
+from cbd.sources import load_llm
 
 SCALE = SCALES["laptop"]
 BATCHES, NEW, REPEATS, DOCUMENTS = (8, 64, 128), 24, 3, 24
@@ -33,7 +33,7 @@ BATCHES, NEW, REPEATS, DOCUMENTS = (8, 64, 128), 24, 3, 24
 
 def main() -> None:
     folder = realize(SMOLLM2)
-    tokenizer, model = AutoTokenizer.from_pretrained(folder, padding_side="left"), load(folder)
+    tokenizer, model = AutoTokenizer.from_pretrained(folder, padding_side="left"), load_llm(folder)
     rows = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
