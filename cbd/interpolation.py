@@ -22,7 +22,7 @@ from cbd.families import Role
 from cbd.operators import LITERAL, Operator, Trans
 from cbd.recipes import encloses
 from cbd.specs import ModelSpec
-from cbd.transfer import Transfer, check_transferable
+from cbd.transfer import Transfer, check_transferable, put
 
 
 def check_anchors(small: ModelSpec, large: ModelSpec, target: ModelSpec, *, outside: bool = False) -> None:
@@ -75,8 +75,7 @@ class Mixer:
         mixed = self.small.tensor(role, layer).mul(alpha).add_(large, alpha=1 - alpha)
         for dim, mask in enumerate(exists):
             if not mask.all():
-                missing = (slice(None),) * dim + (~mask,)
-                mixed[missing] = large[missing]
+                put(mixed, dim, ~mask, large)
         return mixed
 
     def epsilon(self, small: float, large: float) -> float:

@@ -150,7 +150,7 @@ def _small(vocab: int, context: int):
 
 def _smoke() -> Scale:
     shape = _small(1024, 64)
-    training = Training(tokens=150_000, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
+    training = Training(tokens=102_400, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
     return Scale(
         name="smoke",
         cost="minutes on two CPU cores; proves that everything runs, not that anything is true",
@@ -158,7 +158,7 @@ def _smoke() -> Scale:
         source=shape(4, 96),
         source_training=training,
         anchors=(shape(4, 80), shape(2, 48)),
-        anchor_training=replace(training, tokens=60_000, lr=2e-3),
+        anchor_training=replace(training, tokens=40_960, lr=2e-3),
         loss=Loss(
             "reverse_kl", cross_entropy=0.5
         ),  # the paper: reverse KL; with CE it learns faster here, ours
@@ -168,7 +168,7 @@ def _smoke() -> Scale:
         convergence_targets=(shape(2, 64), shape(4, 64)),
         recovery=replace(training, tokens=10_240, lr=1e-3, evaluations=4),
         budgets=(10_240, 20_480),
-        scratch=61_440,
+        scratch=40_960,
         rates=(5e-4, 1e-3),
         random_rates=(2e-3, 4e-3),
         seeds=2,
@@ -178,16 +178,16 @@ def _smoke() -> Scale:
                 HomeGrown(
                     "Llama, trained here",
                     llama(3, 96, 6, 2, 256, vocab=1536, positions=128),
-                    replace(training, tokens=60_000),
+                    replace(training, tokens=40_960),
                 ),
             ),
             sampling=Sampling(documents=96, prompt=8, new=56, batch=48),
             scored=12_000,
             context=64,
             proxy=shape(4, 80),
-            proxy_training=replace(training, tokens=30_720),
+            proxy_training=replace(training, tokens=20_480),
             anchors=(shape(3, 64), shape(2, 48)),
-            anchor_training=replace(training, tokens=10_240, lr=2e-3),
+            anchor_training=replace(training, tokens=5_120, lr=2e-3),
             target=shape(2, 64),
             bytes=4096,
         ),
@@ -195,8 +195,8 @@ def _smoke() -> Scale:
             vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),
             sizes=((3, 96), (3, 64), (2, 32)),
             targets=((2, 64),),
-            source_training=replace(training, tokens=20_480),
-            anchor_training=replace(training, tokens=10_240, lr=2e-3),
+            source_training=replace(training, tokens=15_360),
+            anchor_training=replace(training, tokens=5_120, lr=2e-3),
         ),
     )
 

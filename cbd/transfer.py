@@ -206,15 +206,14 @@ class Transfer:
             cut = tensor.reshape(shape).narrow(dim + 1, 0, len(units.source))
             return cut.reshape(tensor.shape[:dim] + (-1,) + tensor.shape[dim + 1 :])
         # new units are copies of their neighbours at first; `_fill` says where that would change the function
-        index = torch.tensor([s if s >= 0 else i % n for i, s in enumerate(units.source)])
-        grown = tensor.reshape(shape).index_select(dim + 1, index)
+        places = [s if s >= 0 else i % n for i, s in enumerate(units.source)]
+        grown = _gathered(tensor.reshape(shape), dim + 1, places)
         if units.copied and axis.reads:
             grown.mul_(_along(units.shares, grown.ndim, dim + 1))
         if not units.exists.all():
             fill = self._fill(tensor, dim, role, axis)
             if fill is not None:
-                new = ~units.exists
-                grown[(slice(None),) * (dim + 1) + (new,)] = fill
+                put(grown, dim + 1, ~units.exists, fill)
         return grown.reshape(tensor.shape[:dim] + (-1,) + tensor.shape[dim + 1 :])
 
     def _fill(self, tensor: Tensor, dim: int, role: Role, axis: Axis) -> Tensor | float | None:
@@ -236,6 +235,32 @@ def _by_score(scores: Tensor) -> list[int]:
     sort.
     """
     return scores.argsort(descending=True, stable=True).tolist()
+
+
+def _gathered(tensor: Tensor, dim: int, places: list[int]) -> Tensor:
+    """`index_select`, but by whole copies where the places run through all units again and again."""
+    n = tensor.shape[dim]
+    if all(place == i % n for i, place in enumerate(places)):
+        copies, rest = divmod(len(places), n)
+        return torch.cat([tensor] * copies + [tensor.narrow(dim, 0, rest)] * (rest > 0), dim)
+    return tensor.index_select(dim, torch.tensor(places))
+
+
+def put(tensor: Tensor, dim: int, where: Tensor, values: Tensor | float) -> None:
+    """tensor[..., where, ...] = values, in place; fast where the places are all at the end of the axis.
+
+    values: a number, or a tensor that fits `tensor` but for this axis, where it has one or all places.
+    """
+    first = int(where.int().argmax()) if where.any() else len(where)
+    if where[first:].all():
+        end = tensor.narrow(dim, first, len(where) - first)
+        if isinstance(values, Tensor) and values.shape[dim] == len(where):
+            values = values.narrow(dim, first, len(where) - first)
+        end.copy_(values) if isinstance(values, Tensor) else end.fill_(values)
+        return
+    here = (slice(None),) * dim + (where,)
+    wide = isinstance(values, Tensor) and values.shape[dim] == len(where)
+    tensor[here] = values[here] if wide else values
 
 
 def _along(vector: Tensor, ndim: int, dim: int) -> Tensor:
