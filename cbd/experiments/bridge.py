@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import pandas as pd
-
 from cbd import store
 from cbd.bridges import BitsPerByte, Bridged, BridgeLoss, Generated, Scored, Written
 from cbd.experiments.core import Design, Measurement, row_labels
@@ -115,9 +113,3 @@ def _costs(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
                 labels = row_labels(Measurement(recipe, f"{SOURCE}: {ways.source.name}", operator=SOURCE))
                 value = store.record(recipe)[metric]
                 yield labels | {"seed": seed, "metric": metric, "value": float(value)}
-
-
-def gaps(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
-    """Bits per byte of every method and stage; a column a method, a row a stage and seed."""
-    rows = table[(table.metric == "bits_per_byte") & (table.operator != SOURCE)]
-    return rows.pivot_table(index=["mixing", "operator", "seed"], columns="method", values="value")

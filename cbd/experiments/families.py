@@ -12,8 +12,6 @@ from cbd.recipes import Anchor, Chain, Corpus, Evaluated, Interpolated, Random, 
 from cbd.scales import Families, Scale, family_shapes
 from cbd.specs import ModelSpec
 
-METHODS = ("source", "anchor", "random", "CBD")
-
 
 def _dial(scale: Scale) -> Families:
     if scale.families is None:
