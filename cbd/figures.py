@@ -93,7 +93,6 @@ SPARE = [
     ("#000000", "d", DASHDOT),
 ]
 LOSS = "loss (nats per token)"
-BRIDGE_STAGES = ("proxy", "anchor 1", "anchor 2", "SLM")
 
 
 class Picture(Figure):
@@ -548,10 +547,7 @@ def alpha(table: pd.DataFrame, scale: str | None = None, date: str | None = None
         panels[i, 0].set_ylabel(f"{kind} anchors\nloss (nats per token)")
     for axes in panels[-1]:
         axes.set_xlabel("alpha")
-    handles = [Line2D([], [], label=f"{m}, {o}" if o else m, **look) for (m, o), look in looks.items()]
-    if len(rule):
-        handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=DOTTED, label="alpha of the rule"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
+    _alpha_legend(figure, looks, with_rule=len(rule) > 0, columns=3)
     text = (
         "Loss at step zero; alpha = 1 is the smaller anchor alone, alpha = 0 the larger one. Markers: each "
         "curve's minimum on the grid of its mean (hollow: lossy expansion)."
@@ -580,6 +576,15 @@ def _alpha_styles(summary: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]
             "markersize": 6,
         }
     return looks
+
+
+def _alpha_legend(
+    figure: Figure, looks: dict[tuple[str, str], dict[str, Any]], with_rule: bool, columns: int
+) -> None:
+    handles = [Line2D([], [], label=f"{m}, {o}" if o else m, **look) for (m, o), look in looks.items()]
+    if with_rule:
+        handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=DOTTED, label="alpha of the rule"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns))
 
 
 def _alpha_panel(
@@ -763,7 +768,7 @@ def bridge(table: pd.DataFrame, scale: str | None = None, date: str | None = Non
     own = rows[rows["operator"] == "source"]
     models = rows[rows["operator"] != "source"]
     summary = stats.summarise(models, ["method", "mixing", "operator"])
-    stages = [stage for stage in BRIDGE_STAGES if stage in set(summary["operator"])]
+    stages = list(dict.fromkeys(models["operator"]))  # in the order of the table
     sources, styles = sorted(set(summary["mixing"])), _styles(summary["method"])
     figure = _figure(3.4, max(WIDTH, 3.6 * len(sources)))
     panels = figure.subplots(1, len(sources), sharey=True, squeeze=False)[0]
@@ -809,9 +814,7 @@ def families(table: pd.DataFrame, scale: str | None = None, date: str | None = N
         panels[i, 0].set_ylabel(f"{spec}\nbits per byte")
     for axes in panels[-1]:
         axes.set_xlabel("alpha")
-    handles = [Line2D([], [], label=f"{m}, {o}" if o else m, **look) for (m, o), look in looks.items()]
-    handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=DOTTED, label="alpha of the rule"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4))
+    _alpha_legend(figure, looks, with_rule=len(rule) > 0, columns=4)
     text = (
         "Step zero; alpha = 1 is the smaller anchor alone, alpha = 0 the larger one. Markers: each curve's "
         "minimum (hollow: lossy expansion). Vocabularies differ, so bits per byte."

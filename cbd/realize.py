@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial, singledispatch
 from itertools import islice
 from pathlib import Path
@@ -277,10 +278,11 @@ def _(recipe: Trained | Anchor | Bridged, out: Path, state: Path) -> dict[str, A
     lr = recipe.training.lr
     if isinstance(lr, TunedRate):
         lr = json.loads((store.folder(lr) / "rate.json").read_text())["lr"]
-    folder_of = {name: getattr(recipe, name, None) for name in ("teacher", "scored")}
-    teacher, scores = (store.folder(r) if r else None for r in folder_of.values())
-    shared = getattr(recipe, "shared_vocab", None)
-    lesson = Lesson(store.folder(recipe.corpus), recipe.loss, teacher, shared, scores)
+    lesson = Lesson(store.folder(recipe.corpus), recipe.loss)
+    if isinstance(recipe, Anchor):
+        lesson = replace(lesson, teacher=store.folder(recipe.teacher), shared_vocab=recipe.shared_vocab)
+    elif isinstance(recipe, Bridged):
+        lesson = replace(lesson, scores=store.folder(recipe.scored))
     return train(store.folder(recipe.start), lesson, recipe.training, lr, out, state)
 
 
@@ -305,9 +307,8 @@ def _(recipe: Scored, out: Path, state: Path) -> dict[str, Any]:
     from cbd.data import training_documents
     from cbd.scoring import score
 
-    corpus = recipe.corpus
-    texts = training_documents(corpus)
-    return score(store.folder(recipe.teacher), store.folder(corpus), texts, recipe, out, state)
+    texts = training_documents(recipe.corpus)
+    return score(store.folder(recipe.teacher), store.folder(recipe.corpus), texts, recipe, out, state)
 
 
 @build.register

@@ -74,6 +74,7 @@ class Transfer:
     trans: Trans
     read: Read
     _chosen: dict[tuple[str, int], UnitMap] = field(default_factory=dict)
+    _scored: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_transferable(self.old, self.new)
@@ -170,9 +171,11 @@ class Transfer:
         return UnitMap(tuple(g * old + slot if slot >= 0 else -1 for g, slot in pairs))
 
     def _head_scores(self, layer: int) -> Tensor:
-        """(groups, heads of a group)."""
-        scores = unit_scores(self.family, self.old, "heads", layer, self.read)
-        return scores.reshape(self.old.kv, self.old.group)
+        """(groups, heads of a group), worked out once a block."""
+        if layer not in self._scored:
+            scores = unit_scores(self.family, self.old, "heads", layer, self.read)
+            self._scored[layer] = scores.reshape(self.old.kv, self.old.group)
+        return self._scored[layer]
 
     def _unit_map(self, old: int, new: int, unit: str, scores: Callable[[], Tensor]) -> UnitMap:
         if new <= old:

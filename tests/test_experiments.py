@@ -484,6 +484,14 @@ def test_every_way_to_a_proxy_is_measured_at_every_stage(tables):
     assert table["value"].between(1, 12).all()
 
 
+@pytest.mark.parametrize(("scale", "anchors"), [("laptop", 2), ("gpu", 1)])
+def test_a_chain_of_any_length_names_its_stages(scale, anchors):
+    for ways in bridge.bridges(SCALES[scale], 0):
+        found = bridge.models(ways, bridge.RAW)
+        assert list(found) == ["proxy", *(f"anchor {i + 1}" for i in range(anchors)), "SLM"]
+        assert found["SLM"].spec == SCALES[scale].bridge.target
+
+
 def test_what_the_source_does_is_done_once_for_all_seeds(tables):
     table = tables["bridge"]
     for metric in ("generated_tokens", "scored_tokens"):

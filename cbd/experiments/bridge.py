@@ -17,9 +17,6 @@ SEQUENCE, ALM, ULD = "sequence-level", "likelihoods (ALM)", "likelihoods (ULD)"
 RAW, RAW_COMPUTE = "no bridge, equal tokens", "no bridge, equal compute"
 SOURCE = "source"
 
-# the order in which models follow one another, as the table's operator column names them
-STAGES = ("source", "proxy", "anchor 1", "anchor 2", "SLM")
-
 
 @dataclass(frozen=True)
 class Bridges:
@@ -79,8 +76,10 @@ def bridges(scale: Scale, seed: int) -> list[Bridges]:
 def models(ways: Bridges, method: str) -> dict[str, Recipe]:
     """Stage -> model of one method: proxy, anchors, and the SLM interpolated between two of them."""
     chain = ways.chain(ways.proxies()[method])
+    proxy, *anchors = chain.models
+    named = {f"anchor {i}": anchor for i, anchor in enumerate(anchors, start=1)}
     slm = initialised(chain, ways.scale.bridge.target, operator=UNION)
-    return dict(zip(STAGES[1:], (*chain.models, slm), strict=False)) | {"SLM": slm}
+    return {"proxy": proxy, **named, "SLM": slm}
 
 
 def design(scale: Scale, seed: int) -> Design:
