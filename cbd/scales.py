@@ -241,7 +241,7 @@ def _laptop() -> Scale:
             context=256,
             proxy=shape(6, 160),
             proxy_training=replace(training, tokens=400_000),
-            anchors=(shape(6, 128), shape(4, 96)),
+            anchors=(shape(6, 128), shape(4, 96), shape(2, 32)),
             anchor_training=replace(training, tokens=200_000, lr=1e-3),
             target=shape(5, 112),
             bytes=32768,
