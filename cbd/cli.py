@@ -1,4 +1,4 @@
-"""The command line: `cbd init | chain | run | plan | figures | reproduce`."""
+"""The command line: `cbd init | chain | eval | run | plan | figures | reproduce`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_init(commands.add_parser("init", help="a checkpoint of a new size from two of your own"))
     _add_chain(commands.add_parser("chain", help="a knowledge chain from your own checkpoint and text"))
+    _add_eval(commands.add_parser("eval", help="a checkpoint's scores on downstream tasks, by lm-eval"))
     _add_run(commands.add_parser("run", help="run an experiment (or all) and write its table"))
     _add_plan(commands.add_parser("plan", help="the tree of recipes with sizes, tokens, FLOPs; runs nothing"))
     _add_figures(commands.add_parser("figures", help="draw every figure again from the tables in results/"))
@@ -92,22 +93,44 @@ def _add_chain(chain: argparse.ArgumentParser) -> None:
     chain.add_argument("--seed", type=int, default=0)
 
 
-def _add_run(run: argparse.ArgumentParser) -> None:
-    from cbd.experiments import EXPERIMENTS
+def _add_eval(evaluate: argparse.ArgumentParser) -> None:
+    from cbd.scales import SCALES
 
+    evaluate.set_defaults(action=_eval)
+    evaluate.add_argument("checkpoint", metavar="DIR", help="a Hugging Face checkpoint with its tokenizer")
+    evaluate.add_argument(
+        "--tasks",
+        default="cbd_continuation,cbd_cloze,cbd_reply",
+        help="names by comma: ours, made from held-out text (default), or any that lm-eval knows",
+    )
+    evaluate.add_argument("--shots", type=int, default=0, help="examples in the prompt")
+    evaluate.add_argument("--limit", type=int, help="the first items of each task only")
+    evaluate.add_argument("--scale", default="laptop", choices=SCALES, help="whose text our tasks use")
+    evaluate.add_argument("--corpus", metavar="DIR", help="a folder of text to make our tasks from")
+    evaluate.add_argument("--out", metavar="FILE", help="write scores and single items there, as JSON")
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
     run.set_defaults(action=_run)
-    run.add_argument("experiment", choices=[*EXPERIMENTS, "all"])
+    run.add_argument("experiment", choices=_experiments(), help=_PAPER_HELP)
     _scale_options(run)
     run.add_argument("--jobs", type=int, help="processes side by side")
 
 
 def _add_plan(plan: argparse.ArgumentParser) -> None:
-    from cbd.experiments import EXPERIMENTS
-
     plan.set_defaults(action=_plan)
-    plan.add_argument("experiment", nargs="?", default="all", choices=[*EXPERIMENTS, "all"])
+    plan.add_argument("experiment", nargs="?", default="all", choices=_experiments(), help=_PAPER_HELP)
     _scale_options(plan)
     plan.add_argument("--on", default="h100", choices=("h100", "a100", "cpu"), help="what to count hours on")
+
+
+_PAPER_HELP = "an experiment, all, or one of the paper's by its number (E3)"
+
+
+def _experiments() -> list[str]:
+    from cbd.experiments import EXPERIMENTS, PAPER
+
+    return [*EXPERIMENTS, *PAPER, "all"]
 
 
 def _add_figures(figures: argparse.ArgumentParser) -> None:
@@ -150,10 +173,12 @@ def _scale(options: argparse.Namespace):
 
 def _names(experiment: str, scale) -> list[str]:
     """The experiments meant; "all" are those that the scale has and that need no hub of their own."""
-    from cbd.experiments import EXPERIMENTS, NEEDS_HUB
+    from cbd.experiments import EXPERIMENTS, NEEDS_HUB, PAPER
 
+    if experiment != "all":
+        return [PAPER.get(experiment, experiment)]
     left_out = {*NEEDS_HUB, *(() if scale.families else ("families",))}
-    return [name for name in EXPERIMENTS if name not in left_out] if experiment == "all" else [experiment]
+    return [name for name in EXPERIMENTS if name not in left_out]
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -194,6 +219,20 @@ def _chain(options: argparse.Namespace) -> None:
         print(f"{row['folder']:<24} {row['parameters']:>14,} parameters   loss {row['loss']:.4f}")
 
 
+def _eval(options: argparse.Namespace) -> None:
+    from cbd.data import folder_corpus
+    from cbd.scales import scale_named
+    from cbd.scoreboard import evaluate_checkpoint, lines
+
+    dial = scale_named(options.scale).evaluation
+    if options.corpus:
+        dial = dial.on(folder_corpus(options.corpus, vocab_size=257))  # its tokenizer plays no part here
+    tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
+    scores = evaluate_checkpoint(options.checkpoint, tasks, dial, options.shots, options.limit, options.out)
+    for line in lines(scores):
+        print(line)
+
+
 def _run(options: argparse.Namespace) -> None:
     from cbd import results
     from cbd.experiments.core import run
@@ -206,19 +245,20 @@ def _run(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from cbd.costs import ACCELERATORS
-    from cbd.experiments.core import design_of
+    from cbd.experiments.core import design_of, seeds_of
     from cbd.planning import render
 
     scale = _scale(options)
-    seeds = range(options.seed, options.seed + scale.seeds)
-    names = _names(options.experiment, scale)
-    recipes = [r for name in names for s in seeds for r in design_of(name, scale, s).recipes]
-    print(f"{scale.name}: {scale.cost}; {scale.seeds} seeds")
+    runs = [
+        (name, s) for name in _names(options.experiment, scale) for s in seeds_of(name, scale, options.seed)
+    ]
+    recipes = [recipe for name, s in runs for recipe in design_of(name, scale, s).recipes]
+    print(f"{scale.name}: {scale.cost}; {len({s for _, s in runs})} seeds")
     print(render(recipes, ACCELERATORS[options.on]))
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from cbd import findings, results
+    from cbd import findings, results, scorecard
     from cbd.figures import draw_all
 
     drawn = draw_all(options.scale)
@@ -230,8 +270,9 @@ def _figures(options: argparse.Namespace) -> None:
         print(path)
     readme = results.root() / "README.md"
     if options.scale == findings.README_SCALE and readme.exists():
-        readme.write_text(findings.update_readme(readme.read_text(), options.scale))
-        print(f"{readme} (findings)")
+        text = findings.update_readme(readme.read_text(), options.scale)
+        readme.write_text(scorecard.update(text, options.scale))
+        print(f"{readme} (findings and scorecard)")
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -270,9 +270,9 @@ def _field(row: dict[str, Any], column: str, place: str) -> str:
 
 
 def _hub(corpus: Corpus) -> Iterator[str]:
-    data = _load_dataset(corpus)
-    columns = data.column_names
     name = corpus.location or corpus.name
+    data = load_dataset(name, corpus.config)
+    columns = data.column_names
     if corpus.column not in columns:
         raise CbdError(f"{name} has no column {corpus.column!r}; choose among {', '.join(columns)}")
     return (
@@ -283,18 +283,20 @@ def _hub(corpus: Corpus) -> Iterator[str]:
     )
 
 
-def _load_dataset(corpus: Corpus) -> Any:
-    """The "train" split, memory-mapped by the `datasets` library."""
+def load_dataset(name: str, config: str | None = None) -> Any:
+    """The "train" split of a hub data set or local folder, memory-mapped by the `datasets` library.
+
+    Raises `CbdError` with the remedies when it cannot be loaded.
+    """
     import datasets  # here because it takes a second to import, and only this kind needs it
 
-    name = corpus.location or corpus.name
     folder = Path(name)
     try:
         if (folder / "state.json").is_file():
             return datasets.load_from_disk(name)
         if (folder / "dataset_dict.json").is_file():
             return datasets.load_from_disk(name)["train"]
-        return datasets.load_dataset(name, corpus.config, split="train")
+        return datasets.load_dataset(name, config, split="train")
     except Exception as error:  # whatever the library, the network or a parser raises, the remedy is the same
         reason = str(error).strip().split("\n")[0]
         raise CbdError(

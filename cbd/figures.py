@@ -1,22 +1,17 @@
 """Figures: tables and intervals -> pictures. No torch, no training, and nothing that pops up by itself.
 
 A function an experiment (`FIGURES`), each from its table alone to a `Figure`; intervals come from
-`cbd.stats`. A method keeps its colour, marker and line style in every figure; no two share all three, so grey
-prints can be read too.
+`cbd.stats`, and what the figures share (style, methods' looks, captions, files) from `cbd.drawing`.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -24,284 +19,69 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from cbd import results, stats
-from cbd.errors import CbdError
-
-WIDTH = 7.0  # inches: the text width of a page
-PALETTE = sns.color_palette("colorblind").as_hex()
-BLUE, ORANGE, GREEN, RED, PINK, BROWN = PALETTE[:6]
-GREY = "#555555"
-DOTTED, DASHED, DASHDOT, LONG, FINE = (
-    (0, (1, 1.3)),
-    (0, (4, 1.6)),
-    (0, (5, 1.5, 1, 1.5)),
-    (0, (8, 2)),
-    (0, (2, 1)),
+from cbd.drawing import (
+    BLUE,
+    DASHDOT,
+    DASHED,
+    DOTTED,
+    FINE,
+    GREEN,
+    GREY,
+    LONG,
+    LOSS,
+    RED,
+    WIDTH,
+    arrow,
+    broken_axes,
+    budget_of,
+    caption,
+    curve,
+    dots,
+    file_bytes,
+    handles_of,
+    legend,
+    limits,
+    new_figure,
+    panel_title,
+    pick,
+    provenance,
+    si,
+    sizes_of,
+    styled,
+    styles_of,
+    tokens_axis,
+    underline,
 )
-STYLE = {
-    **sns.axes_style("ticks"),
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that machines agree
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9.5,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "legend.handlelength": 2.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "xtick.major.size": 3.5,
-    "ytick.major.size": 3.5,
-    "xtick.minor.size": 2,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-    "lines.markeredgewidth": 0.6,
-}
-_CBD, _NEAREST, _PRUNED = (BLUE, "o", "-"), (ORANGE, "s", DASHED), (GREEN, "^", DASHDOT)
-METHODS: dict[str, tuple[str, str, Any]] = {
-    "CBD (union)": _CBD,
-    "chain (CBD)": _CBD,
-    "stepwise": _CBD,
-    "CBD (literal)": (RED, "D", LONG),
-    "CBD (duplicate)": (PINK, "P", FINE),
-    "CBD (lossy)": (BROWN, "v", DASHED),
-    "CBD (tile)": (PALETTE[9], "<", DASHDOT),
-    "smaller anchor, grown": _NEAREST,
-    "direct, equal compute": _NEAREST,
-    "direct distillation": _NEAREST,
-    "larger anchor, pruned": _PRUNED,
-    "direct, equal tokens": _PRUNED,
-    "sequence-level": _CBD,
-    "likelihoods (ALM)": (ORANGE, "s", DASHED),
-    "likelihoods (ULD)": (PINK, "P", FINE),
-    "no bridge, equal tokens": (GREY, "X", DOTTED),
-    "no bridge, equal compute": (GREEN, "^", DASHDOT),
-    "source": ("#000000", "*", "-"),
-    "random": (GREY, "X", DOTTED),
-    "scratch": (GREY, "X", DOTTED),
-}
-"""(colour, marker, line style) of each method, in the order in which legends name them."""
-SPARE = [
-    (PALETTE[6], ">", LONG),
-    (PALETTE[7], "h", DASHED),
-    (PALETTE[8], "p", FINE),
-    ("#000000", "d", DASHDOT),
-]
-LOSS = "loss (nats per token)"
-
-
-class Picture(Figure):
-    """A figure that a notebook shows by itself, and that has the project's style wherever it is drawn."""
-
-    def draw(self, renderer: Any) -> None:
-        with matplotlib.rc_context(STYLE):  # ticks are made only now, and read their style now
-            super().draw(renderer)
-
-    def _repr_png_(self) -> bytes:
-        return _bytes(self, "png")
-
-
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Runs a drawing function under the project's style, leaving the user's settings as they were."""
-
-    @wraps(draw)
-    def styled(*args: Any, **kwargs: Any) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return styled
-
-
-# ----------------------------------------------------------------------------------------------------
-# What the figures share
-
-
-def _figure(height: float, width: float = WIDTH) -> Picture:
-    figure = Picture(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.03, wspace=0.02, hspace=0.02)
-    return figure
-
-
-def _styles(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line style for each method, in legend order; unknown ones get the spare styles."""
-    present = set(methods)
-    unknown = sorted(present - set(METHODS))
-    if len(unknown) > len(SPARE):
-        raise CbdError(f"{len(unknown)} methods have no style of their own; name them in cbd.figures.METHODS")
-    chosen = {m: METHODS[m] for m in METHODS if m in present} | dict(zip(unknown, SPARE, strict=False))
-    return {
-        m: {"color": color, "marker": marker, "linestyle": line}
-        for m, (color, marker, line) in chosen.items()
-    }
-
-
-def _pick(table: pd.DataFrame, metric: str, optional: bool = False) -> pd.DataFrame:
-    """The rows of a metric; raises `CbdError` when there are none, unless they are optional."""
-    rows = table[table["metric"] == metric]
-    if rows.empty and not optional:
-        raise CbdError(
-            f"the table has no rows of metric {metric!r}, which this figure draws; run the experiment"
-        )
-    return rows
-
-
-def _specs(table: pd.DataFrame) -> dict[str, str]:
-    """spec -> its label with parameters, from small to large."""
-    sizes = table[table["spec"] != ""].groupby("spec")["parameters"].first()
-    ordered = sorted(sizes.index, key=lambda spec: (_float(sizes[spec], -1), spec))
-    return {
-        spec: spec if pd.isna(sizes[spec]) else f"{spec}\n{si(sizes[spec])} parameters" for spec in ordered
-    }
-
-
-def _float(number: Any, missing: float = float("nan")) -> float:
-    return missing if pd.isna(number) else float(number)
-
-
-def si(number: float) -> str:
-    """A count in three digits with k, M, G or T: 150000 -> "150k"."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size * 0.9995:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.3g}"
-
-
-def _label(axes: Axes, letter: str, title: str = "") -> None:
-    axes.set_title(f"({letter}) {title}".rstrip(), loc="left")
-
-
-def _curve(axes: Axes, summary: pd.DataFrame, x: Sequence[float], style: dict[str, Any], **more: Any) -> None:
-    """A line through the points with a band for the interval."""
-    edge = {} if style["marker"] in "X*" else {"markeredgecolor": "white"}
-    axes.plot(x, summary["point"], **style, **edge, **more)
-    axes.fill_between(x, summary["low"], summary["high"], color=style["color"], alpha=0.18, linewidth=0)
-
-
-def _dots(axes: Axes, x: Sequence[float], summary: pd.DataFrame, style: dict[str, Any], **more: Any) -> None:
-    """Markers with an error bar for the interval, upright unless `flat`."""
-    flat = more.pop("flat", False)
-    ends = np.array([summary["point"] - summary["low"], summary["high"] - summary["point"]], dtype=float)
-    bars = np.nan_to_num(ends).clip(min=0)  # one seed has no interval: the marker stands alone
-    look = {"color": style["color"], "marker": style["marker"], "linestyle": "none", "elinewidth": 1.2}
-    look |= more
-    if flat:
-        axes.errorbar(summary["point"], x, xerr=bars, **look)
-    else:
-        axes.errorbar(x, summary["point"], yerr=bars, **look)
-
-
-def _legend(figure: Figure, styles: dict[str, dict[str, Any]], columns: int, line: bool = True) -> None:
-    figure.legend(handles=_handles(styles, line), loc="outside upper center", ncols=columns)
-
-
-def _handles(styles: dict[str, dict[str, Any]], line: bool = True) -> list[Line2D]:
-    looks = {name: style if line else style | {"linestyle": "none"} for name, style in styles.items()}
-    return [Line2D([], [], label=name, **look) for name, look in looks.items()]
-
-
-def _caption(
-    figure: Figure, text: str, summaries: Sequence[pd.DataFrame], scale: str | None, date: str | None
-) -> None:
-    """The lines under a figure: what it shows, the interval, scale, seeds and the date of the results."""
-    counts = pd.concat([summary["n"] for summary in summaries])
-    low, high = int(counts.min()), int(counts.max())
-    if high == 1:
-        _underline(figure, [text], ["one seed (so no interval)", *_facts(scale, date)])
-        return
-    spread = "Bands and bars: 95\u00a0% bootstrap interval of the mean over seeds"
-    spread += " (with three seeds, their range)." if high == 3 else "."
-    seeds = f"{high}\u00a0seeds" if low == high else f"{low} to {high}\u00a0seeds"
-    _underline(figure, [text, spread], [seeds, *_facts(scale, date)])
-
-
-def _facts(scale: str | None, date: str | None) -> list[str]:
-    return [f"scale {scale}"] * bool(scale) + [f"results of {date}"] * bool(date)
-
-
-def _underline(figure: Figure, sentences: Sequence[str], facts: Sequence[str]) -> None:
-    closing = ", ".join(facts)
-    text = " ".join([*sentences, closing[:1].upper() + closing[1:] + "." if closing else ""]).strip()
-    characters = int(figure.get_figwidth() * 16.6)
-    figure.supxlabel(textwrap.fill(text, characters), x=0.01, ha="left", fontsize=8, color="#333333")
-
-
-def _tokens_axis(axes: Axes, tokens: pd.Series) -> Callable[[Any], np.ndarray]:
-    """A logarithmic axis of tokens with step zero at its left edge; returns tokens -> place on the axis."""
-    positive = tokens[tokens > 0].astype(float)
-    if positive.empty:
-        raise CbdError("a curve needs evaluations after step zero; the table holds none")
-    first, last = positive.min(), positive.max()
-    zero = first / max((last / first) ** 0.18, 1.6)
-    axes.set_xscale("log")
-    axes.set_xlim(zero / 1.12, last * 1.15)
-    decades = np.arange(np.floor(np.log10(first)), np.ceil(np.log10(last)) + 1)
-    steps = (1,) if last / first > 30 else (1, 2, 5)
-    ticks = [s * 10**d for d in decades for s in steps if first <= s * 10**d <= last * 1.01]
-    axes.xaxis.set_major_locator(FixedLocator([zero, *(tick for tick in ticks if tick > zero * 1.3)]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x <= zero * 1.001 else si(x)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    gap = np.sqrt(zero * first)  # the two strokes where the logarithmic scale begins
-    for place in (gap / 1.06, gap * 1.06):
-        axes.plot(
-            [place / 1.03, place * 1.03], [-0.018, 0.018], transform=axes.get_xaxis_transform(),
-            color="black", linewidth=0.8, clip_on=False,
-        )  # fmt: skip
-    return lambda values: np.where(np.asarray(values, float) > 0, np.asarray(values, float), zero)
-
-
-def _broken(figure: Figure, cells: GridSpec, row: int, column: int) -> tuple[Axes, Axes]:
-    """Two axes over one x axis, the upper one for values that would flatten the rest: (upper, lower).
-
-    They fill the grid's rows 2 * row and 2 * row + 1; one grid for a whole figure keeps its columns equal.
-    """
-    lower = figure.add_subplot(cells[2 * row + 1, column])
-    upper = figure.add_subplot(cells[2 * row, column], sharex=lower)
-    upper.spines["bottom"].set_visible(False)
-    upper.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
-    stroke = {"marker": [(-1, -0.6), (1, 0.6)], "markersize": 7, "markeredgewidth": 0.8, "color": "black"}
-    for axes, y in ((upper, 0), (lower, 1)):
-        axes.plot([0], [y], transform=axes.transAxes, linestyle="none", clip_on=False, **stroke)
-    upper.yaxis.set_major_locator(MaxNLocator(3))
-    return upper, lower
-
-
-def _limits(summary: pd.DataFrame, pad: float = 0.08) -> tuple[float, float]:
-    """The span of points and intervals, with some air."""
-    ends = summary[["point", "low", "high"]].astype(float)
-    low, high = float(ends.min().min()), float(ends.max().max())
-    air = max(high - low, 1e-3) * pad
-    return low - air, high + air
-
+from cbd.errors import CbdError
+from cbd.headline_figures import equal_budget, gap, scratch_vs_cbd
 
 # ----------------------------------------------------------------------------------------------------
 # The experiments
 
 
-@_styled
+@styled
 def paper_map(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E16: cumulative cost of N target sizes, for each way to make them.
 
     Reads metric "cumulative_flops": method, `spec` (the number of sizes, as text) and value (FLOPs).
     """
-    rows = _pick(table, "cumulative_flops")
+    rows = pick(table, "cumulative_flops")
     try:
         rows = rows.assign(sizes=rows["spec"].astype(int))
     except ValueError as error:
         raise CbdError(f"column 'spec' must hold the number of sizes in this table: {error}") from error
     summary = stats.summarise(rows, ["method", "sizes"])
-    styles = _styles(summary["method"])
-    figure = _figure(3.3, 5.4)
+    styles = styles_of(summary["method"])
+    figure = new_figure(3.3, 5.4)
     axes = figure.subplots()
     exponent = int(np.floor(np.log10(summary["point"].max())))
     for method, style in styles.items():
         line = summary[summary["method"] == method].sort_values("sizes")
         scaled = line.assign(**{c: line[c] / 10**exponent for c in ("point", "low", "high")})
-        _curve(axes, scaled, line["sizes"], style)
+        curve(axes, scaled, line["sizes"], style)
         axes.annotate(
             method, (line["sizes"].iloc[-1], scaled["point"].iloc[-1]), (8, 0), textcoords="offset points",
             va="center", color=style["color"],
@@ -310,7 +90,7 @@ def paper_map(table: pd.DataFrame, scale: str | None = None, date: str | None = 
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     text = "Cost of making N sizes from the same recipes that are run, each shared recipe counted once."
-    _underline(figure, [text, *_paid_back(summary)], _facts(scale, date))
+    underline(figure, [text, *_paid_back(summary)], provenance(scale, date))
     return figure
 
 
@@ -318,7 +98,7 @@ def _paid_back(summary: pd.DataFrame) -> list[str]:
     """For each other method, after how many sizes the chain has paid for itself."""
     chain = "chain (CBD)"
     cost = summary[["method", "sizes", "point"]].rename(columns={"point": "value"})
-    others = [method for method in _styles(cost["method"]) if method != chain]
+    others = [method for method in styles_of(cost["method"]) if method != chain]
     if chain not in set(cost["method"]) or not others:
         return []
     found = {other: stats.break_even(cost, chain, other) for other in others}
@@ -327,30 +107,30 @@ def _paid_back(summary: pd.DataFrame) -> list[str]:
     return [f"The chain's own cost is included: it costs less {', '.join(said)}."]
 
 
-@_styled
+@styled
 def chain(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E1, E6b and Q4: the chain's curves, stepwise against direct distillation, and what each step loses.
 
     Reads metrics "loss" (curves by method, spec and tokens), "final_loss", and where present "lost" (an
     anchor's loss minus its teacher's), "train_loss" and "loss_noise" (nats per token).
     """
-    curves = stats.summarise(_pick(table, "loss"), ["method", "spec", "parameters", "tokens"])
-    final = stats.summarise(_pick(table, "final_loss"), ["method", "spec", "parameters"])
+    curves = stats.summarise(pick(table, "loss"), ["method", "spec", "parameters", "tokens"])
+    final = stats.summarise(pick(table, "final_loss"), ["method", "spec", "parameters"])
     smallest = curves.sort_values("parameters")["spec"].iloc[0]
-    noisy = not _pick(table, "train_loss", optional=True).empty
-    figure = _figure(6.0 if noisy else 5.6)
+    noisy = not pick(table, "train_loss", optional=True).empty
+    figure = new_figure(6.0 if noisy else 5.6)
     panels = figure.subplots(2, 2).ravel()
     _chain_models(panels[0], curves)
-    styles = _styles(set(final["method"]) - {"source"})
-    place = _tokens_axis(panels[1], curves.loc[curves["spec"] == smallest, "tokens"])
+    styles = styles_of(set(final["method"]) - {"source"})
+    place = tokens_axis(panels[1], curves.loc[curves["spec"] == smallest, "tokens"])
     for method, style in styles.items():
         line = curves[(curves["method"] == method) & (curves["spec"] == smallest)]
-        _curve(panels[1], line, place(line["tokens"]), style)
+        curve(panels[1], line, place(line["tokens"]), style)
     panels[1].set(xlabel="training tokens", ylabel=LOSS)
-    _label(panels[1], "b", f"{smallest}: stepwise or direct")
-    _chain_steps(panels[2], final, _pick(table, "lost", optional=True))
+    panel_title(panels[1], "b", f"{smallest}: stepwise or direct")
+    _chain_steps(panels[2], final, pick(table, "lost", optional=True))
     _chain_noise(panels[3], table, smallest, styles)
-    panels[1].legend(handles=_handles(styles), loc="best")
+    panels[1].legend(handles=handles_of(styles), loc="best")
     text = (
         "Validation loss, but for (d). (a) The source, and each anchor, distilled from the one before it. "
         "(c) Numbers: loss of an anchor minus its teacher's. (d) "
@@ -359,7 +139,7 @@ def chain(table: pd.DataFrame, scale: str | None = None, date: str | None = None
         "Training loss of one seed, whose level depends on the objective; numbers: the s" if noisy else "S"
     )
     text += "tandard deviation of the training loss' successive differences."
-    _caption(figure, text, [curves, final], scale, date)
+    caption(figure, text, [curves, final], scale, date)
     return figure
 
 
@@ -368,26 +148,26 @@ def _chain_models(axes: Axes, curves: pd.DataFrame) -> None:
     own = curves[curves["method"].isin(["source", "stepwise"])].sort_values("parameters", ascending=False)
     names = list(dict.fromkeys(zip(own["method"], own["spec"], strict=True)))
     shades = sns.color_palette("mako", len(names) + 2).as_hex()[1:-1]
-    place = _tokens_axis(axes, own["tokens"])
+    place = tokens_axis(axes, own["tokens"])
     lines = ["-", DASHED, DASHDOT, DOTTED, LONG, FINE]
     for i, ((method, spec), color) in enumerate(zip(names, shades, strict=True)):
         line = own[(own["method"] == method) & (own["spec"] == spec)].sort_values("tokens")
         style = {"color": color, "marker": "*osD^v"[i % 6], "linestyle": lines[i % 6]}
-        _curve(axes, line, place(line["tokens"]), style, label=spec + " (source)" * (method == "source"))
+        curve(axes, line, place(line["tokens"]), style, label=spec + " (source)" * (method == "source"))
     axes.legend(loc="best", handlelength=2.4)
     axes.set(xlabel="training tokens", ylabel=LOSS)
-    _label(axes, "a", "down the chain")
+    panel_title(axes, "a", "down the chain")
 
 
 def _chain_steps(axes: Axes, final: pd.DataFrame, lost: pd.DataFrame) -> None:
     """Final loss against size, and what each step lost."""
-    order = {spec: i for i, spec in enumerate(reversed(_specs(final)))}
+    order = {spec: i for i, spec in enumerate(reversed(sizes_of(final)))}
     own = final[final["method"].isin(["source", "stepwise"])].sort_values("parameters", ascending=False)
     axes.plot([order[s] for s in own["spec"]], own["point"], color=BLUE, linewidth=1, zorder=1)
-    for method, style in _styles(final["method"]).items():
+    for method, style in styles_of(final["method"]).items():
         rows = final[final["method"] == method]
         shift = {"direct, equal compute": 0.12, "direct, equal tokens": 0.24}.get(method, 0)
-        _dots(axes, [order[s] + shift for s in rows["spec"]], rows, style, markersize=6)
+        dots(axes, [order[s] + shift for s in rows["spec"]], rows, style, markersize=6)
     steps = lost[lost["method"] == "stepwise"]
     if len(steps):
         steps = stats.summarise(steps, ["spec"]).set_index("spec")["point"]
@@ -396,26 +176,26 @@ def _chain_steps(axes: Axes, final: pd.DataFrame, lost: pd.DataFrame) -> None:
                 middle = (order[model["spec"]] - 0.5, (above["point"] + model["point"]) / 2)
                 axes.text(*middle, f"{steps[model['spec']]:+.3f}", color=BLUE, fontsize=8.5, ha="center",
                           va="center", bbox={"color": "white", "pad": 1.5})  # fmt: skip
-    labels = {spec: text.replace(" parameters", "") for spec, text in _specs(final).items()}
+    labels = {spec: text.replace(" parameters", "") for spec, text in sizes_of(final).items()}
     axes.set_xticks(list(order.values()), [labels[spec] for spec in order])
     axes.margins(x=0.12, y=0.22)
     axes.set(xlabel="layers x width, parameters", ylabel="final " + LOSS)
-    _label(axes, "c", "what each step loses")
+    panel_title(axes, "c", "what each step loses")
 
 
 def _chain_noise(axes: Axes, table: pd.DataFrame, spec: str, styles: dict[str, dict[str, Any]]) -> None:
     """Training curves of the smallest anchor, or without them its noise alone."""
-    noise = _pick(table, "loss_noise", optional=True)
+    noise = pick(table, "loss_noise", optional=True)
     noise = stats.summarise(noise[noise["spec"] == spec], ["method"]).set_index("method")
-    curves = _pick(table, "train_loss", optional=True)
+    curves = pick(table, "train_loss", optional=True)
     curves = curves[curves["spec"] == spec]
-    _label(axes, "d", f"{spec}: stability of training")
+    panel_title(axes, "d", f"{spec}: stability of training")
     if len(curves):
         _strips(axes, curves, noise["point"], [m for m in styles if m in set(curves["method"])], styles)
         return
     present = [method for method in styles if method in noise.index]
     for i, method in enumerate(present):
-        _dots(axes, [i], noise.loc[[method]], styles[method], markersize=6)
+        dots(axes, [i], noise.loc[[method]], styles[method], markersize=6)
     axes.set_xticks(range(len(present)), [method.replace(", ", ",\n") for method in present])
     axes.set(ylabel="noise (nats per token)")
     axes.margins(x=0.2, y=0.2)
@@ -447,14 +227,14 @@ def _strips(
     axes.set_ylabel("training loss (nats per token)", labelpad=26)
 
 
-@_styled
+@styled
 def initialise(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E2, Q2 and Q3: loss of every target size and initialisation, at step zero and after a short recovery.
 
     Reads metric "loss": tokens 0, and where present the last token count above 0. Random initialisation has
     an axis of its own above the rest.
     """
-    rows = _pick(table, "loss")
+    rows = pick(table, "loss")
     last = rows.groupby(["method", "spec"])["tokens"].transform("max")
     moments = [("before any training", rows[rows["tokens"] == 0])]
     if (rows["tokens"] > 0).any():
@@ -462,21 +242,21 @@ def initialise(table: pd.DataFrame, scale: str | None = None, date: str | None =
         moments.append((f"after {si(after['tokens'].max())} tokens of recovery", after))
     if moments[0][1].empty:
         raise CbdError("the table has no loss at 0 tokens, which this figure draws; run the experiment")
-    specs, styles = _specs(rows), _styles(rows["method"])
-    figure = _figure(3.9 if len(moments) == 1 else 4.2, WIDTH if len(moments) == 1 else WIDTH + 1)
+    specs, styles = sizes_of(rows), styles_of(rows["method"])
+    figure = new_figure(3.9 if len(moments) == 1 else 4.2, WIDTH if len(moments) == 1 else WIDTH + 1)
     cells = figure.add_gridspec(2, len(moments), height_ratios=(0.32, 1))
     summaries = []
     for column, (title, part) in enumerate(moments):
         summary = stats.summarise(part, ["method", "spec"])
         top = _ladder(figure, (cells, column), summary, specs, styles)
         if len(moments) > 1:
-            _label(top, "ab"[column], title)
+            panel_title(top, "ab"[column], title)
         summaries.append(summary)
-    _legend(figure, styles, 3, line=False)
+    legend(figure, styles, 3, line=False)
     text = "Each target lies between two anchors of the chain; sizes rise to the right."
     if len(moments) == 1:
         text += " No model has been trained after its initialisation."
-    _caption(figure, text, summaries, scale, date)
+    caption(figure, text, summaries, scale, date)
     return figure
 
 
@@ -490,7 +270,9 @@ def _ladder(
     """A column for each size, a marker for each method, random above a break; returns the upper axes."""
     far = summary["method"] == "random"
     split = far.any() and not far.all() and _apart(summary[~far], summary[far])
-    panels = _broken(figure, place[0], 0, place[1]) if split else (figure.add_subplot(place[0][:, place[1]]),)
+    panels = (
+        broken_axes(figure, place[0], 0, place[1]) if split else (figure.add_subplot(place[0][:, place[1]]),)
+    )
     order = {spec: i for i, spec in enumerate(specs)}
     near = [method for method in styles if not (split and method == "random")]
     step = 0.7 / max(len(near), 2)
@@ -498,7 +280,7 @@ def _ladder(
         part = summary[summary["method"] == method]
         alone = split and method == "random"
         shift = 0 if alone else (near.index(method) - (len(near) - 1) / 2) * step
-        _dots(
+        dots(
             panels[0] if alone else panels[-1],
             [order[s] + shift for s in part["spec"]],
             part,
@@ -513,29 +295,29 @@ def _ladder(
             axes.axvline(edge, color="0.88", linewidth=0.8, zorder=0)
     lower.set(xlabel="target: layers x width, parameters", ylabel=LOSS)
     if split:
-        panels[0].set_ylim(*_limits(summary[far], 0.35))
-        lower.set_ylim(*_limits(summary[~far]))
+        panels[0].set_ylim(*limits(summary[far], 0.35))
+        lower.set_ylim(*limits(summary[~far]))
     return panels[0]
 
 
 def _apart(low: pd.DataFrame, high: pd.DataFrame) -> bool:
     """Whether `high` lies so far above `low` that one axis would flatten it."""
-    bottom, top = _limits(low)
+    bottom, top = limits(low)
     return float(high["point"].min()) - top > 0.5 * (top - bottom)
 
 
-@_styled
+@styled
 def alpha(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E7: step-zero loss against alpha, a column for each target and a row for each kind of anchors.
 
     Reads metric "loss" by method, spec, mixing, operator and alpha, and metric "rule_alpha" (the value is the
     alpha of the parameter-distance rule) by spec.
     """
-    summary = stats.summarise(_pick(table, "loss"), ["method", "spec", "mixing", "operator", "alpha"])
-    rule = _pick(table, "rule_alpha", optional=True).groupby("spec")["value"].mean()
-    specs = _specs(table[table["metric"] == "loss"])
+    summary = stats.summarise(pick(table, "loss"), ["method", "spec", "mixing", "operator", "alpha"])
+    rule = pick(table, "rule_alpha", optional=True).groupby("spec")["value"].mean()
+    specs = sizes_of(table[table["metric"] == "loss"])
     kinds = sorted(set(summary["method"]), key=lambda kind: (kind != "inherited", kind))
-    figure = _figure(1.2 + 2.15 * len(kinds), max(WIDTH, 1.2 + 1.75 * len(specs)))
+    figure = new_figure(1.2 + 2.15 * len(kinds), max(WIDTH, 1.2 + 1.75 * len(specs)))
     panels = figure.subplots(len(kinds), len(specs), sharex=True, sharey="row", squeeze=False)
     looks = _alpha_styles(summary)
     for i, kind in enumerate(kinds):
@@ -552,7 +334,7 @@ def alpha(table: pd.DataFrame, scale: str | None = None, date: str | None = None
         "Loss at step zero; alpha = 1 is the smaller anchor alone, alpha = 0 the larger one. Markers: each "
         "curve's minimum on the grid of its mean (hollow: lossy expansion)."
     )
-    _caption(figure, text, [summary], scale, date)
+    caption(figure, text, [summary], scale, date)
     return figure
 
 
@@ -608,18 +390,18 @@ def _alpha_panel(
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-@_styled
+@styled
 def convergence(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E5: validation loss against training tokens for each start; columns are sizes, rows budgets.
 
     Reads metric "loss" by method, spec, tokens and `operator` (the budget, as "budget 150000"). The upper
     part of each panel holds what random initialisation passes through, on a coarser scale.
     """
-    summary = stats.summarise(_pick(table, "loss"), ["method", "spec", "operator", "tokens"])
-    specs, styles = _specs(_pick(table, "loss")), _styles(summary["method"])
+    summary = stats.summarise(pick(table, "loss"), ["method", "spec", "operator", "tokens"])
+    specs, styles = sizes_of(pick(table, "loss")), styles_of(summary["method"])
     compared = summary.groupby("operator")["method"].nunique()  # a longer run of one start alone is not a row
-    budgets = sorted(compared[compared == compared.max()].index, key=_budget)
-    figure = _figure(1.3 + 2.5 * len(budgets), max(WIDTH, 1 + 2.1 * len(specs)))
+    budgets = sorted(compared[compared == compared.max()].index, key=budget_of)
+    figure = new_figure(1.3 + 2.5 * len(budgets), max(WIDTH, 1 + 2.1 * len(specs)))
     cells = figure.add_gridspec(2 * len(budgets), len(specs), height_ratios=(0.42, 1) * len(budgets))
     for i, budget in enumerate(budgets):
         row = summary[summary["operator"] == budget]
@@ -629,16 +411,16 @@ def convergence(table: pd.DataFrame, scale: str | None = None, date: str | None 
                 panels[0].set_title(label.replace(" parameters", ""))
             panels[-1].set_xlabel("training tokens" if i == len(budgets) - 1 else "")
             if j == 0:
-                panels[-1].set_ylabel(f"budget {si(_budget(budget))} tokens\nloss (nats per token)")
+                panels[-1].set_ylabel(f"budget {si(budget_of(budget))} tokens\nloss (nats per token)")
             else:
                 for axes in panels:
                     axes.tick_params(axis="y", labelleft=False)
-    _legend(figure, styles, 4)
+    legend(figure, styles, 4)
     text = (
         "Validation loss; every start sees the same batches, each at its own tuned learning rate. Thin line: "
         "the loss of CBD at step zero. Above the break the scale is coarser."
     )
-    _caption(figure, text, [summary], scale, date)
+    caption(figure, text, [summary], scale, date)
     return figure
 
 
@@ -651,21 +433,21 @@ def _convergence_panel(
 ) -> tuple[Axes, ...]:
     """One size at one budget, on the scales that the whole row shares."""
     near = row[row["method"] != "random"]
-    split = 0 < len(near) < len(row) and _limits(row)[1] > _limits(near)[1] + 0.5 * np.ptp(_limits(near))
+    split = 0 < len(near) < len(row) and limits(row)[1] > limits(near)[1] + 0.5 * np.ptp(limits(near))
     cells, i, j = place
-    panels = _broken(figure, *place) if split else (figure.add_subplot(cells[2 * i : 2 * i + 2, j]),)
+    panels = broken_axes(figure, *place) if split else (figure.add_subplot(cells[2 * i : 2 * i + 2, j]),)
     part = row[row["spec"] == spec]
-    at = _tokens_axis(panels[-1], row["tokens"])  # the axes share their x
+    at = tokens_axis(panels[-1], row["tokens"])  # the axes share their x
     for method, style in styles.items():
         line = part[part["method"] == method].sort_values("tokens")
         for axes in panels if method == "random" else panels[-1:]:
-            _curve(axes, line, at(line["tokens"]), style)
+            curve(axes, line, at(line["tokens"]), style)
     start = part[(part["method"] == "CBD (union)") & (part["tokens"] == 0)]
     if len(start):
         panels[-1].axhline(start["point"].iloc[0], color=BLUE, linewidth=0.8, zorder=0)
-    bottom, top = _limits(row, 0.06)
+    bottom, top = limits(row, 0.06)
     if split:
-        edge = _limits(near)
+        edge = limits(near)
         bottom = min(edge[0], float(row["point"].min()) - 0.08 * np.ptp(edge))
         panels[0].set_ylim(edge[1], top)
         panels[1].set_ylim(bottom, edge[1])
@@ -674,21 +456,13 @@ def _convergence_panel(
     return panels
 
 
-def _budget(operator: str) -> float:
-    """The token budget that a row's `operator` column names."""
-    try:
-        return float(operator.removeprefix("budget "))
-    except ValueError as error:
-        raise CbdError(f"column 'operator' holds {operator!r}; it must read like 'budget 150000'") from error
-
-
 SPEEDUPS = {
     "speedup_to_random_final": "to random's final loss",
     "speedup_to_cbd_final": "to CBD's final loss",
 }
 
 
-@_styled
+@styled
 def speedup(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E5: how many times fewer tokens than random initialisation, for each size and budget.
 
@@ -700,21 +474,21 @@ def speedup(table: pd.DataFrame, scale: str | None = None, date: str | None = No
         raise CbdError(f"the table has no rows of metric {' or '.join(SPEEDUPS)}; run the experiment")
     rows = pd.concat(parts.values())
     runs = rows[["spec", "operator"]].drop_duplicates()
-    specs = list(_specs(table[table["metric"].isin(parts)]))
+    specs = list(sizes_of(table[table["metric"].isin(parts)]))
     places = sorted(
-        zip(runs["spec"], runs["operator"], strict=True), key=lambda r: (_budget(r[1]), specs.index(r[0]))
+        zip(runs["spec"], runs["operator"], strict=True), key=lambda r: (budget_of(r[1]), specs.index(r[0]))
     )
-    styles = _styles(rows["method"])
-    figure = _figure(1.5 + 0.33 * len(places))
+    styles = styles_of(rows["method"])
+    figure = new_figure(1.5 + 0.33 * len(places))
     panels = figure.subplots(1, len(parts), sharex=True, sharey=True, squeeze=False)[0]
     summaries = []
     for letter, axes, (metric, part) in zip("ab", panels, parts.items(), strict=False):
         summaries.append(_speedup_panel(axes, part, places, styles))
-        _label(axes, letter, SPEEDUPS[metric])
-    panels[0].set_yticks(range(len(places)), [f"{spec}, {si(_budget(b))} tokens" for spec, b in places])
+        panel_title(axes, letter, SPEEDUPS[metric])
+    panels[0].set_yticks(range(len(places)), [f"{spec}, {si(budget_of(b))} tokens" for spec, b in places])
     panels[0].set_ylim(len(places) - 0.5, -0.5)
     if len(styles) > 1:
-        _legend(figure, styles, 4, line=False)
+        legend(figure, styles, 4, line=False)
     text = (
         "Tokens that random initialisation needs, over those that CBD needs (at least one step), to reach "
         "a loss: "
@@ -722,7 +496,7 @@ def speedup(table: pd.DataFrame, scale: str | None = None, date: str | None = No
     )
     if any(part["bound"].any() for part in parts.values()):
         text += " Hollow with an arrow: a lower bound, since the loss was not reached within the longest run."
-    _caption(figure, text, summaries, scale, date)
+    caption(figure, text, summaries, scale, date)
     return figure
 
 
@@ -741,10 +515,9 @@ def _speedup_panel(
             look = {"markersize": 6.5, "markeredgewidth": 1.2}
             if bound:
                 look |= {"markerfacecolor": "white", "markeredgecolor": style["color"]}
-                arrow = {"arrowstyle": "<-", "color": style["color"], "shrinkA": 0, "shrinkB": 4}
-                axes.annotate("", (row["point"], y), (28, 0), textcoords="offset points", arrowprops=arrow)
+                arrow(axes, row["point"], y, 28, style["color"])
                 row = row.where(~row.index.isin(["low", "high"]), np.nan)  # the least, not an estimate
-            _dots(axes, [y], row.to_frame().T, style, flat=True, **look)
+            dots(axes, [y], row.to_frame().T, style, flat=True, **look)
             text = f"{'≥ ' * bool(bound)}{row['point']:.3g}x"
             look = {"ha": "center", "fontsize": 8, "bbox": {"color": "white", "pad": 0.5}}
             axes.annotate(text, (row["point"], y), (0, 7), textcoords="offset points", **look)
@@ -757,54 +530,54 @@ def _speedup_panel(
     return summary
 
 
-@_styled
+@styled
 def bridge(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E15: bits per byte along the chain, from the source to the interpolated SLM, by each way to the proxy.
 
     Reads metric "bits_per_byte" by method, `mixing` (the source's name) and `operator` (the stage); the
     source's own row is a line across the panel. One panel a source.
     """
-    rows = _pick(table, "bits_per_byte")
+    rows = pick(table, "bits_per_byte")
     own = rows[rows["operator"] == "source"]
     models = rows[rows["operator"] != "source"]
     summary = stats.summarise(models, ["method", "mixing", "operator"])
     stages = list(dict.fromkeys(models["operator"]))  # in the order of the table
-    sources, styles = sorted(set(summary["mixing"])), _styles(summary["method"])
-    figure = _figure(3.4, max(WIDTH, 3.6 * len(sources)))
+    sources, styles = sorted(set(summary["mixing"])), styles_of(summary["method"])
+    figure = new_figure(3.4, max(WIDTH, 3.6 * len(sources)))
     panels = figure.subplots(1, len(sources), sharey=True, squeeze=False)[0]
     for axes, source in zip(panels, sources, strict=True):
         for i, (method, style) in enumerate(styles.items()):
             part = summary[(summary["method"] == method) & (summary["mixing"] == source)]
             part = part.set_index("operator").reindex([s for s in stages if s in set(part["operator"])])
             places = [stages.index(stage) + (i - (len(styles) - 1) / 2) * 0.11 for stage in part.index]
-            _dots(axes, places, part.reset_index(), style)
+            dots(axes, places, part.reset_index(), style)
         value = own[own["method"] == f"source: {source}"]["value"].mean()
         axes.axhline(value, color=GREY, linewidth=1, linestyle=DOTTED, zorder=0)
         axes.annotate(f"source, {value:.2f}", (0, value), (2, 3), textcoords="offset points", fontsize=8)
         axes.set_xticks(range(len(stages)), stages)
         axes.set_title(source)
     panels[0].set_ylabel("bits per byte, held-out text")
-    _legend(figure, styles, 3, line=False)
+    legend(figure, styles, 3, line=False)
     text = (
         "Lower is better. Anchors below a proxy are distilled from it; the SLM is interpolated, not trained."
     )
-    _caption(figure, text, [summary], scale, date)
+    caption(figure, text, [summary], scale, date)
     return figure
 
 
-@_styled
+@styled
 def families(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E7 in every family: bits per byte at step zero against alpha; columns are families, rows sizes.
 
     Reads metric "bits_per_byte" by family, spec, mixing, operator and alpha, and metric "rule_alpha".
     """
-    rows = _pick(table, "bits_per_byte")
+    rows = pick(table, "bits_per_byte")
     curves = rows[rows["method"] == "CBD"]
     summary = stats.summarise(curves, ["family", "spec", "mixing", "operator", "alpha"])
-    rule = _pick(table, "rule_alpha", optional=True).groupby(["family", "spec"])["value"].first()
-    kinds, specs = list(dict.fromkeys(curves["family"])), _specs(curves)
+    rule = pick(table, "rule_alpha", optional=True).groupby(["family", "spec"])["value"].first()
+    kinds, specs = list(dict.fromkeys(curves["family"])), sizes_of(curves)
     looks = _alpha_styles(summary)
-    figure = _figure(1.2 + 1.9 * len(specs), max(WIDTH, 1.8 * len(kinds)))
+    figure = new_figure(1.2 + 1.9 * len(specs), max(WIDTH, 1.8 * len(kinds)))
     panels = figure.subplots(len(specs), len(kinds), sharex=True, squeeze=False)
     for i, spec in enumerate(specs):
         for j, family in enumerate(kinds):
@@ -819,7 +592,7 @@ def families(table: pd.DataFrame, scale: str | None = None, date: str | None = N
         "Step zero; alpha = 1 is the smaller anchor alone, alpha = 0 the larger one. Markers: each curve's "
         "minimum (hollow: lossy expansion). Vocabularies differ, so bits per byte."
     )
-    _caption(figure, text, [summary], scale, date)
+    caption(figure, text, [summary], scale, date)
     return figure
 
 
@@ -836,10 +609,13 @@ FIGURES: dict[str, Callable[..., Figure]] = {
     "bridge": bridge,
     "families": families,
     "public_checkpoints": families,
+    "scratch_vs_cbd": scratch_vs_cbd,
+    "gap": gap,
+    "equal_budget": equal_budget,
 }
 """Figure name -> function of (table, scale=None, date=None)."""
 
-TABLES = {"speedup": "convergence"}
+TABLES = {"speedup": "convergence", "gap": "scratch_vs_cbd"}
 """Figures that read another experiment's table than the one they are called after."""
 
 
@@ -866,7 +642,7 @@ def save(figure: Figure, scale: str, name: str) -> list[Path]:
     for kind in ("png", "svg"):
         path = folder / f"{name}.{kind}"
         temporary = folder / f".{name}.{os.getpid()}.{kind}"
-        temporary.write_bytes(_bytes(figure, kind, salt=name))
+        temporary.write_bytes(file_bytes(figure, kind, salt=name))
         os.replace(temporary, path)
         paths.append(path)
     return paths
@@ -876,12 +652,3 @@ def draw_all(scale: str) -> list[Path]:
     """Draws and saves every figure whose table exists at this scale; returns the paths written."""
     names = [name for name in FIGURES if results.table_path(scale, TABLES.get(name, name)).is_file()]
     return [path for name in names for path in save(draw(scale, name), scale, name)]
-
-
-def _bytes(figure: Figure, kind: str, salt: str = "cbd") -> bytes:
-    """A figure as a file with nothing of the moment in it: no date, no random ids, no software version."""
-    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": salt, "svg.fonttype": "path"}):
-        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-    return buffer.getvalue()

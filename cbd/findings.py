@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from cbd import results, stats
+from cbd import headline, results, stats
 from cbd.errors import CbdError
 
 CBD, SMALLER, LARGER, RANDOM = "CBD (union)", "smaller anchor, grown", "larger anchor, pruned", "random"
@@ -304,6 +304,8 @@ _SENTENCES = (
     ("chain", "Stepwise or direct (E1)", _direct),
     ("bridge", "The bridge (E15, Q10)", _bridge),
     ("families", "Other families (Q9)", _families),
+    ("scratch_vs_cbd", "Scratch against CBD (E3)", headline.saved),
+    ("equal_budget", "Equal budgets (E4, E13)", headline.equal),
 )
 
 

@@ -49,12 +49,14 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
 
     done: also say what the store holds already and what is left to do.
     """
-    lines = [_line("#", "step", "size", "runs", "tokens each", "FLOPs", "done" if done else None, "needs")]
+    finished = "done" if done else None
+    lines = [_line("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", finished, "needs")]
     for g in grouped(recipes):
         needs = ", ".join(f"#{n}" for n in sorted(g.needs))
         finished = f"{g.done}/{len(g.recipes)}" if done else None
         tokens = f"{g.tokens:,}" if g.tokens else "-"
-        lines.append(_line(g.number, g.kind, g.spec, len(g.recipes), tokens, _si(g.flops), finished, needs))
+        work, hours = _si(g.flops), _hours(accelerator.hours(g.flops))
+        lines.append(_line(g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs))
     everything = costs.needed(recipes)
     total = sum(recipe.flops for recipe in everything)
     left = sum(recipe.flops for recipe in everything if not (done and store.finished(recipe)))
@@ -68,9 +70,14 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
     return "\n".join(lines)
 
 
-def _line(number, kind, spec, runs, tokens, flops, done, needs) -> str:
+def _line(number, kind, spec, runs, tokens, flops, hours, done, needs) -> str:
     progress = "" if done is None else f"{done:>9}"
-    return f"{number:>4}  {kind:<13}{spec:<10}{runs:>5}  {tokens:>14}  {flops:>9}{progress}  {needs}".rstrip()
+    work = f"{tokens:>14}  {flops:>9}{hours:>9}"
+    return f"{number:>4}  {kind:<13}{spec:<10}{runs:>5}  {work}{progress}  {needs}".rstrip()
+
+
+def _hours(hours: float) -> str:
+    return "-" if not hours else f"{hours:,.1f}" if hours >= 0.05 else "< 0.1"
 
 
 def _si(number: float) -> str:

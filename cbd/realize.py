@@ -22,6 +22,7 @@ from tqdm import tqdm
 from cbd import store
 from cbd.bridges import BitsPerByte, Bridged, Generated, Scored, Written
 from cbd.errors import CbdError
+from cbd.evaluations import LOCAL, Downstream, Items, Pairs, Tuned
 from cbd.recipes import (
     Anchor,
     Corpus,
@@ -56,7 +57,7 @@ def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = 
     todo = pending(recipes)
     if not todo:
         return
-    _check_sources(todo)
+    _check_available(todo)
     with tqdm(
         total=sum(map(_weight, todo)), desc="recipes", unit="FLOP", unit_scale=True, smoothing=0
     ) as bar:
@@ -85,14 +86,19 @@ def pending(recipes: Iterable[Recipe]) -> list[Recipe]:
     return list(found.values())
 
 
-def _check_sources(todo: Iterable[Recipe]) -> None:
-    """Refuse a missing or gated source before any work."""
+def _check_available(todo: list[Recipe]) -> None:
+    """Refuse a missing or gated source, and tasks whose data cannot be had, before any work."""
     sources = [recipe for recipe in todo if isinstance(recipe, Source)]
     if sources:
         from cbd.sources import check_available
 
         for source in sources:
             check_available(source)
+    tasks = {name for recipe in todo if isinstance(recipe, Downstream) for name in recipe.tasks}
+    if tasks - set(LOCAL):
+        from cbd.downstream import check_available as check_tasks
+
+        check_tasks(sorted(tasks))
 
 
 def _weight(recipe: Recipe) -> int:
@@ -206,7 +212,7 @@ def _make(recipe: Recipe) -> None:
     # left to itself, PartialState sees one process on a CPU, however many were launched
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu)
-    together = isinstance(recipe, (Trained, Anchor, Bridged))
+    together = isinstance(recipe, (Trained, Anchor, Bridged, Tuned))
     work = store.root() / "work" / recipe.key
     state.wait_for_everyone()
     if state.is_main_process:
@@ -272,17 +278,21 @@ def _(recipe: Interpolated, out: Path, state: Path) -> dict[str, Any]:
 @build.register(Trained)
 @build.register(Anchor)
 @build.register(Bridged)
-def _(recipe: Trained | Anchor | Bridged, out: Path, state: Path) -> dict[str, Any]:
+@build.register(Tuned)
+def _(recipe: Trained | Anchor | Bridged | Tuned, out: Path, state: Path) -> dict[str, Any]:
     from cbd.training import Lesson, train
 
     lr = recipe.training.lr
     if isinstance(lr, TunedRate):
         lr = json.loads((store.folder(lr) / "rate.json").read_text())["lr"]
-    lesson = Lesson(store.folder(recipe.corpus), recipe.loss)
+    corpus = None if isinstance(recipe, Tuned) else store.folder(recipe.corpus)
+    lesson = Lesson(corpus, recipe.loss)
     if isinstance(recipe, Anchor):
         lesson = replace(lesson, teacher=store.folder(recipe.teacher), shared_vocab=recipe.shared_vocab)
     elif isinstance(recipe, Bridged):
         lesson = replace(lesson, scores=store.folder(recipe.scored))
+    elif isinstance(recipe, Tuned):
+        lesson = replace(lesson, pairs=store.folder(recipe.pairs))
     return train(store.folder(recipe.start), lesson, recipe.training, lr, out, state)
 
 
@@ -319,6 +329,31 @@ def _(recipe: BitsPerByte, out: Path, state: Path) -> dict[str, Any]:
     metrics = bits_per_byte(store.folder(recipe.model), Tokens(store.folder(recipe.corpus)), recipe)
     (out / "metrics.json").write_text(json.dumps(metrics))
     return {"metrics": metrics}
+
+
+@build.register
+def _(recipe: Items, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.items import build as build_items
+
+    return build_items(recipe, out)
+
+
+@build.register
+def _(recipe: Pairs, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.pairs import build as build_pairs
+
+    return build_pairs(recipe, out)
+
+
+@build.register
+def _(recipe: Downstream, out: Path, state: Path) -> dict[str, Any]:
+    from cbd.downstream import evaluate
+
+    data = {n: store.folder(r) for n, r in (("items", recipe.items), ("pairs", recipe.pairs)) if r}
+    scores = evaluate(store.folder(recipe.model), recipe.tasks, data, recipe.shots, recipe.limit)
+    (out / "metrics.json").write_text(json.dumps({task: score.summary() for task, score in scores.items()}))
+    (out / "items.json").write_text(json.dumps({task: score.items for task, score in scores.items()}))
+    return {}
 
 
 @build.register

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from cbd.bridges import Sampling
 from cbd.errors import CbdError
+from cbd.evaluations import CLOZE, CONTINUATION, DOLLY, REPLY, XLSUM, Items, Pairs
 from cbd.recipes import Corpus, Loss, Source, Training
 from cbd.specs import (
     GPT2_B,
@@ -83,6 +84,46 @@ class Families:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """How finished models are scored on tasks (the paper's section 4), by the names that lm-eval knows.
+
+    choice: tasks scored by likelihood, the model as it is. generation: tasks scored after `tuning` on the
+    `pairs`. shots: numbers of examples in the prompt, each a score of its own; limit: items a task, at most.
+    """
+
+    choice: tuple[str, ...]
+    generation: tuple[str, ...]
+    tuning: Training
+    pairs: Pairs
+    items: Items | None = None
+    shots: tuple[int, ...] = (0,)
+    limit: int | None = None
+
+    def on(self, corpus: Corpus) -> Evaluation:
+        """The same, made from another corpus."""
+        items = replace(self.items, corpus=corpus) if self.items else None
+        pairs = replace(self.pairs, corpus=corpus) if self.pairs.corpus else self.pairs
+        return replace(self, pairs=pairs, items=items)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """CBD without recovery against scratch (E3, E8), and both at equal budgets (E4, E13).
+
+    targets: the SLMs. ladder: tokens of the runs from random weights, each with its own finished schedule.
+    searched: budgets at which the rate of random weights is searched (a run takes the nearest's); none where
+    the Step Law says it. seeds: how many. equal_targets, equal_budgets: sizes and recovery tokens.
+    """
+
+    targets: tuple[ModelSpec, ...]
+    ladder: tuple[int, ...]
+    searched: tuple[int, ...]
+    seeds: int
+    equal_targets: tuple[ModelSpec, ...]
+    equal_budgets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Scale:
     """Sizes, budgets and rates of all experiments at one scale.
 
@@ -114,6 +155,8 @@ class Scale:
     seeds: int
     sample: int
     bridge: Bridge
+    evaluation: Evaluation
+    headline: Headline
     families: Families | None = None  # from the gpu scale on, `public_checkpoints` takes its place
     jobs: int = 2
     threads: int | None = 1
@@ -128,7 +171,8 @@ class Scale:
 
     def on(self, corpus: Corpus) -> Scale:
         """This scale on another corpus; its results go to a folder of their own."""
-        return replace(self, corpus=corpus, name=f"{self.name}-{corpus.name}")
+        name = f"{self.name}-{corpus.name}"
+        return replace(self, corpus=corpus, evaluation=self.evaluation.on(corpus), name=name)
 
 
 # a GGUF file inside a pip package (requirements-models.txt)
@@ -151,10 +195,11 @@ def _small(vocab: int, context: int):
 def _smoke() -> Scale:
     shape = _small(1024, 64)
     training = Training(tokens=102_400, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
+    corpus = replace(EMBEDDED, vocab_size=1024, max_documents=1500)
     return Scale(
         name="smoke",
         cost="minutes on two CPU cores; proves that everything runs, not that anything is true",
-        corpus=replace(EMBEDDED, vocab_size=1024, max_documents=1500),
+        corpus=corpus,
         source=shape(4, 96),
         source_training=training,
         anchors=(shape(4, 80), shape(2, 48)),
@@ -190,6 +235,21 @@ def _smoke() -> Scale:
             anchor_training=replace(training, tokens=5_120, lr=2e-3),
             target=shape(2, 64),
             bytes=4096,
+        ),
+        evaluation=Evaluation(
+            choice=(CONTINUATION, CLOZE),
+            generation=(REPLY,),
+            tuning=replace(training, tokens=10_240, batch=16, lr=1e-3, evaluations=1),
+            pairs=Pairs(corpus, count=400, tests=16, words=16, answer=8),
+            items=Items(corpus, count=24, words=16, answer=6),
+        ),
+        headline=Headline(
+            targets=(shape(2, 64),),
+            ladder=(2_560, 5_120, 10_240, 20_480),
+            searched=(10_240,),
+            seeds=2,
+            equal_targets=(shape(2, 64), shape(4, 64)),
+            equal_budgets=(10_240,),
         ),
         families=Families(
             vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),
@@ -246,6 +306,21 @@ def _laptop() -> Scale:
             target=shape(5, 112),
             bytes=32768,
         ),
+        evaluation=Evaluation(
+            choice=(CONTINUATION, CLOZE),
+            generation=(REPLY,),
+            tuning=replace(training, tokens=262_144, batch=16, lr=1e-3, evaluations=1),
+            pairs=Pairs(EMBEDDED, count=8000, tests=200),
+            items=Items(EMBEDDED, count=600),
+        ),
+        headline=Headline(
+            targets=(shape(3, 64), shape(4, 80)),
+            ladder=tuple(9_375 * 2**i for i in range(8)),  # to 1.2 M tokens
+            searched=(150_000, 600_000),
+            seeds=5,
+            equal_targets=(shape(2, 48), shape(3, 64), shape(4, 80), shape(5, 112)),
+            equal_budgets=(150_000, 300_000),
+        ),
         families=Families(
             vocabularies=(("gpt2", 2048), ("gpt_neox", 2048), ("llama", 3072), ("qwen3", 2048)),
             sizes=((5, 160), (5, 128), (3, 64)),
@@ -272,6 +347,21 @@ def _hub_bridge(training: Training, documents: int, proxy: ModelSpec, anchors, t
         anchor_training=training,
         target=target,
         bytes=1_048_576,
+    )
+
+
+def _hub_evaluation(training: Training) -> Evaluation:
+    """The paper's tasks: accuracy on four, Rouge-L on two after tuning on Dolly, zero- and few-shot.
+
+    How many examples, and all of the tuning, are not stated: ours.
+    """
+    return Evaluation(
+        choice=("mmlu", "hellaswag", "winogrande", "boolq"),
+        generation=(XLSUM, DOLLY),
+        tuning=replace(training, tokens=16_777_216, batch=32, context=512, lr=5e-5, evaluations=1),
+        pairs=Pairs(kind="dolly", count=15_000, tests=500),
+        shots=(0, 5),
+        limit=1000,
     )
 
 
@@ -332,6 +422,15 @@ def _gpu() -> Scale:
         seeds=3,
         sample=1_048_576,
         bridge=_hub_bridge(training, 100_000, GPT2_M, (GPT2_B,), gpt2(18, 896)),
+        evaluation=_hub_evaluation(training),
+        headline=Headline(
+            targets=(SLM_138M, gpt2(18, 896)),
+            ladder=tuple(4_000_000 * 2**i for i in range(8)),
+            searched=(),
+            seeds=3,
+            equal_targets=(SLM_138M, gpt2(12, 896), gpt2(18, 896)),
+            equal_budgets=(78_000_000, 100_000_000),
+        ),
         jobs=1,
         threads=None,
     )
@@ -375,6 +474,16 @@ def _paper() -> Scale:
         seeds=3,
         sample=1_048_576,
         bridge=_hub_bridge(training, 1_000_000, GPT2_L, (GPT2_M, GPT2_B), SLM_138M),
+        evaluation=_hub_evaluation(training),
+        headline=Headline(
+            targets=(SLM_138M, SLM_380M),  # the paper's two lines of Figure 3
+            # the paper: up to 10B; the steps between are ours
+            ladder=tuple(10**6 * m for m in (78, 100, 500, 1_000, 2_000, 4_000, 7_000, 10_000)),
+            searched=(),
+            seeds=3,
+            equal_targets=(SLM_138M, gpt2(18, 896), SLM_380M, SLM_537M),
+            equal_budgets=(78_000_000, 100_000_000),
+        ),
         jobs=1,
         threads=None,
     )

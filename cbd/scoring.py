@@ -22,6 +22,7 @@ from cbd.alignment import Segmented, Segmenter, align
 from cbd.bridges import Scored
 from cbd.data import Tokens
 from cbd.errors import CbdError
+from cbd.evaluation import HeldOut
 from cbd.recipes import Training
 from cbd.sources import load_llm
 from cbd.training import hidden_states
@@ -209,6 +210,10 @@ class Scores:
             "likelihoods": np.where(kept, scores, 0).astype(np.float32),
         }
         return found | ({"sorted": self._following(groups)} if self.top else {})
+
+    def held_out(self, training: Training) -> HeldOut:
+        """Plain text: what the points of every curve are measured on."""
+        return HeldOut.of(self.corpus, "validation", training.evaluation_tokens, training.context)
 
     def _following(self, groups: np.ndarray) -> np.ndarray:
         ends = (groups[:, :-2] >= 0) & (groups[:, :-2] != groups[:, 1:-1])

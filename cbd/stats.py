@@ -10,11 +10,14 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.optimize import brentq
+from scipy.stats import bootstrap, nct
+from scipy.stats import t as student_t
 
 from cbd.errors import CbdError
 
 RESAMPLES = 9999  # with three seeds the extremes are then the 2.5 % points for certain (see `interval`)
+CHUNK = 1 << 19  # values of a crossed bootstrap worked on at a time: 4 MiB an array
 POINTS = ["point", "low", "high", "n"]
 
 
@@ -43,10 +46,7 @@ def interval(
     from. Raises `CbdError` when there are no values or the confidence is not inside (0, 1).
     """
     data = np.sort(np.asarray(values, dtype=float).ravel())  # sorted: the order of rows must not matter
-    if not data.size:
-        raise CbdError("an interval needs at least one value")
-    if not 0 < confidence < 1:
-        raise CbdError(f"confidence {confidence} must lie inside (0, 1)")
+    _check(data, confidence)
     nan = float("nan")
     if not np.isfinite(data).all():
         return Interval(nan, nan, nan, data.size)
@@ -109,6 +109,70 @@ def paired(
         for name, differences in _differences(group, method, baseline, value, key)
     ]
     return _typed_like(pd.DataFrame(rows, columns=[*by, method, *POINTS]), frame, [*by, method])
+
+
+def crossed_interval(
+    differences: np.ndarray,
+    confidence: float = 0.95,
+    rng: int | np.random.Generator = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """The mean of differences[seed, item], with its interval over both seeds and items; n counts seeds.
+
+    differences: (seeds, items), the paired differences of two methods on the same items under the same seed,
+    in any unit. A percentile bootstrap which draws seeds and items independently of each other: the
+    "pigeonhole" bootstrap of Owen 2007 (The Annals of Applied Statistics 1(2)), which is conservative, since
+    it counts the noise of single cells about three times over. `interval` of each seed's mean says how far
+    the result holds for other seeds on *these* items, this one for other items as well. The seeds' part of
+    it suffers from few seeds as `interval` does.
+
+    With one seed only items are drawn, with one item only seeds: the interval is silent on what was not
+    drawn. With one value in all low and high are nan; when all are equal, both are that value. A value that
+    is not finite makes point, low and high nan. rng: as in `interval`. Raises `CbdError` when the table is
+    empty or has not two dimensions, the confidence is not inside (0, 1), or resamples is below 1.
+    """
+    data = np.asarray(differences, dtype=float)
+    if data.ndim != 2:
+        raise CbdError(f"differences have shape {data.shape}; pass one row a seed and one column an item")
+    _check(data, confidence)
+    if resamples < 1:
+        raise CbdError(f"{resamples} resamples make no interval; draw at least 1")
+    seeds, nan = len(data), float("nan")
+    if not np.isfinite(data).all():
+        return Interval(nan, nan, nan, seeds)
+    if data.size == 1:
+        return Interval(float(data[0, 0]), nan, nan, seeds)
+    if data.min() == data.max():
+        return Interval(*[float(data[0, 0])] * 3, seeds)
+    means = _crossed_means(data, np.random.default_rng(rng), resamples)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(data.mean()), float(low), float(high), seeds)
+
+
+def smallest_difference(
+    values: Sequence[float], power: float = 0.8, level: float = 0.05, comparisons: int = 1
+) -> float:
+    """The smallest true difference, in the unit of the values, which a test over these seeds would find.
+
+    values: one paired difference a seed. The test is the two-sided paired t-test at `level` divided by
+    `comparisons` (Bonferroni); "would find" means with probability `power` (non-central t distribution), if
+    the true standard deviation is that of the values. It says what "no difference found" can rule out, and
+    depends on the spread of the values only, not on their mean. With few seeds the spread itself is rough:
+    with five its 95 % interval reaches from 0.6 to 2.9 times the estimate.
+
+    nan with fewer than two values or one that is not finite, 0 when all are equal. Raises `CbdError` unless
+    0 < level < power < 1 and comparisons is at least 1.
+    """
+    if not 0 < level < power < 1:
+        raise CbdError(f"level {level} and power {power} must satisfy 0 < level < power < 1")
+    if comparisons < 1:
+        raise CbdError(f"{comparisons} comparisons make no test; count at least 1")
+    data = np.asarray(values, dtype=float).ravel()
+    if data.size < 2 or not np.isfinite(data).all():
+        return float("nan")
+    if data.min() == data.max():
+        return 0.0
+    return float(_noncentrality(data.size, power, level / comparisons) * data.std(ddof=1) / data.size**0.5)
 
 
 def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
@@ -193,6 +257,41 @@ def break_even(cost: pd.DataFrame, method: str, other: str) -> int | None:
     wide = cost.pivot(index="sizes", columns="method", values="value").sort_index()
     cheaper = wide.index[wide[method] < wide[other]]
     return int(cheaper[0]) if len(cheaper) else None
+
+
+def _check(data: np.ndarray, confidence: float) -> None:
+    if not data.size:
+        raise CbdError("an interval needs at least one value")
+    if not 0 < confidence < 1:
+        raise CbdError(f"confidence {confidence} must lie inside (0, 1)")
+
+
+def _crossed_means(data: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """Means (resamples,) of data (seeds, items) over rows and columns drawn independently."""
+    seeds, items = data.shape
+    chunk = max(1, CHUNK // items)
+    means = np.empty(resamples)
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
+        drawn = rng.integers(items, size=(size, items))
+        means[start : start + size] = np.take_along_axis(weights @ data, drawn, axis=1).mean(axis=1)
+    return means
+
+
+def _noncentrality(n: int, power: float, level: float) -> float:
+    """True mean of n differences, in standard errors, which a two-sided t-test finds with that power."""
+    df = n - 1
+    threshold = student_t.isf(level / 2, df)
+
+    def excess(shift: float) -> float:
+        # The lower tail as the mirrored upper one: for a small tail scipy's nct.cdf may answer nan.
+        return float(nct.sf(threshold, df, shift) + nct.sf(threshold, df, -shift) - power)
+
+    high = 1.0
+    while excess(high) < 0:
+        high *= 2
+    return float(brentq(excess, 0.0, high))
 
 
 def _differences(

@@ -94,6 +94,9 @@ class Feed(Protocol):
     def parts(self, training: Training, step: int) -> dict[str, np.ndarray]:
         """`input_ids` and `labels`, (B, T) each, and what else the objective's forward takes."""
 
+    def held_out(self, training: Training) -> HeldOut:
+        """What the points of the run's curve are measured on."""
+
 
 @dataclass(frozen=True)
 class Text:
@@ -104,6 +107,9 @@ class Text:
     def parts(self, training: Training, step: int) -> dict[str, np.ndarray]:
         rows = self.tokens.batch(training.seed, step, training.batch, training.context)
         return {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
+
+    def held_out(self, training: Training) -> HeldOut:
+        return HeldOut.of(self.tokens, "validation", training.evaluation_tokens, training.context)
 
 
 def hidden_states(model: nn.Module, input_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,17 +220,21 @@ class Lesson:
     """What a run learns, and from whom: folders of finished recipes.
 
     shared_vocab: tokens that teacher and student share where their tables are padded differently.
-    scores: a source's likelihoods (see `cbd.scoring`), which a `BridgeLoss` needs.
+    scores: a source's likelihoods (see `cbd.scoring`), which a `BridgeLoss` needs. pairs: prompts and
+    responses (see `cbd.tuning`), learnt instead of the corpus' text.
     """
 
-    corpus: Path
+    corpus: Path | None
     loss: Loss | BridgeLoss = PLAIN
     teacher: Path | None = None
     shared_vocab: int | None = None
     scores: Path | None = None
+    pairs: Path | None = None
 
     @property
     def verb(self) -> str:
+        if self.pairs:
+            return "tune"
         plain = isinstance(self.loss, Loss) and self.loss.divergence == "none"
         return "train" if plain else "bridge" if self.scores else "distil"
 
@@ -273,9 +283,8 @@ def _prepare(start: Path, lesson: Lesson, training: Training, lr: float) -> Run:
             f"batch {training.batch} does not divide into {accelerator.num_processes} processes x "
             f"{training.accumulation} micro-batches; change --batch or the number of processes"
         )
-    tokens = Tokens(lesson.corpus)
     student = load(start)
-    objective, feed = _objective(student, lesson, tokens, accelerator.device)
+    objective, feed = _objective(student, start, lesson, training, accelerator.device)
     matrices = [p for p in student.parameters() if p.ndim >= 2]
     vectors = [p for p in student.parameters() if p.ndim < 2]
     groups = [
@@ -284,15 +293,20 @@ def _prepare(start: Path, lesson: Lesson, training: Training, lr: float) -> Run:
     ]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=training.betas, fused=True)
     objective, optimizer = accelerator.prepare(objective, optimizer)
-    held_out = HeldOut.of(tokens, "validation", training.evaluation_tokens, training.context)
+    held_out = feed.held_out(training)
     title = f"{lesson.verb} {Checkpoint(start).spec.name}"
     return Run(title, training, lr, feed, accelerator, objective, optimizer, held_out, Progress())
 
 
 def _objective(
-    student: nn.Module, lesson: Lesson, tokens: Tokens, device: torch.device
+    student: nn.Module, start: Path, lesson: Lesson, training: Training, device: torch.device
 ) -> tuple[nn.Module, Feed]:
     """What is minimised, and the batches for it. Raises `CbdError` when vocabularies do not fit."""
+    if lesson.pairs is not None:
+        from cbd.tuning import Responses
+
+        return Objective(student, lesson.loss), Responses(lesson.pairs, start, training.context)
+    tokens = Tokens(lesson.corpus)
     _check_vocabulary(student, tokens)
     if lesson.scores is not None:
         from cbd.bridging import BridgeObjective

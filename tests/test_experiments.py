@@ -14,18 +14,19 @@ import pytest
 from conftest import random_model
 from transformers import AutoTokenizer
 
-from cbd import figures, findings, results
+from cbd import figures, findings, headline, items, pairs, results
 from cbd.alphas import distance_alpha
 from cbd.bridges import Sampling
 from cbd.errors import CbdError
-from cbd.experiments import NEEDS_HUB, bridge, families, paper_map, public_checkpoints
+from cbd.evaluations import CLOZE, CONTINUATION, REPLY, Downstream, Items, Pairs, Tuned
+from cbd.experiments import NEEDS_HUB, PAPER, bridge, families, paper_map, public_checkpoints, scratch_vs_cbd
 from cbd.experiments.chain import DIRECT_COMPUTE, DIRECT_TOKENS
-from cbd.experiments.core import EXPERIMENTS, design_of, rows_of, run
+from cbd.experiments.core import EXPERIMENTS, design_of, rows_of, run, seeds_of
 from cbd.experiments.models import CBD, LARGER, RANDOM, SMALLER
 from cbd.operators import OPERATORS
 from cbd.realize import realize_all
 from cbd.recipes import Training
-from cbd.scales import SCALES, Bridge, Families, HomeGrown, Public, Scale
+from cbd.scales import SCALES, Bridge, Evaluation, Families, Headline, HomeGrown, Public, Scale
 from cbd.sources import local
 from cbd.specs import gpt2, llama, pythia, qwen3
 
@@ -39,7 +40,7 @@ MEASURED = [name for name in LOCAL if name not in ("paper_map", "bridge")]
 
 
 def shape(layers: int, width: int):
-    return gpt2(layers, width, head_dim=16, vocab=300, positions=CONTEXT)
+    return gpt2(layers, width, head_dim=16, vocab=300, positions=64)
 
 
 @pytest.fixture(scope="module")
@@ -87,21 +88,38 @@ def micro(tiny_corpus) -> Scale:
             source_training=training,
             anchor_training=replace(training, tokens=10 * STEP),
         ),
+        evaluation=Evaluation(
+            choice=(CONTINUATION, CLOZE),
+            generation=(REPLY,),
+            tuning=replace(training, tokens=4 * STEP, evaluations=1),
+            pairs=Pairs(tiny_corpus, count=20, tests=2, words=12, answer=8),
+            items=Items(tiny_corpus, count=4, words=6, answer=3),
+        ),
+        headline=Headline(
+            targets=(shape(1, 32),),
+            ladder=tuple(2 * STEP * 4**i for i in range(4)),
+            searched=(BUDGETS[0], BUDGETS[1]),
+            seeds=len(SEEDS),
+            equal_targets=(shape(1, 32),),
+            equal_budgets=BUDGETS[:1],
+        ),
     )
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """`ran(i, scale)`: all experiments that need no hub, in store i; root folder and returned tables."""
+    """`ran(i, scale, names)`: experiments (all that need no hub) in store i; root folder and tables."""
     done = {}
 
-    def go(i: int, scale: Scale) -> tuple[Path, dict[str, pd.DataFrame]]:
+    def go(i: int, scale: Scale, names=tuple(LOCAL)) -> tuple[Path, dict[str, pd.DataFrame]]:
         if i not in done:
             root = tmp_path_factory.mktemp("experiments")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("CBD_STORE", str(root / "store"))
                 patch.setenv("CBD_ROOT", str(root))
-                done[i] = root, {name: run(name, scale, jobs=1) for name in LOCAL}
+                for module in (items, pairs):  # a grammar of few words: whatever is held out was seen before
+                    patch.setattr(module, "seen_in_training", lambda texts, corpus: set())
+                done[i] = root, {name: run(name, scale, jobs=1) for name in names}
         return done[i]
 
     return go
@@ -144,14 +162,20 @@ def test_what_run_returns_is_what_it_wrote(ran, micro, tables):
 
 
 def test_two_runs_in_two_stores_write_the_same_bytes(ran, micro):
-    # the second with one seed: its lines must be those of that seed
-    (first, _), (second, tables) = ran(0, micro), ran(1, replace(micro, seeds=1))
-    seed = list(results.COLUMNS).index("seed")
-    for name in LOCAL:
-        a, b = ((root / "results" / "micro" / f"{name}.csv").read_text() for root in (first, second))
-        head, *lines = a.splitlines()
-        lines = [line for line, cells in zip(lines, csv.reader(lines), strict=True) if cells[seed] == "0"]
-        assert b.splitlines() == [head, *lines] and len(lines) == len(tables[name]) > 0, name
+    # the second with one seed: its lines must be those of that seed (but for those over all seeds)
+    one = replace(micro, seeds=1, headline=replace(micro.headline, seeds=1))
+    names = ("paper_map", "initialise", "bridge", "scratch_vs_cbd")  # between them every kind of recipe
+    first, second = ran(0, micro)[0], ran(1, one, names)[0]
+    for name in names:
+        a, b = (lines_of_seed(root / "results" / "micro" / f"{name}.csv", "0") for root in (first, second))
+        assert a == b and len(a) > 1, name
+
+
+def lines_of_seed(path: Path, seed: str) -> list[str]:
+    head, *lines = path.read_text().splitlines()
+    column = list(results.COLUMNS).index("seed")
+    cells = csv.reader(lines)
+    return [head] + [line for line, cell in zip(lines, cells, strict=True) if cell[column] == seed]
 
 
 def test_a_second_run_makes_nothing_anew_and_writes_the_same(micro, root):
@@ -164,7 +188,7 @@ def test_a_second_run_makes_nothing_anew_and_writes_the_same(micro, root):
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_every_seed_is_there_and_every_value_is_finite(tables, name):
-    table = tables[name]
+    table = tables[name].dropna(subset="seed")  # what is worked out over all seeds has none
     assert set(table["seed"]) == set(SEEDS)
     counts = table.groupby("seed").size()
     bounds = table["metric"].str.contains("_lower_bound").sum()
@@ -467,7 +491,7 @@ def test_the_findings_read_these_tables(tables, micro):
     assert "Of 2 sizes" in findings.advantage(tables["initialise"])
     assert all(f"after {budget:,} tokens" in findings.recovered(tables["convergence"]) for budget in BUDGETS)
     summary = findings.summary("micro")
-    assert summary.count("\n") == 6 and "Not yet run" not in summary
+    assert summary.count("\n") == 8 and "Not yet run" not in summary
 
 
 # The bridge ----------------------------------------------------------------------------------------------
@@ -484,7 +508,7 @@ def test_every_way_to_a_proxy_is_measured_at_every_stage(tables):
     assert table["value"].between(1, 12).all()
 
 
-@pytest.mark.parametrize(("scale", "anchors"), [("laptop", 2), ("gpu", 1)])
+@pytest.mark.parametrize(("scale", "anchors"), [("laptop", 3), ("gpu", 1)])
 def test_a_chain_of_any_length_names_its_stages(scale, anchors):
     for ways in bridge.bridges(SCALES[scale], 0):
         found = bridge.models(ways, bridge.RAW)
@@ -574,3 +598,109 @@ def test_public_checkpoints_run_on_folders_of_the_same_shape(
     )
     assert rows["value"].between(0, 20).all()
     assert not public_checkpoints.design(micro, 1, tuple(pairs), tiny_corpus).recipes
+
+
+# Headline ----------------------------------------------------------------------------------------------
+
+
+def test_every_initialisation_and_every_budget_is_scored(tables, micro):
+    table = tables["scratch_vs_cbd"]
+    metrics = ["loss", "bits_per_byte", "cbd_continuation/acc_norm", "cbd_cloze/nll", "cbd_reply/rougeL"]
+    for metric in metrics:
+        rows = only(table, metric=metric)
+        for seed in SEEDS:
+            own = only(rows, seed=seed)
+            assert sorted(own[own.tokens == 0]["method"]) == ["CBD (bridged)", CBD]
+            random = only(own, method=RANDOM)
+            assert sorted(random["tokens"]) == sorted(micro.headline.ladder)
+            assert len(own) == 2 + len(micro.headline.ladder)
+
+
+def test_the_experiment_has_seeds_of_its_own(micro):
+    more = replace(micro, headline=replace(micro.headline, seeds=5))
+    assert list(seeds_of("scratch_vs_cbd", more, 3)) == [3, 4, 5, 6, 7]
+    assert len(seeds_of("equal_budget", more)) == micro.seeds
+    assert SCALES["laptop"].headline.seeds == 5 and len(SCALES["laptop"].headline.ladder) >= 8
+
+
+def test_scratch_takes_the_rate_of_the_nearest_search_or_the_step_laws(micro):
+    spec = micro.headline.targets[0]
+    low, high = micro.headline.searched
+    for tokens, nearest in ((STEP, low), (low, low), (high, high), (100 * high, high)):
+        found = scratch_vs_cbd.scratch(micro, 0, spec, tokens).training
+        assert {c.training.tokens for c in found.lr.candidates} == {nearest} and found.tokens == tokens
+    law = replace(micro, headline=replace(micro.headline, searched=()))
+    rates = [scratch_vs_cbd.scratch(law, 0, spec, 10**n).training.lr for n in (6, 8)]
+    assert rates[1] / rates[0] == pytest.approx(100**0.307, rel=1e-2)
+
+
+def test_every_model_gets_the_same_fine_tuning(micro):
+    for seed in SEEDS:
+        measured = (
+            design_of("scratch_vs_cbd", micro, seed).recipes + design_of("equal_budget", micro, seed).recipes
+        )
+        tuned = [r.model for r in measured if isinstance(r, Downstream) and isinstance(r.model, Tuned)]
+        assert len(tuned) > 6 and {(t.pairs, t.training) for t in tuned} == {
+            (micro.evaluation.pairs, replace(micro.evaluation.tuning, seed=seed))
+        }
+
+
+def test_the_gap_is_the_difference_of_the_means_and_inside_its_interval(tables, micro):
+    table = tables["scratch_vs_cbd"]
+    for tokens in micro.headline.ladder:
+        for metric in ("cbd_cloze/nll", "cbd_reply/rougeL"):
+            own = only(table, metric=metric, method=CBD)["value"].mean()
+            random = only(table, metric=metric, method=RANDOM, tokens=tokens)["value"].mean()
+            labels = {"method": CBD, "tokens": tokens}
+            gap = the(table, metric=f"{metric} minus random", **labels)
+            assert gap == pytest.approx(own - random, abs=1e-6)
+            low, high = (
+                the(table, metric=f"{metric} minus random {end}", **labels) for end in ("low", "high")
+            )
+            assert low - 1e-9 <= gap <= high + 1e-9
+
+
+def test_equal_budgets_compare_at_equal_tokens(tables, micro):
+    table = tables["equal_budget"]
+    losses = only(table, metric="loss")
+    assert set(losses["tokens"]) == set(micro.headline.equal_budgets)
+    found = headline.losses(table)
+    own, random = (only(losses, method=m)["value"].mean() for m in (CBD, RANDOM))
+    assert found["point"].iloc[0] == pytest.approx(own - random)
+
+
+def test_the_averages_are_of_the_tasks_main_metrics(tables):
+    table = tables["equal_budget"]
+    metrics = ["cbd_continuation/acc_norm", "cbd_cloze/acc", "cbd_reply/rougeL"]
+    assert headline.main_metrics(table) == metrics
+    [row] = headline.averages(table).to_dict("records")
+    for column, method in (("CBD", CBD), ("random", RANDOM)):
+        scores = [only(table, metric=m, method=method)["value"].mean() for m in metrics]
+        assert row[column] == pytest.approx(100 * np.mean(scores))
+    guesses = [only(table, metric=f"{m} chance")["value"].mean() for m in metrics]
+    assert row["chance"] == pytest.approx(100 * np.mean(guesses))
+    assert row["difference"] == pytest.approx(row["CBD"] - row["random"])
+
+
+def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
+    table = tables["scratch_vs_cbd"]
+    found = headline.crossings(table)
+    assert len(found) == 2 * 4 and set(found["verdict"]) <= {
+        "reached",
+        "reached at the smallest budget",
+        "not reached",
+    }
+    losses = only(table, metric="loss")
+    for row in found[found.metric == "loss"].itertuples():
+        line = only(losses, method=row.method)["value"].mean()
+        curve = only(losses, method=RANDOM).groupby("tokens")["value"].mean()
+        assert (row.verdict == "not reached") == (curve > line).all()
+        assert row.cbd == pytest.approx(line) and row.scratch == pytest.approx(curve.iloc[-1])
+    assert headline.saved(table).count(";") == 2 * 3
+    power = headline.detectable(table)
+    assert (power["comparisons"] == 2 * len(micro.headline.ladder)).all() and (power["n"] == len(SEEDS)).all()
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_experiment_of_the_paper_names_one_of_ours(name):
+    assert PAPER[name] in EXPERIMENTS

@@ -1,7 +1,8 @@
-"""Statistics: intervals over seeds, pairing, tokens to reach a loss, the best alpha."""
+"""Statistics: intervals over seeds and items, pairing, power, tokens to reach a loss, the best alpha."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
 from cbd import results, stats
 from cbd.errors import CbdError
@@ -157,6 +159,135 @@ def test_unmatched_pairs_are_refused():
         stats.paired(data, [], baseline="c")
     with pytest.raises(CbdError, match="leave it out"):
         stats.paired(data, ["method"], baseline="a")
+
+
+@pytest.mark.parametrize("chunk", [stats.CHUNK, 3 * 700])  # all at once; fifteen chunks, the last one short
+def test_seeds_and_items_are_drawn_independently(monkeypatch, chunk):
+    """The reference: the mean of every choice of three seeds and, apart from them, three items."""
+    monkeypatch.setattr(stats, "CHUNK", chunk)
+    data = np.array([[0.3, 2.0, -1.0], [2.4, 2.6, -0.7], [-1.9, 1.6, -1.3]])
+    draws = [list(draw) for draw in itertools.product(range(3), repeat=3)]
+    exact = [data[seeds][:, items].mean() for seeds in draws for items in draws]
+    found = stats.crossed_interval(data, confidence=0.8)
+    assert found.point == pytest.approx(data.mean()) and found.n == 3
+    for share, end in ((0.1, found.low), (0.9, found.high)):
+        assert np.quantile(exact, share - 0.015) <= end <= np.quantile(exact, share + 0.015)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1000), st.floats(-3, 3), st.floats(0.1, 10))
+def test_a_crossed_interval_moves_with_shift_and_scale(seed, shift, scale):
+    data = np.random.default_rng(seed).normal(size=(3, 20))
+    one = stats.crossed_interval(data, resamples=300)
+    two = stats.crossed_interval(data * scale + shift, resamples=300)
+    assert (two.point, two.low, two.high) == pytest.approx(
+        tuple(v * scale + shift for v in (one.point, one.low, one.high)), abs=1e-9
+    )
+    assert one.low < one.point < one.high
+
+
+def test_what_is_not_drawn_leaves_the_other():
+    values = np.random.default_rng(0).normal(size=40)
+    items, seeds = stats.crossed_interval(values[None]), stats.crossed_interval(values[:, None])
+    alone = stats.interval(values)
+    for found, n in ((items, 1), (seeds, 40)):
+        assert found.n == n and found.point == pytest.approx(alone.point)
+        assert found.low == pytest.approx(alone.low, abs=0.02)
+        assert found.high == pytest.approx(alone.high, abs=0.02)
+
+
+def test_the_crossed_interval_is_conservative():
+    """Noise of the cells alone counts three times over; of ten seeds' and fifty items' effects, once."""
+    rng = np.random.default_rng(11)
+    noise = [stats.crossed_interval(rng.normal(size=(10, 50)), rng=i, resamples=500) for i in range(60)]
+    widths = np.array([found.high - found.low for found in noise])
+    expected = 2 * 1.96 * np.sqrt((0.9 / 10 / 50) + 0.98 / 50 / 10 + 0.9 * 0.98 / 500)
+    assert widths.mean() == pytest.approx(expected, rel=0.06)
+    held = [_holds(stats.crossed_interval(_crossed(rng), resamples=500)) for _ in range(300)]
+    assert np.mean(held) == pytest.approx(0.93, abs=0.045)
+
+
+def _crossed(rng):
+    return rng.normal(size=(10, 1)) * 0.1 + rng.normal(size=50) * 0.3 + rng.normal(size=(10, 50)) * 0.5
+
+
+def test_degenerate_crossed_tables():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = stats.crossed_interval([[2.5]])
+        lost = stats.crossed_interval([[1.0, nan], [2.0, 3.0]])
+        assert stats.crossed_interval(np.full((3, 4), 0.1)) == stats.Interval(0.1, 0.1, 0.1, 3)
+    assert (one.point, one.n) == (2.5, 1) and math.isnan(one.low) and math.isnan(one.high)
+    assert all(map(math.isnan, (lost.point, lost.low, lost.high))) and lost.n == 2
+    for table, settings_, message in (
+        ([1.0, 2.0], {}, "one row a seed"),
+        (np.empty((0, 3)), {}, "at least one"),
+        (np.empty((3, 0)), {}, "at least one"),
+        ([[1.0, 2.0]], {"confidence": 95}, "confidence"),
+        ([[1.0, 2.0]], {"resamples": 0}, "at least 1"),
+    ):
+        with pytest.raises(CbdError, match=message):
+            stats.crossed_interval(table, **settings_)
+
+
+def test_the_generator_of_a_crossed_interval_is_explicit():
+    data = np.random.default_rng(4).normal(size=(4, 30))
+    state = np.random.get_state()[1].copy()
+    first = stats.crossed_interval(data, resamples=200)
+    assert (np.random.get_state()[1] == state).all()
+    assert stats.crossed_interval(data, rng=np.random.default_rng(0), resamples=200) == first
+    assert stats.crossed_interval(data, rng=5, resamples=200) != first
+
+
+@pytest.mark.parametrize(
+    ("n", "power", "level", "comparisons"),
+    [(5, 0.8, 0.05, 1), (5, 0.8, 0.05, 12), (3, 0.5, 0.05, 1), (2, 0.8, 0.1, 2), (20, 0.9, 0.01, 1)],
+)
+def test_a_t_test_finds_the_smallest_difference_that_often(n, power, level, comparisons):
+    values = 7 + np.random.default_rng(n).normal(size=n) * 0.3
+    smallest = stats.smallest_difference(values, power, level, comparisons)
+    trials = np.random.default_rng(0).normal(smallest, values.std(ddof=1), size=(20_000, n))
+    found = (ttest_1samp(trials, 0, axis=1).pvalue < level / comparisons).mean()
+    assert found == pytest.approx(power, abs=3 * math.sqrt(power * (1 - power) / 20_000))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=8, unique=True), st.floats(0.01, 100))
+def test_the_smallest_difference_follows_the_spread_only(values, scale):
+    values = np.array(values)
+    if values.std() < 1e-3:
+        return
+    smallest = stats.smallest_difference(values)
+    assert stats.smallest_difference(values * scale + 3) == pytest.approx(smallest * scale, rel=1e-6)
+    assert stats.smallest_difference(values, power=0.9) > smallest
+    assert stats.smallest_difference(values, comparisons=5) > smallest
+    assert stats.smallest_difference(values, level=0.01) == pytest.approx(
+        stats.smallest_difference(values, comparisons=5)
+    )
+
+
+def test_the_smallest_difference_rises_with_every_demand():
+    """From two seeds and a thousand comparisons on; scipy's lower tail is nan in places and must not get
+    in.
+    """
+    for n in (2, 3, 4, 6, 10, 30):
+        found = [
+            [stats.smallest_difference(range(n), power, 0.05, c) for c in (1, 2, 10, 100, 1000)]
+            for power in (0.1, 0.5, 0.8, 0.9, 0.99)
+        ]
+        assert np.isfinite(found).all()
+        assert (np.diff(found, axis=0) > 0).all() and (np.diff(found, axis=1) > 0).all()
+
+
+def test_degenerate_smallest_differences():
+    assert math.isnan(stats.smallest_difference([])) and math.isnan(stats.smallest_difference([1.0]))
+    assert math.isnan(stats.smallest_difference([1.0, nan, 2.0]))
+    assert stats.smallest_difference([0.1] * 3) == 0
+    for settings_ in ({"power": 80}, {"power": 0.01}, {"level": 0}, {"level": 0.9}, {"power": nan}):
+        with pytest.raises(CbdError, match="level"):
+            stats.smallest_difference([1.0, 2.0], **settings_)
+    with pytest.raises(CbdError, match="comparisons"):
+        stats.smallest_difference([1.0, 2.0], comparisons=0)
 
 
 def curve(*points):

@@ -307,8 +307,8 @@ def test_a_cosine_is_halfway_at_half_of_its_way_and_wsd_is_constant_until_its_ta
 def test_the_held_out_loss_is_huggingfaces_own(start, corpus):
     held_out = HeldOut.of(Tokens(corpus), "validation", 30 * CONTEXT, CONTEXT)
     model = GPT2LMHeadModel.from_pretrained(start).eval()
-    windows = torch.from_numpy(held_out.windows)
-    assert windows.shape == (30, CONTEXT + 1)
+    windows = torch.from_numpy(np.concatenate([held_out.inputs, held_out.labels[:, -1:]], axis=1))
+    assert windows.shape == (30, CONTEXT + 1) and (held_out.inputs[:, 1:] == held_out.labels[:, :-1]).all()
     with torch.no_grad():
         theirs = [float(model(input_ids=w[None], labels=w[None]).loss) for w in windows]
 

@@ -12,6 +12,24 @@ EXPERIMENTS = {
     "bridge": "cbd.experiments.bridge",
     "families": "cbd.experiments.families",
     "public_checkpoints": "cbd.experiments.public_checkpoints",
+    "scratch_vs_cbd": "cbd.experiments.scratch_vs_cbd",
+    "equal_budget": "cbd.experiments.equal_budget",
+}
+# the paper's experiments (E1 to E16 of arXiv 2605.07783, numbered by us) -> the one that answers each
+PAPER = {
+    "E1": "chain",
+    "E2": "initialise",
+    "E3": "scratch_vs_cbd",
+    "E4": "equal_budget",
+    "E5": "convergence",
+    "E6": "chain",
+    "E7": "alpha",
+    "E8": "scratch_vs_cbd",
+    "E10": "initialise",
+    "E12": "convergence",
+    "E13": "equal_budget",
+    "E15": "bridge",
+    "E16": "paper_map",
 }
 NEEDS_HUB = ("public_checkpoints",)  # left out of "all": it is asked for by name
 
@@ -25,4 +43,4 @@ def __getattr__(name: str) -> Any:
     return getattr(core, name)
 
 
-__all__ = ["EXPERIMENTS", "NEEDS_HUB", "design_of", "run"]
+__all__ = ["EXPERIMENTS", "NEEDS_HUB", "PAPER", "design_of", "run"]

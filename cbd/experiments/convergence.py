@@ -6,32 +6,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pandas as pd
 
 from cbd import stats
 from cbd.experiments.core import Design, Measurement, row_labels
-from cbd.experiments.models import CBD, RANDOM, starts
-from cbd.recipes import Recipe, Trained, Training, TunedRate
+from cbd.experiments.models import CBD, RANDOM, recovery, starts
 from cbd.scales import Scale
-from cbd.specs import ModelSpec
-
-SEARCH_SEED = 1000  # the order of batches in the search for rates: one that no reported run uses
-
-
-def tuned(scale: Scale, spec: ModelSpec, method: str) -> TunedRate:
-    """The best rate for a kind of start at the smallest budget, searched with the first seed's chain."""
-    start = starts(scale, 0, spec)[method]
-    training = replace(scale.recovery, tokens=scale.budgets[0], seed=SEARCH_SEED, evaluations=1)
-    rates = scale.random_rates if method == RANDOM else scale.rates
-    return TunedRate.search(Trained(start, scale.corpus, training), rates)
-
-
-def recovery(scale: Scale, seed: int, spec: ModelSpec, method: str, start: Recipe, tokens: int) -> Trained:
-    """One run: the start, trained for `tokens` at its kind's own rate, on the batches of `seed`."""
-    training: Training = replace(scale.recovery, tokens=tokens, seed=seed, lr=tuned(scale, spec, method))
-    return Trained(start, scale.corpus, training)
 
 
 def design(scale: Scale, seed: int) -> Design:

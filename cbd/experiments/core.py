@@ -7,9 +7,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ from cbd import results, store
 from cbd.alphas import resolve_alpha
 from cbd.bridges import BitsPerByte
 from cbd.errors import CbdError
+from cbd.evaluations import Downstream, Tuned
 from cbd.experiments import EXPERIMENTS
 from cbd.recipes import Evaluated, Interpolated, Recipe, walk
 from cbd.scales import Scale
@@ -24,8 +26,8 @@ from cbd.scales import Scale
 
 @dataclass(frozen=True)
 class Measurement:
-    """A recipe whose outcome becomes rows: an `Evaluated` or `BitsPerByte` (one point), or a training (its
-    validation curve).
+    """A recipe whose outcome becomes rows: an `Evaluated` or `BitsPerByte` (one point), a `Downstream` (its
+    tasks), or a training (its validation curve).
 
     method, mixing, operator: labels of the table; alpha is taken from the recipe where it has one. metric:
     what the loss is called in the table.
@@ -56,9 +58,19 @@ class Design:
 
 def design_of(name: str, scale: Scale, seed: int) -> Design:
     """What an experiment measures. Raises `CbdError` for an unknown name."""
+    return _module(name).design(scale, seed)
+
+
+def seeds_of(name: str, scale: Scale, first: int = 0) -> range:
+    """The seeds that an experiment runs at a scale: the scale's, unless it has a number of its own."""
+    count = getattr(_module(name), "seeds", lambda scale: scale.seeds)(scale)
+    return range(first, first + count)
+
+
+def _module(name: str) -> ModuleType:
     if name not in EXPERIMENTS:
         raise CbdError(f"no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
-    return import_module(EXPERIMENTS[name]).design(scale, seed)
+    return import_module(EXPERIMENTS[name])
 
 
 def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.DataFrame:
@@ -68,7 +80,7 @@ def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.D
     jobs: processes side by side; the environment variable CBD_JOBS, then the scale, say so where it is not
     given. Returns the tidy table (see `cbd.results`), also written to results/<scale>/<name>.csv.
     """
-    designs = {s: design_of(name, scale, s) for s in range(seed, seed + scale.seeds)}
+    designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale, seed)}
     everything = [recipe for design in designs.values() for recipe in design.recipes]
     from cbd.realize import realize_all  # torch: only when there is something to run
 
@@ -97,9 +109,11 @@ def rows_of(measurement: Measurement) -> list[dict]:
     """The rows of one finished measurement, without experiment and seed."""
     recipe = measurement.recipe
     labels = row_labels(measurement)
-    if isinstance(recipe, (Evaluated, BitsPerByte)):
+    if isinstance(recipe, (Evaluated, BitsPerByte, Downstream)):
         metrics = json.loads((store.folder(recipe) / "metrics.json").read_text())
-        labels |= {"tokens": recipe.model.tokens, "flops": recipe.model.flops}
+        labels |= {"tokens": trained_tokens(recipe.model), "flops": recipe.model.flops}
+        if isinstance(recipe, Downstream):
+            return [labels | row for row in _task_rows(metrics, recipe.shots)]
         if isinstance(recipe, BitsPerByte):
             bits = {"value": metrics["bits_per_byte"], "stderr": metrics["stderr"]}
             return [labels | {"metric": "bits_per_byte"} | bits]
@@ -119,6 +133,30 @@ def rows_of(measurement: Measurement) -> list[dict]:
         }
         for point in points
     ]
+
+
+def _task_rows(metrics: dict[str, dict], shots: int) -> Iterator[dict]:
+    """A row a task and metric, its standard error over items; beside it " chance" and the options' shares."""
+    for task, found in metrics.items():
+        for metric, score in found.items():
+            name = metric_name(task, metric, shots)
+            if metric == "option_frequency":
+                for place, share in enumerate(score, start=1):
+                    yield {"metric": metric_name(task, f"option {place}", shots), "value": share}
+                continue
+            yield {"metric": name, "value": score["value"], "stderr": score["stderr"]}
+            if "chance" in score:
+                yield {"metric": f"{name} chance", "value": score["chance"]}
+
+
+def metric_name(task: str, metric: str, shots: int = 0) -> str:
+    """What a task's metric is called in a table: "cbd_cloze/acc", "hellaswag@5/acc_norm"."""
+    return f"{task}{f'@{shots}' if shots else ''}/{metric}"
+
+
+def trained_tokens(model: Recipe) -> int:
+    """Tokens of a model's own training; those of the fine-tuning before a task do not count."""
+    return model.start.tokens if isinstance(model, Tuned) else model.tokens
 
 
 def row_labels(measurement: Measurement) -> dict:

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Literal
 
 from cbd.operators import LITERAL, UNION, Operator
-from cbd.recipes import Anchor, Chain, Interpolated, Random, Recipe, Source, Trained, Transferred
+from cbd.recipes import Anchor, Chain, Interpolated, Random, Recipe, Source, Trained, Transferred, TunedRate
 from cbd.scales import Scale
 from cbd.specs import ModelSpec
 
 Kind = Literal["default", "inherited", "independent"]
 
+SEARCH_SEED = 1000  # the order of batches in the search for rates: one that no reported run uses
 CBD, SMALLER, LARGER, RANDOM = "CBD (union)", "smaller anchor, grown", "larger anchor, pruned", "random"
 
 
@@ -74,3 +75,20 @@ def starts(scale: Scale, seed: int, spec: ModelSpec, operator: Operator = UNION)
         LARGER: Transferred(large, spec, operator.trans),
         RANDOM: Random(spec, scale.corpus, seed),
     }
+
+
+def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> TunedRate:
+    """The best rate for a kind of start at a budget, searched with the first seed's chain."""
+    start = starts(scale, 0, spec)[method]
+    training = replace(scale.recovery, tokens=tokens, seed=SEARCH_SEED, evaluations=1)
+    rates = scale.random_rates if method == RANDOM else scale.rates
+    return TunedRate.search(Trained(start, scale.corpus, training), rates)
+
+
+def recovery(scale: Scale, seed: int, spec: ModelSpec, method: str, start: Recipe, tokens: int) -> Trained:
+    """One run: the start, trained for `tokens` at its kind's own rate, on the batches of `seed`.
+
+    The rate is the best at the smallest budget, for every kind of start alike.
+    """
+    rate = tuned(scale, spec, method, scale.budgets[0])
+    return Trained(start, scale.corpus, replace(scale.recovery, tokens=tokens, seed=seed, lr=rate))

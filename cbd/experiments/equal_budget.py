@@ -1,0 +1,21 @@
+"""E4, E13: CBD and random weights after the same recovery training, at several budgets and sizes."""
+
+from __future__ import annotations
+
+from cbd.experiments.core import Design
+from cbd.experiments.models import CBD, RANDOM, recovery, starts
+from cbd.experiments.scored import gaps, scored
+from cbd.scales import Scale
+
+
+def design(scale: Scale, seed: int) -> Design:
+    """Loss and tasks after each budget; each kind of start trains at the best rate of its own search."""
+    found = []
+    for spec in scale.headline.equal_targets:
+        begin = starts(scale, seed, spec)
+        for method in (CBD, RANDOM):
+            for tokens in scale.headline.equal_budgets:
+                run = recovery(scale, seed, spec, method, begin[method], tokens)
+                found += scored(scale, run, seed, method, operator=f"budget {tokens}")
+    same = lambda ours, random: ours.operator == random.operator  # noqa: E731
+    return Design(tuple(found), lambda frame, designs: gaps(designs, same))

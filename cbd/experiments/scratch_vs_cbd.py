@@ -1,0 +1,63 @@
+"""E3, E8: CBD with no training of its own against random weights that are trained on more and more tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from cbd.experiments.bridge import SEQUENCE, bridges
+from cbd.experiments.core import Design
+from cbd.experiments.models import CBD, RANDOM, chain, initialised, tuned
+from cbd.experiments.scored import gaps, scored
+from cbd.operators import UNION
+from cbd.recipes import Random, Recipe, Trained
+from cbd.scales import Scale
+from cbd.specs import ModelSpec
+from cbd.steplaw import by_step_law
+
+BRIDGED = "CBD (bridged)"
+
+
+def seeds(scale: Scale) -> int:
+    return scale.headline.seeds
+
+
+def initialisations(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, tuple[str, Recipe]]:
+    """Method -> (source's name, SLM at zero tokens), for the chain and for every bridged one.
+
+    The bridge is the paper's, at the level of sequences.
+    """
+    found = {CBD: ("chain", initialised(chain(scale, seed), spec, operator=UNION))}
+    several = len(scale.bridge.sources) > 1
+    for ways in bridges(scale, seed):
+        slm = initialised(ways.chain(ways.proxies()[SEQUENCE]), spec, operator=UNION)
+        found[f"{BRIDGED}: {ways.source.name}" if several else BRIDGED] = (ways.source.name, slm)
+    return found
+
+
+def scratch(scale: Scale, seed: int, spec: ModelSpec, tokens: int) -> Trained:
+    """Random weights, trained for a budget with a finished schedule of its own, at a rate of their own.
+
+    The rate is the best of a search at the nearest searched budget; where nothing is searched, rate and batch
+    are the Step Law's.
+    """
+    start = Random(spec, scale.corpus, seed)
+    training = replace(scale.recovery, seed=seed)
+    budgets = scale.headline.searched
+    if not budgets:
+        return Trained(start, scale.corpus, by_step_law(training, spec, tokens))
+    nearest = min(budgets, key=lambda budget: (abs(math.log(budget / tokens)), budget))
+    rate = tuned(scale, spec, RANDOM, nearest)
+    return Trained(start, scale.corpus, replace(training, tokens=tokens, lr=rate))
+
+
+def design(scale: Scale, seed: int) -> Design:
+    """Loss and tasks of every initialisation at zero tokens, and of scratch at every step of the ladder."""
+    found = []
+    for spec in scale.headline.targets:
+        for method, (source, slm) in initialisations(scale, seed, spec).items():
+            found += scored(scale, slm, seed, method, mixing=source)
+        for tokens in scale.headline.ladder:
+            run = scratch(scale, seed, spec, tokens)
+            found += scored(scale, run, seed, RANDOM, operator=f"budget {tokens}")
+    return Design(tuple(found), lambda frame, designs: gaps(designs, lambda ours, random: True))

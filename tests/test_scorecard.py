@@ -1,0 +1,478 @@
+"""The scorecard: verdicts turn with the numbers, a rule's text is made from what it judges by, and the block
+in README.md is not stale.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cbd import findings, results, scorecard
+from cbd.errors import CbdError
+from cbd.experiments import EXPERIMENTS
+from cbd.findings import CBD, LARGER, RANDOM, SMALLER
+from cbd.scorecard import ENTRIES, NOTHING
+from cbd.verdicts import EXPERIMENT, NOT_RUN, OTHER, QUESTION, SIGN, Facts, Sides
+
+IDS = [f"E{i}" for i in range(1, 17)] + [f"Q{i}" for i in range(1, 12)]
+YES, MIXED, NO = "yes", "mixed", "no"
+SPECS = {"2x32": 1000, "4x64": 2000, "6x96": 3000}
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A root without results."""
+    monkeypatch.setenv("CBD_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def words(name: str):
+    return EXPERIMENT if name.startswith("E") else QUESTION
+
+
+def judged(name: str, tables: dict[str, pd.DataFrame]) -> str:
+    """ "yes", "mixed", "no" or the words for nothing measured: the verdict of one row on these tables."""
+    entry = ENTRIES[name]
+    assert set(entry.needs) <= set(tables)
+    found = entry.rule.verdict(entry.measure(tables), words(name))
+    said = {getattr(words(name), word): word for word in (YES, MIXED, NO)} | {NOT_RUN: NOT_RUN}
+    return said[found]
+
+
+# ---- tables by hand
+
+
+def table(rows: list[dict], experiment: str = "x") -> pd.DataFrame:
+    common = {"experiment": experiment, "family": "gpt2", "metric": "loss", "tokens": 0}
+    sized = [{"parameters": SPECS[row["spec"]]} if row.get("spec") in SPECS else {} for row in rows]
+    return results.table([common | size | row for size, row in zip(sized, rows, strict=True)])
+
+
+def runs(method: str, spec: str, value: float, seeds=SEEDS, spread: float = 0.01, **more) -> list[dict]:
+    """A row a seed; the same seeds move every method alike, and each a little by itself."""
+    wobble = 0.001 * (sum(map(ord, method)) % 3)
+    return [
+        {"method": method, "spec": spec, "seed": seed, "value": value + spread * seed + wobble * (seed == 1)}
+        | {"recipe": f"{method}{spec}{seed}{more.get('operator', '')}"}
+        | more
+        for seed in seeds
+    ]
+
+
+def starts(over_single: list[float], random: float = 7.0, others: float = 1.0) -> pd.DataFrame:
+    """`initialise`: how far CBD lies above the better single anchor in each size, and other operators above
+    CBD.
+    """
+    rows = []
+    for spec, gap in zip(SPECS, over_single, strict=True):
+        rows += runs(CBD, spec, 4.0 + gap) + runs(SMALLER, spec, 4.0) + runs(LARGER, spec, 5.0)
+        rows += runs(RANDOM, spec, random) + runs("CBD (literal)", spec, 4.0 + gap + others)
+    return table(rows)
+
+
+def recovery(zero: list[float], single: float = 4.0, random: float = 6.0, end: float = -0.5) -> pd.DataFrame:
+    """`convergence`: CBD starts at `zero` in each size and ends `end` above the better single anchor."""
+    rows = []
+    for spec, start in zip(SPECS, zero, strict=True):
+        for budget in (100, 200):
+            label = {"operator": f"budget {budget}"}
+            rows += runs(CBD, spec, start, **label)
+            rows += runs(CBD, spec, single + end, tokens=budget, **label)
+            for method, value in ((SMALLER, single), (LARGER, single + 1), (RANDOM, random)):
+                rows += runs(method, spec, 8.0, **label) + runs(method, spec, value, tokens=budget, **label)
+            for metric in ("speedup_to_random_final", "speedup_to_cbd_final"):
+                rows += runs(CBD, spec, 10.0, metric=metric, tokens=budget, **label)
+    return table(rows)
+
+
+def chain(lost: list[float], compute: float = 0.5, tokens: float = 0.5, noise: float = 0.1) -> pd.DataFrame:
+    """`chain`: what each step loses; direct minus stepwise at equal compute, at equal tokens, in noise."""
+    rows, total = [], 0.0
+    for spec, loss in zip(reversed(SPECS), lost, strict=True):
+        total += loss
+        rows += runs("stepwise", spec, loss, metric="lost")
+        rows += runs("stepwise", spec, total, metric="lost_since_source")
+    smallest = next(iter(SPECS))
+    for metric, gaps in (("final_loss", (compute, tokens)), ("loss_noise", (noise, noise))):
+        rows += runs("stepwise", smallest, 4.0, metric=metric)
+        for how, gap in zip(("compute", "tokens"), gaps, strict=True):
+            rows += runs(f"direct, equal {how}", smallest, 4.0 + gap, metric=metric)
+    return table(rows)
+
+
+GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def alphas(best: list[float], rule: float = 0.5, depth: float = 1.0) -> pd.DataFrame:
+    """`alpha`: parabolas with their minimum at `best`, a size each, in every reading."""
+    rows = []
+    for spec, at in zip(SPECS, best, strict=True):
+        for mixing, operator in (("literal", "preserving"), ("union", "preserving"), ("literal", "lossy")):
+            for alpha in GRID:
+                label = {"alpha": alpha, "mixing": mixing, "operator": operator}
+                rows += runs("inherited", spec, 4 + depth * (alpha - at) ** 2, **label)
+        rows += runs("parameter distance", spec, rule, spread=0, metric="rule_alpha")
+    return table(rows).assign(value=lambda t: t["value"].where(t["metric"] != "rule_alpha", rule))
+
+
+def kindred(gains: list[float]) -> pd.DataFrame:
+    """`families`: so much CBD in the middle of the grid is below its better end, a family each."""
+    rows = []
+    for family, gain in zip(("gpt2", "llama", "qwen3"), [9.0, *gains], strict=True):
+        label = {"family": family, "metric": "bits_per_byte"}
+        for alpha in GRID:
+            value = 3 - gain * (alpha == 0.5)
+            rows += runs("CBD", "2x32", value, alpha=alpha, mixing="union", operator="preserving", **label)
+        rows += runs(RANDOM, "2x32", 5.0, **label)
+        rows += runs("parameter distance", "2x32", 0.5, spread=0, family=family, metric="rule_alpha")
+    return table(rows).assign(value=lambda t: t["value"].where(t["metric"] != "rule_alpha", 0.5))
+
+
+BUDGETS = (100, 200, 400, 800)
+
+
+def scratch(
+    line: float, losses: list[float], cbd: float = 0.6, rouge: list[float] | None = None
+) -> pd.DataFrame:
+    """`scratch_vs_cbd`: CBD's loss and Rouge-L, and those of random weights by budget; chance is 0.1."""
+    rows = []
+    for spec in SPECS:
+        rows += runs(CBD, spec, line) + runs(CBD, spec, cbd, metric="t/rougeL")
+        rows += runs(f"{CBD[:-7]}(bridged)", spec, 0.5, metric="t/rougeL")
+        for tokens, loss, score in zip(BUDGETS, losses, rouge or [0.2] * 4, strict=True):
+            rows += runs(RANDOM, spec, loss, tokens=tokens)
+            rows += runs(RANDOM, spec, score, metric="t/rougeL", tokens=tokens)
+        rows += runs(CBD, spec, 0.1, spread=0, metric="t/rougeL chance")
+    return table(rows)
+
+
+def equal(gaps: list[float]) -> pd.DataFrame:
+    """`equal_budget`: so many points CBD is above random weights in each size."""
+    rows = []
+    for spec, gap in zip(SPECS, gaps, strict=True):
+        for metric in ("t/acc", "u/rougeL"):
+            rows += runs(CBD, spec, 0.4 + gap / 100, metric=metric, tokens=100)
+            rows += runs(RANDOM, spec, 0.4, metric=metric, tokens=100)
+            rows += runs(CBD, spec, 0.1, spread=0, metric=f"{metric} chance", tokens=100)
+    return table(rows)
+
+
+def bridge(sequence: float, likelihoods: float = 0.0, compute: float = 0.0) -> pd.DataFrame:
+    """`bridge`: bits per byte of the SLM above those of no bridge at equal tokens."""
+    gaps = {"sequence-level": sequence, "likelihoods (ALM)": likelihoods, "likelihoods (ULD)": likelihoods}
+    gaps |= {"no bridge, equal tokens": 0.0, "no bridge, equal compute": compute}
+    label = {"metric": "bits_per_byte", "mixing": "llm", "operator": "SLM"}
+    # the proxies say the opposite: only the SLM may count
+    proxies = [
+        row for m, gap in gaps.items() for row in runs(m, "4x64", 3 - gap, **(label | {"operator": "proxy"}))
+    ]
+    return table(proxies + [row for m, gap in gaps.items() for row in runs(m, "2x32", 3 + gap, **label)])
+
+
+def costs(chain_at: list[float], per_size: float = 2.0) -> pd.DataFrame:
+    """`paper_map`: the chain's FLOPs by number of sizes; the others cost `per_size` and half more each."""
+    rows = []
+    for i, value in enumerate(chain_at, start=1):
+        each = {"chain (CBD)": value, "scratch": per_size * i, "direct distillation": 1.5 * per_size * i}
+        rows += [
+            {"method": m, "spec": str(i), "seed": 0, "metric": "cumulative_flops", "value": v}
+            for m, v in each.items()
+        ]
+    return table(rows)
+
+
+UP, DOWN = [0.5, 0.5, 0.5], [-0.5, -0.5, -0.5]
+FLIPS = [
+    ("E1", {"chain": chain([0.0, -0.1, 0.01])}, YES),
+    ("E1", {"chain": chain([0.0, 0.01, 0.9])}, MIXED),
+    ("E1", {"chain": chain([0.0, 0.9, 0.9])}, NO),
+    ("E2", {"initialise": starts(UP)}, YES),
+    ("E2", {"initialise": starts([0.0, 0.0, 9.0])}, MIXED),
+    ("E2", {"initialise": starts(UP, random=4.0)}, NO),
+    ("E3", {"scratch_vs_cbd": scratch(3.0, [6, 5, 4, 3.5])}, YES),
+    ("E3", {"scratch_vs_cbd": scratch(5.5, [6, 5, 4, 3.5], cbd=0.6)}, MIXED),
+    ("E3", {"scratch_vs_cbd": scratch(5.5, [6, 5, 4, 3.5], cbd=0.1)}, NO),
+    ("E4", {"equal_budget": equal([5, 5, 5])}, YES),
+    ("E4", {"equal_budget": equal([5, 5, -5])}, MIXED),
+    ("E4", {"equal_budget": equal([5, -5, -5])}, NO),
+    ("E5", {"convergence": recovery([5, 5, 5])}, YES),
+    ("E5", {"convergence": recovery([5, 5, 7])}, MIXED),
+    ("E5", {"convergence": recovery([7, 7, 5])}, NO),
+    ("E6", {"chain": chain([0, 0, 0])}, YES),
+    ("E6", {"chain": chain([0, 0, 0], compute=-0.5)}, MIXED),
+    ("E6", {"chain": chain([0, 0, 0], compute=-0.5, noise=-0.1)}, NO),
+    ("E7", {"alpha": alphas([0.5, 0.5, 0.75])}, YES),
+    ("E7", {"alpha": alphas([0.5, 0.5, 1.0])}, MIXED),
+    ("E7", {"alpha": alphas([0.0, 0.0, 1.0])}, NO),
+    ("E7", {"alpha": alphas([0.75, 0.75, 0.75], rule=0.2)}, NO),
+    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.2, 0.3, 0.4, 0.5])}, YES),
+    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.5, 0.4, 0.3, 0.2])}, MIXED),
+    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.5, 0.6, 0.8, 0.9])}, MIXED),
+    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.9, 0.9, 0.8, 0.8])}, NO),
+    ("E10", {"initialise": starts(DOWN)}, YES),
+    ("E10", {"initialise": starts([-0.5, -0.5, 0.5])}, MIXED),
+    ("E10", {"initialise": starts([-0.5, 0.5, 0.5])}, NO),
+    ("E12", {"convergence": recovery([3, 3, 3])}, YES),
+    ("E12", {"convergence": recovery([3, 3, 5])}, MIXED),
+    ("E12", {"convergence": recovery([5, 5, 5])}, NO),
+    ("E13", {"equal_budget": equal([5, -5, -5])}, YES),
+    ("E13", {"equal_budget": equal([-5, 5, 5])}, NO),
+    ("E15", {"bridge": bridge(-0.5)}, YES),
+    ("E15", {"bridge": bridge(-0.5, compute=-0.9)}, MIXED),
+    ("E15", {"bridge": bridge(0.5)}, NO),
+    ("E15", {"bridge": bridge(-0.5), "scratch_vs_cbd": scratch(3.0, [6] * 4, cbd=0.3)}, YES),
+    ("E15", {"bridge": bridge(-0.5), "scratch_vs_cbd": scratch(3.0, [6] * 4, cbd=0.9)}, NO),
+    ("E16", {"paper_map": costs([3, 3, 3, 3])}, YES),
+    ("E16", {"paper_map": costs([9, 9, 9, 9])}, MIXED),
+    ("E16", {"paper_map": costs([9, 18, 27, 36])}, NO),
+    ("Q1", {"chain": chain([0, 0, 0])}, YES),
+    ("Q1", {"chain": chain([0, 0, 0]), "alpha": alphas([0, 0, 0]).query("seed < 2")}, MIXED),
+    ("Q1", {"alpha": alphas([0, 0, 0]).query("seed < 1"), "paper_map": costs([1])}, NO),
+    ("Q2", {"initialise": starts(DOWN), "convergence": recovery(UP)}, YES),
+    ("Q2", {"initialise": starts(UP), "convergence": recovery(UP)}, MIXED),
+    ("Q2", {"initialise": starts(DOWN), "convergence": recovery(DOWN, end=0.5)}, NO),
+    ("Q3", {"initialise": starts(UP)}, YES),
+    ("Q3", {"initialise": starts(UP, others=-0.1)}, NO),
+    ("Q3", {"initialise": starts(UP, others=0.0)}, MIXED),
+    ("Q4", {"chain": chain([0.0, 0.1, 0.1])}, YES),
+    ("Q4", {"chain": chain([0.5, 0.1, -0.9])}, NO),
+    ("Q4", {"chain": chain([0.0, 0.0, -0.01])}, MIXED),
+    ("Q6", {"alpha": alphas([0.5, 0.5, 0.5])}, YES),
+    ("Q6", {"alpha": alphas([0.5, 0.5, 1.0])}, MIXED),
+    ("Q6", {"alpha": alphas([0.5, 0.0, 1.0])}, NO),
+    ("Q6", {"alpha": alphas([0.5, 0.0, 1.0], depth=0.1)}, YES),
+    ("Q7", {"paper_map": costs([5, 5, 5, 5])}, YES),
+    ("Q7", {"paper_map": costs([9, 9, 9, 9])}, MIXED),
+    ("Q7", {"paper_map": costs([20, 20, 20, 20])}, NO),
+    ("Q9", {"families": kindred([0.5, 0.5])}, YES),
+    ("Q9", {"families": kindred([0.5, -0.5])}, MIXED),
+    ("Q9", {"families": kindred([-0.5, -0.5])}, NO),
+    ("Q10", {"bridge": bridge(-0.5, -0.5)}, YES),
+    ("Q10", {"bridge": bridge(0.5, -0.5)}, MIXED),
+    ("Q10", {"bridge": bridge(-0.5, 0.5)}, NO),
+    ("Q11", {"scratch_vs_cbd": scratch(3.0, [6, 5, 4, 3.5])}, YES),
+    ("Q11", {"scratch_vs_cbd": scratch(3.0, [6, 5, 4, 4.5])}, MIXED),
+    ("Q11", {"scratch_vs_cbd": scratch(3.0, [6, 6.5, 7, 4.5])}, NO),
+]
+
+
+@pytest.mark.parametrize(("name", "tables", "verdict"), FLIPS)
+def test_a_verdict_turns_with_the_numbers(name, tables, verdict):
+    assert judged(name, tables) == verdict
+
+
+def test_every_rule_is_turned_both_ways():
+    for name in ENTRIES:
+        assert {YES, NO} <= {verdict for other, _, verdict in FLIPS if other == name}, name
+
+
+@pytest.mark.parametrize("name", [n for n, entry in ENTRIES.items() if n not in ("E16", "Q1", "Q7")])
+def test_one_seed_decides_nothing(name):
+    """E16 and Q7 are counted; to Q1 one seed is an answer."""
+    tables = next(tables for other, tables, verdict in FLIPS if (other, verdict) == (name, YES))
+    single = {key: frame[frame["seed"].isna() | (frame["seed"] == 0)] for key, frame in tables.items()}
+    assert judged(name, single) == NOT_RUN
+
+
+def test_a_size_that_diverged_is_not_passed_over():
+    frame = starts(UP)
+    frame.loc[(frame["method"] == CBD) & (frame["spec"] == "2x32") & (frame["seed"] == 0), "value"] = float(
+        "nan"
+    )
+    assert judged("E2", {"initialise": frame}) == MIXED
+    entry = ENTRIES["E2"]
+    assert "nan" in entry.rule.told(entry.measure({"initialise": frame}))
+
+
+# ---- the rules themselves
+
+ends = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)).map(sorted), min_size=1, max_size=8)
+
+
+def units(intervals, n: int = 3) -> pd.DataFrame:
+    rows = [
+        {"unit": f"u{i}", "point": (low + high) / 2, "low": low, "high": high, "n": n}
+        for i, (low, high) in enumerate(intervals)
+    ]
+    return pd.DataFrame(rows)
+
+
+@given(ends, st.sampled_from(sorted(OTHER)), st.floats(-2, 2), st.sampled_from([EXPERIMENT, QUESTION]))
+def test_sides_are_judged_as_the_rule_says(intervals, side, line, said):
+    """An independent count of what lies where."""
+    rule = Sides("x", side, line)
+    found = rule.verdict(units(intervals), said)
+    above = sum(low > line for low, _ in intervals)
+    below = sum(high < line for _, high in intervals)
+    toward, away = (above, below) if side == "above" else (below, above)
+    assert (found == said.yes) == (toward == len(intervals))
+    if away * 2 > len(intervals):
+        assert found == said.no
+    elif 0 < toward < len(intervals):
+        assert found == said.mixed
+    elif toward == 0:
+        assert found == (said.no if said is EXPERIMENT else said.mixed)
+
+
+@given(ends, st.floats(-2, 2), st.sampled_from([EXPERIMENT, QUESTION]))
+def test_sides_are_mirror_images(intervals, line, said):
+    mirrored = [(-high, -low) for low, high in intervals]
+    below, above = Sides("x", "below", line), Sides("x", "above", -line)
+    assert below.verdict(units(intervals), said) == above.verdict(units(mirrored), said)
+
+
+@given(ends, st.floats(0, 3), st.data())
+def test_better_numbers_never_make_a_worse_verdict(intervals, gain, data):
+    rank = {EXPERIMENT.no: 0, EXPERIMENT.mixed: 1, EXPERIMENT.yes: 2}
+    i = data.draw(st.integers(0, len(intervals) - 1))
+    better = [(low + gain * (j == i), high + gain * (j == i)) for j, (low, high) in enumerate(intervals)]
+    rule = Sides("x", "above")
+    before, after = (rule.verdict(units(each), EXPERIMENT) for each in (intervals, better))
+    assert rank[after] >= rank[before]
+
+
+@pytest.mark.parametrize("name", list(ENTRIES))
+def test_the_rule_text_is_made_from_what_the_rule_judges_by(name):
+    rule, said = ENTRIES[name].rule, words(name)
+    text = rule.text(said)
+    assert all(word.lower() in text.lower() for word in (said.yes, said.mixed, said.no))
+    if isinstance(rule, Facts):
+        return
+    assert f"all intervals {SIGN[rule.side]} {rule.line:g};" in text
+    assert f"{SIGN[OTHER[rule.side]]} {rule.line:g};" in text
+    assert replace(rule, side=OTHER[rule.side]).text(said) != text
+    assert replace(rule, line=rule.line + 1).text(said) != text
+
+
+def test_numbers_are_told_with_their_intervals():
+    rule = Sides("x", "below")
+    assert rule.told(units([(-2, -1), (1, 1)])) == "u0 -1.500 [-2.000, -1.000]; u1 +1.000"
+    many = units([(-2, -1), (-1, 1), (1, 2), (1, 3), (1, 4)])
+    assert rule.told(many) == "-1.500 to +2.500 [-2.000, +4.000], 1 of 5 below 0, 3 above"
+    grouped = rule.told(many.assign(group=["a", "a", "b", "b", "b"]))
+    assert grouped.startswith("a -1.500 to +0.000 [-2.000, +1.000], 1 of 2 below 0; b ")
+    assert rule.told(units([(float("inf"), float("inf"))])) == "u0 ∞"
+
+
+# ---- the table
+
+
+def test_every_row_once_in_order(empty):
+    card = scorecard.scorecard("laptop")
+    assert list(card["id"]) == IDS
+    assert list(card.columns) == [field.name for field in fields(scorecard.Row)]
+    assert set(ENTRIES) <= set(IDS) and (card["claim"] != "").all() and (card["rule"] != "").all()
+
+
+def test_without_tables_nothing_is_claimed(empty):
+    card = scorecard.scorecard("laptop")
+    assert set(card["verdict"]) == {NOT_RUN} and set(card["ours"]) == {NOTHING} and set(card["seeds"]) == {0}
+
+
+def test_with_some_tables_only_their_rows_are_judged(empty):
+    results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
+    card = scorecard.scorecard("laptop").set_index("id")
+    assert set(card.index[card["verdict"] != NOT_RUN]) == {
+        "E2",
+        "E10",
+        "Q1",
+        "Q3",
+    }  # Q2 needs convergence too
+    assert set(card.loc[["E2", "E10", "Q3"], "seeds"]) == {3}
+    assert card.loc["E10", "ours"].startswith("2x32 -0.50")
+    assert card.loc["E10", "verdict"] == "reproduced"
+    assert card.loc["Q1", "ours"] == "initialise 3"
+
+
+def test_entries_need_tables_that_exist():
+    assert {name for entry in ENTRIES.values() for name in entry.needs} <= set(EXPERIMENTS)
+
+
+def test_every_note_can_be_written():
+    for name, entry in ENTRIES.items():
+        for other, tables, _ in FLIPS:
+            if name == other and entry.note:
+                assert isinstance(entry.note(tables), str)
+
+
+def test_tasks_at_chance_are_named_and_not_judged():
+    tables = {"scratch_vs_cbd": scratch(3.0, [6, 5, 4, 3.5], cbd=0.05, rouge=[0.05] * 4)}
+    entry = ENTRIES["E3"]
+    assert set(entry.measure(tables)["group"]) == {"loss"}
+    assert "at chance, not judged: 2x32 t/rougeL" in entry.note(tables)
+    assert ENTRIES["E8"].note(tables).startswith("Neither is above chance")
+
+
+def test_the_papers_numbers_are_those_reported(empty):
+    card = scorecard.scorecard("laptop").set_index("id")
+    said = scorecard.claims().set_index("id")["said"]
+    for name, text in card["paper"].items():
+        rows = findings.reported().query("experiment == @name")
+        for row in rows.itertuples():
+            assert (
+                f"{row.method} {row.value:g}" in text
+                or f"{row.method} {row.params_millions:g}M {row.value:g}" in text
+            )
+        # no other number: what is left is the sizes, the tokens, and the words of scorecard.csv
+        left = text.removesuffix(said[name])
+        known = {f"{value:g}" for value in rows["value"]} | {f"{size:g}" for size in rows["params_millions"]}
+        known |= {scorecard._short(t).rstrip("MB") for t in rows["tokens"].dropna()} | {"2", "4"}  # 2-anchors
+        assert set(re.findall(r"\d+(?:\.\d+)?", left)) <= known, name
+    assert card.loc["E4", "paper"].startswith("average at 78M tokens: Rand 39.67, CBD 46.33")
+    assert card.loc["E9", "paper"].endswith("CBD 134M 42.44")
+    assert card.loc["E1", "paper"] == NOTHING
+
+
+# ---- README
+
+
+def test_the_readme_block_is_the_one_that_the_results_give():
+    """README.md cannot go stale: what stands between the markers is what `make figures` would write."""
+    text = (results.root() / "README.md").read_text()
+    assert scorecard.update(text, findings.README_SCALE) == text
+
+
+def test_the_block_is_a_table_of_every_row_and_is_written_once(empty):
+    text = f"before\n{scorecard.START}\nstale text\n{scorecard.END}\nafter\n"
+    new = scorecard.update(text, "laptop")
+    assert new.startswith(f"before\n{scorecard.START}\n") and new.endswith(f"{scorecard.END}\nafter\n")
+    assert "stale text" not in new and scorecard.markdown("laptop") in new
+    assert scorecard.update(new, "laptop") == new
+    lines = [line for line in new.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in lines[1:]] == IDS
+    assert {line.count("|") for line in lines} == {6}
+    results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
+    assert scorecard.update(new, "laptop") != new
+
+
+@pytest.mark.parametrize("text", ["", scorecard.START, f"{scorecard.END}\n{scorecard.START}"])
+def test_a_text_without_both_markers_is_refused(text):
+    with pytest.raises(CbdError, match="needs the two lines"):
+        scorecard.update(text, "laptop")
+
+
+def test_the_tally_counts_every_row(empty):
+    results.write_table(starts(UP).assign(experiment="initialise"), "laptop", "initialise")
+    experiments, questions = scorecard.tally(scorecard.scorecard("laptop")).split(". ")[:2]
+    assert experiments == "Experiments: 1 reproduced, 0 partly, 1 not, 14 not yet run at this scale"
+    assert sum(map(int, re.findall(r"\d+", questions))) == 11
+
+
+def test_a_notebook_gets_the_same_html_each_time(empty):
+    first, second = (scorecard.show("laptop")._repr_html_() for _ in range(2))
+    assert first == second and all(f">{name}<" in first for name in IDS)
+    assert "intervals &lt; 0" in first
+
+
+def test_the_scorecard_needs_no_torch():
+    code = "import sys, cbd.scorecard as s; s.markdown('laptop'); sys.exit('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr or "cbd.scorecard imports torch"
