@@ -76,7 +76,7 @@ def evaluate(
         found = evaluator.evaluate(model, everything, limit=limit, bootstrap_iters=0)
     samples = found["samples"]
     return {
-        name: pooled([score_of(task, samples[task.task_name]) for task in leaves])
+        name: pooled([score_of(task, samples[task.task_name], model) for task in leaves])
         for name, leaves in loaded.items()
     }
 
@@ -169,13 +169,13 @@ def all_of(loaded: Mapping[str, list[Any]]) -> list[Any]:
     return list({task.task_name: task for leaves in loaded.values() for task in leaves}.values())
 
 
-def score_of(task: Any, samples: list[dict[str, Any]]) -> Score:
+def score_of(task: Any, samples: list[dict[str, Any]], model: HFLM) -> Score:
     """What a finished task's samples say, by the kind of its questions."""
     samples = sorted(samples, key=lambda sample: sample["doc_id"])
     if task.OUTPUT_TYPE == "multiple_choice":
         return _choices(task, samples)
     if task.OUTPUT_TYPE == "loglikelihood":
-        return _words(samples)
+        return _words(samples, model)
     return _texts(task, samples)
 
 
@@ -183,11 +183,12 @@ def _choices(task: Any, samples: list[dict[str, Any]]) -> Score:
     """acc and acc_norm (likelihood divided by the option's length in characters), as lm-eval has them.
 
     margin: log-likelihood of the right option minus that of the best other one, nats; negative when wrong.
+    Chance: the mean over all options of what the score were if that one was right.
     """
     score = Score({"acc": [], "acc_norm": [], "margin": []})
     picked: Counter[int] = Counter()
     options = 0
-    guesses = []
+    guesses, margins = [], []
     for sample in samples:
         doc = sample["doc"]
         choices = task.doc_to_choice(doc)
@@ -197,21 +198,28 @@ def _choices(task: Any, samples: list[dict[str, Any]]) -> Score:
         lengths = np.array([float(len(choice)) for choice in choices])
         score.items["acc"].append(float(likelihoods.argmax() == right))
         score.items["acc_norm"].append(float((likelihoods / lengths).argmax() == right))
-        score.items["margin"].append(float(likelihoods[right] - np.delete(likelihoods, right).max()))
+        gaps = [float(x - np.delete(likelihoods, i).max()) for i, x in enumerate(likelihoods)]
+        score.items["margin"].append(gaps[right])
+        margins.append(float(np.mean(gaps)))
         picked[int(likelihoods.argmax())] += 1
         options = max(options, len(choices))
         guesses.append(1 / len(choices))
     score.chance = dict.fromkeys(("acc", "acc_norm"), float(np.mean(guesses)))
+    score.chance["margin"] = float(np.mean(margins))
     score.frequency = [picked[place] / len(samples) for place in range(options)]
     return score
 
 
-def _words(samples: list[dict[str, Any]]) -> Score:
-    """acc: the greedy choice is right; nll: nats of the answer. Chance: always the most frequent answer."""
+def _words(samples: list[dict[str, Any]], model: HFLM) -> Score:
+    """acc: the greedy choice is right; nll: nats of the answer.
+
+    Chance: always the most frequent answer for acc; every token equally likely for nll.
+    """
     replies = [sample["filtered_resps"][0] for sample in samples]
     score = Score({"acc": [float(r[1]) for r in replies], "nll": [-float(r[0]) for r in replies]})
     most = Counter(str(sample["target"]) for sample in samples).most_common(1)[0][1]
-    score.chance = {"acc": most / len(samples)}
+    tokens = np.mean([len(model.tok_encode(str(sample["target"]))) for sample in samples])
+    score.chance = {"acc": most / len(samples), "nll": float(tokens * math.log(model.vocab_size))}
     return score
 
 

@@ -69,7 +69,7 @@ def lines(scores: Mapping[str, dict]) -> Iterator[str]:
         for metric, found in metrics.items():
             if metric == "option_frequency":
                 shares = " ".join(f"{share:.2f}" for share in found)
-                yield f"{task:<20}options picked: {shares}"
+                yield f"{task:<20}options picked: {shares} (no preference: {1 / len(found):.2f})"
                 continue
             numbers = (found["value"], found["stderr"], found.get("chance", math.nan))
             shown = "".join(f"{'' if math.isnan(x) else f'{x:.4f}':>10}" for x in numbers)

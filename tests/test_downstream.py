@@ -85,7 +85,7 @@ def test_scores_of_choices_equal_our_own_likelihoods(family, model_of, data):
     folder = model_of[family]
     found = downstream.evaluate(folder, (CONTINUATION, CLOZE), data)
     model, tokenizer = load(folder), AutoTokenizer.from_pretrained(folder)
-    acc, norm, margin, picked = [], [], [], []
+    acc, norm, margin, picked, guessed = [], [], [], [], []
     for row in rows(data["items"] / "continuation.test.jsonl"):
         own = np.array([own_likelihood(model, tokenizer, row["context"], f" {o}")[0] for o in row["options"]])
         lengths = np.array([len(o) for o in row["options"]])
@@ -93,10 +93,12 @@ def test_scores_of_choices_equal_our_own_likelihoods(family, model_of, data):
         norm.append(float((own / lengths).argmax() == row["answer"]))
         margin.append(own[row["answer"]] - max(np.delete(own, row["answer"])))
         picked.append(int(own.argmax()))
+        guessed.append(np.mean([own[i] - max(np.delete(own, i)) for i in range(4)]))
     score = found[CONTINUATION]
     assert score.items["acc"] == acc and score.items["acc_norm"] == norm
     np.testing.assert_allclose(score.items["margin"], margin, atol=1e-4)
     assert all((m > 0) == bool(a) for m, a in zip(score.items["margin"], acc, strict=True))
+    assert score.chance["margin"] == pytest.approx(np.mean(guessed), abs=1e-4)
     assert score.frequency == [picked.count(i) / len(picked) for i in range(4)]
     cloze = [
         own_likelihood(model, tokenizer, row["context"], row["answer"])
@@ -104,6 +106,9 @@ def test_scores_of_choices_equal_our_own_likelihoods(family, model_of, data):
     ]
     np.testing.assert_allclose(found[CLOZE].items["nll"], [-ll for ll, _ in cloze], rtol=1e-5)
     assert found[CLOZE].items["acc"] == [float(greedy) for _, greedy in cloze]
+    answers = [row["answer"] for row in rows(data["items"] / "cloze.test.jsonl")]
+    uniform = [len(tokenizer(answer).input_ids) * math.log(model.config.vocab_size) for answer in answers]
+    assert found[CLOZE].chance["nll"] == pytest.approx(np.mean(uniform))
 
 
 def test_our_perplexity_equals_lm_evals(model_of, tiny_corpus_folder):
@@ -159,7 +164,7 @@ def test_a_model_that_always_answers_b_is_at_chance_and_shows_it(data):
         }
         for i, doc in enumerate(docs)
     ]
-    score = downstream.score_of(task, samples)
+    score = downstream.score_of(task, samples, model=None)
     assert score.frequency == [0, 1, 0, 0]
     assert abs(np.mean(score.items["acc"]) - score.chance["acc"]) <= 1 / len(docs)
     assert score.chance["acc"] == 0.25

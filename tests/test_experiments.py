@@ -704,3 +704,12 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
 @pytest.mark.parametrize("name", PAPER)
 def test_every_experiment_of_the_paper_names_one_of_ours(name):
     assert PAPER[name] in EXPERIMENTS
+
+
+def test_the_search_for_a_rate_and_its_cost_are_in_the_records(micro):
+    found = headline.searches(results.read_records("micro", "scratch_vs_cbd"))
+    assert list(found["tokens"]) == list(micro.headline.searched)
+    for row in found.to_dict("records"):
+        tried = {rate: row[f"rate {rate:g}"] for rate in micro.random_rates}
+        assert row["best"] == min(tried, key=tried.get)
+        assert row["search_tokens"] == len(tried) * row["tokens"] and row["search_flops"] > 0

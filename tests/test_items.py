@@ -13,6 +13,7 @@ from cbd.data import documents, folder_corpus, split_of
 from cbd.errors import CbdError
 from cbd.evaluations import Downstream, Items, Pairs
 from cbd.recipes import Random
+from cbd.scales import SCALES
 from cbd.specs import gpt2
 
 WORDS = st.text("abcdefg", min_size=1, max_size=4)
@@ -234,3 +235,27 @@ def test_dolly_without_its_columns_is_refused(tmp_path):
 def test_recipes_refuse_what_cannot_be(make, message, corpus):
     with pytest.raises(CbdError, match=message):
         make(corpus)
+
+
+# The embedded corpus -----------------------------------------------------------------------------------
+
+
+def test_items_of_the_embedded_corpus_are_whole_and_unseen(tmp_path):
+    """The smoke scale's own items, against all of its training text."""
+    recipe = SCALES["smoke"].evaluation.items
+    assert items.build(recipe, tmp_path) == dict.fromkeys(
+        ("continuation_validation", "cloze_validation", "continuation_test", "cloze_test"), recipe.count
+    ) | {name: pytest.approx(recipe.count, abs=3) for name in ("cloze_validation", "cloze_test")}
+    asked = [row for name in ("continuation", "cloze") for row in rows(tmp_path, f"{name}.test.jsonl")]
+    grams = {
+        gram
+        for row in asked
+        for gram in runs(row["context"] + (row["answer"] if "options" not in row else f" {right(row)}"))
+    }
+    for text in documents(recipe.corpus):
+        if split_of(text, recipe.corpus.held_out) == "train":
+            assert not runs(text) & grams
+
+
+def right(row: dict) -> str:
+    return row["options"][row["answer"]]
