@@ -208,9 +208,9 @@ def _smoke() -> Scale:
             "reverse_kl", cross_entropy=0.5
         ),  # the paper: reverse KL; with CE it learns faster here, ours
         ladder=(shape(2, 64), shape(3, 48), shape(3, 64), shape(4, 64), shape(3, 80)),
-        alpha_targets=(shape(3, 64), shape(4, 64)),
+        alpha_targets=(shape(3, 64),),
         alphas=(0.0, 0.3, 0.6, 0.9, 1.0),
-        convergence_targets=(shape(2, 64), shape(4, 64)),
+        convergence_targets=(shape(2, 64),),
         recovery=replace(training, tokens=10_240, lr=1e-3, evaluations=4),
         budgets=(10_240, 20_480),
         scratch=30_720,
@@ -230,7 +230,7 @@ def _smoke() -> Scale:
             scored=12_000,
             context=64,
             proxy=shape(4, 80),
-            proxy_training=replace(training, tokens=15_360),
+            proxy_training=replace(training, tokens=10_240),
             anchors=(shape(3, 64), shape(2, 48)),
             anchor_training=replace(training, tokens=5_120, lr=2e-3),
             target=shape(2, 64),
@@ -248,7 +248,7 @@ def _smoke() -> Scale:
             ladder=(2_560, 5_120, 10_240, 20_480),
             searched=(10_240,),
             seeds=2,
-            equal_targets=(shape(2, 64), shape(4, 64)),
+            equal_targets=(shape(2, 64),),
             equal_budgets=(10_240,),
         ),
         families=Families(

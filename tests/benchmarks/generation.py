@@ -28,7 +28,7 @@ from cbd.scoring import Reader
 from cbd.sources import load_llm
 
 SCALE = SCALES["laptop"]
-BATCHES, NEW, REPEATS, DOCUMENTS = (8, 64, 128), 24, 3, 24
+BATCHES, NEW, REPEATS, DOCUMENTS = (8, 128), 16, 3, 6
 
 
 def main() -> None:
