@@ -99,6 +99,12 @@ def _check_available(todo: list[Recipe]) -> None:
         from cbd.downstream import check_available as check_tasks
 
         check_tasks(sorted(tasks))
+    dolly = {recipe for recipe in todo if isinstance(recipe, Pairs) and recipe.kind == "dolly"}
+    if dolly:
+        from cbd.data import load_dataset
+
+        for recipe in dolly:
+            load_dataset(recipe.location or recipe.name)
 
 
 def _weight(recipe: Recipe) -> int:

@@ -15,7 +15,7 @@ from cbd.errors import CbdError
 from cbd.evaluation import HeldOut, evaluate
 from cbd.evaluations import CLOZE, CONTINUATION, REPLY, Downstream, Items, Pairs, Tuned
 from cbd.experiments.core import Measurement, rows_of
-from cbd.realize import realize
+from cbd.realize import realize, realize_all
 from cbd.recipes import Loss, Random, Training
 from cbd.sources import initialise_randomly
 from cbd.specs import gpt2, llama
@@ -232,7 +232,8 @@ def test_tuning_lowers_the_loss_of_held_out_responses_and_keeps_the_start(data, 
     assert np.mean(found.items["rougeL"]) > np.mean(untuned.items["rougeL"])
     assert 0 < found.chance["rougeL"] < 1
     rows = rows_of(Measurement(finished(Downstream(recipe, (REPLY,), pairs=pairs_recipe)), "CBD (union)"))
-    assert {row["tokens"] for row in rows} == {0}, "the tokens of tuning are not the model's own"
+    spent = {(row["tokens"], row["flops"]) for row in rows}
+    assert spent == {(0, 0)}, "what the tuning costs is not the model's own"
     assert [row["metric"] for row in rows] == ["cbd_reply/rougeL", "cbd_reply/rougeL chance"]
 
 
@@ -265,6 +266,18 @@ def test_a_model_with_no_room_to_write_is_refused(tiny_corpus_folder, data, tmp_
     initialise_randomly(gpt2(1, 16, head_dim=16, vocab=300, positions=32), tiny_corpus_folder, 0, tmp_path)
     with pytest.raises(CbdError, match="up to 48 tokens and the model has 32 positions"):
         downstream.evaluate(tmp_path, (REPLY,), data)
+
+
+def test_fine_tuning_data_that_cannot_be_had_stops_a_run_before_it_starts(tiny_corpus, pairs_recipe):
+    start = Random(gpt2(1, 16, head_dim=16, vocab=300, positions=CONTEXT), tiny_corpus, seed=77)
+    training = Training(tokens=8 * CONTEXT, lr=1e-3, batch=8, context=CONTEXT)
+    for missing in (
+        Tuned(start, Pairs(kind="dolly", name="nobody/has-this"), training),
+        Downstream(start, ("cbd_xlsum",)),
+    ):
+        with pytest.raises(CbdError, match="could not be loaded"):
+            realize_all([missing])
+        assert not store.finished(start)
 
 
 def test_the_command_scores_a_checkpoint_and_writes_single_items(model_of, tmp_path, capsys):

@@ -111,7 +111,8 @@ def rows_of(measurement: Measurement) -> list[dict]:
     labels = row_labels(measurement)
     if isinstance(recipe, (Evaluated, BitsPerByte, Downstream)):
         metrics = json.loads((store.folder(recipe) / "metrics.json").read_text())
-        labels |= {"tokens": trained_tokens(recipe.model), "flops": recipe.model.flops}
+        model = pretrained(recipe.model)
+        labels |= {"tokens": model.tokens, "flops": model.flops}
         if isinstance(recipe, Downstream):
             return [labels | row for row in _task_rows(metrics, recipe.shots)]
         if isinstance(recipe, BitsPerByte):
@@ -154,9 +155,9 @@ def metric_name(task: str, metric: str, shots: int = 0) -> str:
     return f"{task}{f'@{shots}' if shots else ''}/{metric}"
 
 
-def trained_tokens(model: Recipe) -> int:
-    """Tokens of a model's own training; those of the fine-tuning before a task do not count."""
-    return model.start.tokens if isinstance(model, Tuned) else model.tokens
+def pretrained(model: Recipe) -> Recipe:
+    """The model before its fine-tuning for a task, whose tokens and FLOPs do not count as the method's."""
+    return model.start if isinstance(model, Tuned) else model
 
 
 def row_labels(measurement: Measurement) -> dict:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cbd import stats, store
 from cbd.evaluations import Downstream, Tuned
-from cbd.experiments.core import Design, Measurement, metric_name, row_labels, trained_tokens
+from cbd.experiments.core import Design, Measurement, metric_name, pretrained, row_labels
 from cbd.experiments.models import RANDOM
 from cbd.recipes import Evaluated, Recipe
 from cbd.scales import Scale
@@ -60,7 +60,7 @@ def paired_items(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[d
     """
     first, second = ([_items(m.recipe) for m in side] for side in zip(*pairs, strict=True))
     ours, random = pairs[0]
-    tokens = trained_tokens(random.recipe.model)
+    tokens = pretrained(random.recipe.model).tokens
     labels = row_labels(ours) | {"operator": random.operator, "tokens": tokens, "recipe": ""}
     for name in first[0]:
         differences = np.array([np.subtract(a[name], b[name]) for a, b in zip(first, second, strict=True)])
