@@ -296,8 +296,8 @@ def runs_in(group: int, process: psutil.Process) -> bool:
 
 
 def importing(process: subprocess.Popen) -> bool:
-    """Whether a worker of the command is at its imports: it has torch's library, and more to load."""
-    children = [child.pid for child in psutil.Process(process.pid).children()]
+    """Whether a worker of the command, or the server that forks them, imports: it has torch's library."""
+    children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     return any("libtorch" in Path(f"/proc/{child}/maps").read_text() for child in children)
 
 
@@ -321,7 +321,7 @@ def test_interrupted_a_command_ends_in_one_line_and_then_goes_on(long_run, root)
 def interrupt(process: subprocess.Popen) -> None:
     """What Ctrl-C does to a command, its workers included: quickly one line, the status, and nobody left."""
     began = time.monotonic()
-    for worker in psutil.Process(process.pid).children():  # the order in which they hear of it is not defined
+    for worker in psutil.Process(process.pid).children(recursive=True):  # in an order that is not defined
         worker.send_signal(signal.SIGINT)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
