@@ -194,7 +194,7 @@ def _small(vocab: int, context: int):
 
 def _smoke() -> Scale:
     shape = _small(1024, 64)
-    training = Training(tokens=61_440, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
+    training = Training(tokens=30_720, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
     corpus = replace(EMBEDDED, vocab_size=1024, max_documents=1500)
     return Scale(
         name="smoke",
@@ -203,17 +203,17 @@ def _smoke() -> Scale:
         source=shape(4, 96),
         source_training=training,
         anchors=(shape(4, 80), shape(2, 48)),
-        anchor_training=replace(training, tokens=20_480, lr=2e-3),
+        anchor_training=replace(training, tokens=10_240, lr=2e-3),
         loss=Loss(
             "reverse_kl", cross_entropy=0.5
         ),  # the paper: reverse KL; with CE it learns faster here, ours
-        ladder=(shape(2, 64), shape(3, 48), shape(3, 64), shape(4, 64), shape(3, 80)),
+        ladder=(shape(2, 64), shape(3, 64), shape(3, 80)),
         alpha_targets=(shape(3, 64),),
         alphas=(0.0, 0.3, 0.6, 0.9, 1.0),
         convergence_targets=(shape(2, 64),),
-        recovery=replace(training, tokens=10_240, lr=1e-3, evaluations=4),
-        budgets=(10_240, 20_480),
-        scratch=30_720,
+        recovery=replace(training, tokens=5_120, lr=1e-3, evaluations=4),
+        budgets=(5_120, 10_240),
+        scratch=20_480,
         rates=(5e-4, 1e-3),
         random_rates=(2e-3, 4e-3),
         seeds=2,
@@ -223,14 +223,14 @@ def _smoke() -> Scale:
                 HomeGrown(
                     "Llama, trained here",
                     llama(3, 96, 6, 2, 256, vocab=1536, positions=128),
-                    replace(training, tokens=25_600),
+                    replace(training, tokens=15_360),
                 ),
             ),
             sampling=Sampling(documents=96, prompt=8, new=56, batch=48),
-            scored=12_000,
+            scored=6_000,
             context=64,
             proxy=shape(4, 80),
-            proxy_training=replace(training, tokens=10_240),
+            proxy_training=replace(training, tokens=5_120),
             anchors=(shape(3, 64), shape(2, 48)),
             anchor_training=replace(training, tokens=5_120, lr=2e-3),
             target=shape(2, 64),
@@ -255,7 +255,7 @@ def _smoke() -> Scale:
             vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),
             sizes=((3, 96), (3, 64), (2, 32)),
             targets=((2, 64),),
-            source_training=replace(training, tokens=15_360),
+            source_training=replace(training, tokens=10_240),
             anchor_training=replace(training, tokens=5_120, lr=2e-3),
         ),
     )
