@@ -80,7 +80,7 @@ def times(texts: list[str], repeats: int, tokenizers: list[Any]) -> tuple[dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--documents", type=int, help="only the first so many (default: all)")
+    parser.add_argument("--documents", type=int, default=500, help="only the first so many")
     parser.add_argument("--corpus", type=Path, help="a built laptop corpus (default: built anew)")
     parser.add_argument("--note", help="what else to record, such as other work on the computer")
     options = parser.parse_args()
