@@ -22,6 +22,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from cbd import names
 from cbd.errors import CbdError
 
 WIDTH = 7.0  # inches: the text width of a page
@@ -59,29 +60,29 @@ STYLE = {
 }
 _CBD, _NEAREST, _PRUNED = (BLUE, "o", "-"), (ORANGE, "s", DASHED), (GREEN, "^", DASHDOT)
 METHODS: dict[str, tuple[str, str, Any]] = {
-    "CBD (union)": _CBD,
-    "chain (CBD)": _CBD,
-    "stepwise": _CBD,
+    names.CBD: _CBD,
+    names.CHAIN: _CBD,
+    names.STEPWISE: _CBD,
     "CBD (literal)": (RED, "D", LONG),
     "CBD (duplicate)": (PINK, "P", FINE),
     "CBD (lossy)": (BROWN, "v", DASHED),
     "CBD (tile)": (PALETTE[9], "<", DASHDOT),
-    "smaller anchor, grown": _NEAREST,
-    "direct, equal compute": _NEAREST,
-    "direct distillation": _NEAREST,
-    "larger anchor, pruned": _PRUNED,
-    "direct, equal tokens": _PRUNED,
-    "sequence-level": _CBD,
-    "likelihoods (ALM)": (ORANGE, "s", DASHED),
-    "likelihoods (ULD)": (PINK, "P", FINE),
-    "no bridge, equal tokens": (GREY, "X", DOTTED),
-    "no bridge, equal compute": (GREEN, "^", DASHDOT),
-    "CBD (bridged)": (ORANGE, "h", DASHDOT),
-    "CBD (bridged): meta-llama/Meta-Llama-3-8B": (ORANGE, "h", DASHDOT),
-    "CBD (bridged): Qwen/Qwen3-4B": (PINK, "d", LONG),
-    "source": ("#000000", "*", "-"),
-    "random": (GREY, "X", DOTTED),
-    "scratch": (GREY, "X", DOTTED),
+    names.SMALLER: _NEAREST,
+    names.DIRECT_COMPUTE: _NEAREST,
+    names.DIRECT: _NEAREST,
+    names.LARGER: _PRUNED,
+    names.DIRECT_TOKENS: _PRUNED,
+    names.SEQUENCE: _CBD,
+    names.ALM: (ORANGE, "s", DASHED),
+    names.ULD: (PINK, "P", FINE),
+    names.RAW: (GREY, "X", DOTTED),
+    names.RAW_COMPUTE: (GREEN, "^", DASHDOT),
+    names.BRIDGED: (ORANGE, "h", DASHDOT),
+    f"{names.BRIDGED}: meta-llama/Meta-Llama-3-8B": (ORANGE, "h", DASHDOT),
+    f"{names.BRIDGED}: Qwen/Qwen3-4B": (PINK, "d", LONG),
+    names.SOURCE: ("#000000", "*", "-"),
+    names.RANDOM: (GREY, "X", DOTTED),
+    names.SCRATCH: (GREY, "X", DOTTED),
 }
 """(colour, marker, line style) of each method, in the order in which legends name them."""
 SPARE = [

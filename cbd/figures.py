@@ -57,6 +57,7 @@ from cbd.drawing import (
 )
 from cbd.errors import CbdError
 from cbd.headline_figures import equal_budget, gap, scratch_vs_cbd
+from cbd.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, RANDOM, SOURCE, STEPWISE
 
 # ----------------------------------------------------------------------------------------------------
 # The experiments
@@ -121,7 +122,7 @@ def chain(table: pd.DataFrame, scale: str | None = None, date: str | None = None
     figure = new_figure(6.0 if noisy else 5.6)
     panels = figure.subplots(2, 2).ravel()
     _chain_models(panels[0], curves)
-    styles = styles_of(set(final["method"]) - {"source"})
+    styles = styles_of(set(final["method"]) - {SOURCE})
     place = tokens_axis(panels[1], curves.loc[curves["spec"] == smallest, "tokens"])
     for method, style in styles.items():
         line = curves[(curves["method"] == method) & (curves["spec"] == smallest)]
@@ -145,7 +146,7 @@ def chain(table: pd.DataFrame, scale: str | None = None, date: str | None = None
 
 def _chain_models(axes: Axes, curves: pd.DataFrame) -> None:
     """Validation loss of every model of the chain, from the source (dark) to the smallest anchor (light)."""
-    own = curves[curves["method"].isin(["source", "stepwise"])].sort_values("parameters", ascending=False)
+    own = curves[curves["method"].isin([SOURCE, STEPWISE])].sort_values("parameters", ascending=False)
     names = list(dict.fromkeys(zip(own["method"], own["spec"], strict=True)))
     shades = sns.color_palette("mako", len(names) + 2).as_hex()[1:-1]
     place = tokens_axis(axes, own["tokens"])
@@ -153,7 +154,7 @@ def _chain_models(axes: Axes, curves: pd.DataFrame) -> None:
     for i, ((method, spec), color) in enumerate(zip(names, shades, strict=True)):
         line = own[(own["method"] == method) & (own["spec"] == spec)].sort_values("tokens")
         style = {"color": color, "marker": "*osD^v"[i % 6], "linestyle": lines[i % 6]}
-        curve(axes, line, place(line["tokens"]), style, label=spec + " (source)" * (method == "source"))
+        curve(axes, line, place(line["tokens"]), style, label=spec + " (source)" * (method == SOURCE))
     axes.legend(loc="best", handlelength=2.4)
     axes.set(xlabel="training tokens", ylabel=LOSS)
     panel_title(axes, "a", "down the chain")
@@ -162,13 +163,13 @@ def _chain_models(axes: Axes, curves: pd.DataFrame) -> None:
 def _chain_steps(axes: Axes, final: pd.DataFrame, lost: pd.DataFrame) -> None:
     """Final loss against size, and what each step lost."""
     order = {spec: i for i, spec in enumerate(reversed(sizes_of(final)))}
-    own = final[final["method"].isin(["source", "stepwise"])].sort_values("parameters", ascending=False)
+    own = final[final["method"].isin([SOURCE, STEPWISE])].sort_values("parameters", ascending=False)
     axes.plot([order[s] for s in own["spec"]], own["point"], color=BLUE, linewidth=1, zorder=1)
     for method, style in styles_of(final["method"]).items():
         rows = final[final["method"] == method]
-        shift = {"direct, equal compute": 0.12, "direct, equal tokens": 0.24}.get(method, 0)
+        shift = {DIRECT_COMPUTE: 0.12, DIRECT_TOKENS: 0.24}.get(method, 0)
         dots(axes, [order[s] + shift for s in rows["spec"]], rows, style, markersize=6)
-    steps = lost[lost["method"] == "stepwise"]
+    steps = lost[lost["method"] == STEPWISE]
     if len(steps):
         steps = stats.summarise(steps, ["spec"]).set_index("spec")["point"]
         for (_, above), (_, model) in pairwise(own.iterrows()):
@@ -268,17 +269,17 @@ def _ladder(
     styles: dict[str, dict[str, Any]],
 ) -> Axes:
     """A column for each size, a marker for each method, random above a break; returns the upper axes."""
-    far = summary["method"] == "random"
+    far = summary["method"] == RANDOM
     split = far.any() and not far.all() and _apart(summary[~far], summary[far])
     panels = (
         broken_axes(figure, place[0], 0, place[1]) if split else (figure.add_subplot(place[0][:, place[1]]),)
     )
     order = {spec: i for i, spec in enumerate(specs)}
-    near = [method for method in styles if not (split and method == "random")]
+    near = [method for method in styles if not (split and method == RANDOM)]
     step = 0.7 / max(len(near), 2)
     for method, style in styles.items():
         part = summary[summary["method"] == method]
-        alone = split and method == "random"
+        alone = split and method == RANDOM
         shift = 0 if alone else (near.index(method) - (len(near) - 1) / 2) * step
         dots(
             panels[0] if alone else panels[-1],
@@ -432,7 +433,7 @@ def _convergence_panel(
     styles: dict[str, dict[str, Any]],
 ) -> tuple[Axes, ...]:
     """One size at one budget, on the scales that the whole row shares."""
-    near = row[row["method"] != "random"]
+    near = row[row["method"] != RANDOM]
     split = 0 < len(near) < len(row) and limits(row)[1] > limits(near)[1] + 0.5 * np.ptp(limits(near))
     cells, i, j = place
     panels = broken_axes(figure, *place) if split else (figure.add_subplot(cells[2 * i : 2 * i + 2, j]),)
@@ -440,9 +441,9 @@ def _convergence_panel(
     at = tokens_axis(panels[-1], row["tokens"])  # the axes share their x
     for method, style in styles.items():
         line = part[part["method"] == method].sort_values("tokens")
-        for axes in panels if method == "random" else panels[-1:]:
+        for axes in panels if method == RANDOM else panels[-1:]:
             curve(axes, line, at(line["tokens"]), style)
-    start = part[(part["method"] == "CBD (union)") & (part["tokens"] == 0)]
+    start = part[(part["method"] == CBD) & (part["tokens"] == 0)]
     if len(start):
         panels[-1].axhline(start["point"].iloc[0], color=BLUE, linewidth=0.8, zorder=0)
     bottom, top = limits(row, 0.06)
@@ -538,8 +539,8 @@ def bridge(table: pd.DataFrame, scale: str | None = None, date: str | None = Non
     source's own row is a line across the panel. One panel a source.
     """
     rows = pick(table, "bits_per_byte")
-    own = rows[rows["operator"] == "source"]
-    models = rows[rows["operator"] != "source"]
+    own = rows[rows["operator"] == SOURCE]
+    models = rows[rows["operator"] != SOURCE]
     summary = stats.summarise(models, ["method", "mixing", "operator"])
     stages = list(dict.fromkeys(models["operator"]))  # in the order of the table
     sources, styles = sorted(set(summary["mixing"])), styles_of(summary["method"])

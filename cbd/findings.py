@@ -10,8 +10,7 @@ import pandas as pd
 
 from cbd import headline, results, stats
 from cbd.errors import CbdError
-
-CBD, SMALLER, LARGER, RANDOM = "CBD (union)", "smaller anchor, grown", "larger anchor, pruned", "random"
+from cbd.names import CBD, LARGER, RAW, SMALLER, SOURCE, STEPWISE
 
 
 def reported() -> pd.DataFrame:
@@ -194,9 +193,7 @@ def stepwise_or_direct(table: pd.DataFrame) -> pd.DataFrame:
     """E1, E6b: the smallest anchor, direct minus stepwise: final loss and noise of training, with verdict."""
     smallest = min(sizes(table).items(), key=lambda item: item[1])[0]
     rows = table[table["spec"] == smallest]
-    parts = [
-        against(rows, "stepwise", metric).assign(metric=metric) for metric in ("final_loss", "loss_noise")
-    ]
+    parts = [against(rows, STEPWISE, metric).assign(metric=metric) for metric in ("final_loss", "loss_noise")]
     return pd.concat(parts)[["metric", "spec", "method", "point", "low", "high", "n", "verdict"]]
 
 
@@ -226,9 +223,9 @@ def _direct(table: pd.DataFrame) -> str:
     return f"Smallest anchor, direct minus stepwise distillation, final loss in nats per token: {words}."
 
 
-def bridged(table: pd.DataFrame, baseline: str = "no bridge, equal tokens") -> pd.DataFrame:
+def bridged(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
     """Bits per byte of each way to a proxy minus the baseline's, a row a source, stage and method."""
-    models = table[(table["metric"] == "bits_per_byte") & (table["operator"] != "source")]
+    models = table[(table["metric"] == "bits_per_byte") & (table["operator"] != SOURCE)]
     parts = []
     for (source, stage), rows in models.groupby(["mixing", "operator"], sort=False):
         found = against(rows.assign(spec=stage), baseline, "bits_per_byte")

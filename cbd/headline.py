@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from cbd import stats
+from cbd import names, stats
 from cbd.crossing import Crossing, crossing
 from cbd.errors import CbdError
+from cbd.names import RANDOM
 
-RANDOM = "random"
 BEST_FIRST = ("acc_norm", "acc", "rougeL")  # which of a task's metrics stands for it
 LOWER = ("loss", "bits_per_byte", "nll")
 
@@ -31,7 +31,7 @@ def main_metrics(table: pd.DataFrame) -> list[str]:
 
 def chance(table: pd.DataFrame, metric: str) -> float:
     """What guessing gets on a task's metric; nan where it has no chance level (a loss)."""
-    return float(table.loc[table["metric"] == f"{metric} chance", "value"].mean())
+    return float(table.loc[table["metric"] == names.chance(metric), "value"].mean())
 
 
 def lower_is_better(metric: str) -> bool:
@@ -136,9 +136,10 @@ def gaps(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFrame:
 
 
 def _gap_rows(table: pd.DataFrame, metric: str) -> Iterator[tuple[tuple, dict[str, float]]]:
-    ends = {"point": f"{metric} minus random", "low": f"{metric} minus random low"}
-    ends["high"] = f"{metric} minus random high"
-    wide = {end: table[table["metric"] == name] for end, name in ends.items()}
+    wide = {
+        name: table[table["metric"] == names.minus_random(metric, end)]
+        for name, end in (("point", ""), ("low", "low"), ("high", "high"))
+    }
     keys = ["spec", "method", "tokens"]
     joined = wide["point"][keys]
     for key in joined.itertuples(index=False, name=None):

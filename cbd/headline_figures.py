@@ -42,8 +42,8 @@ from cbd.drawing import (
     underline,
 )
 from cbd.errors import CbdError
+from cbd.names import RANDOM, minus_random
 
-RANDOM = headline.RANDOM
 PER_ROW = 4  # panels side by side; more tasks go to further rows
 SCORES = {"acc_norm": "acc_norm", "acc": "accuracy", "rougeL": "Rouge-L"}
 CHANCE = {"color": "0.55", "linewidth": 1, "linestyle": (0, (1, 2.2))}
@@ -226,9 +226,9 @@ def _gaps(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Differences in percentage points with their interval: method, spec, parameters, tokens, point, low,
     high."""
     keys = ["method", "spec", "parameters", "tokens"]
-    ends = {"point": "", "low": " low", "high": " high"}
+    ends = {"point": "", "low": "low", "high": "high"}
     parts = [
-        pick(table, f"{metric} minus random{end}").set_index(keys)["value"].astype(float).rename(name) * 100
+        pick(table, minus_random(metric, end)).set_index(keys)["value"].astype(float).rename(name) * 100
         for name, end in ends.items()
     ]
     for part in parts:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from cbd import findings, headline, stats
 from cbd.experiments import EXPERIMENTS, NEEDS_HUB
-from cbd.findings import CBD, LARGER, RANDOM, SMALLER
+from cbd.names import BRIDGED, CBD, CHAIN, LARGER, RANDOM, RAW, RAW_COMPUTE, SEQUENCE, SMALLER
 from cbd.verdicts import number
 
 Tables = Mapping[str, pd.DataFrame]
@@ -24,9 +24,7 @@ NEAR = 0.25  # how far the best alpha may lie from the rule's: a quarter of the 
 SHARE = 0.5  # of the longest budget: the smaller of the paper's two savings is 5B of 10B tokens
 SEEDS = 3
 SINGLE = "better single anchor"
-CHAIN, COUNTED = "chain (CBD)", ("paper_map",)  # nothing is measured in these tables
-SEQUENCE, RAW, RAW_COMPUTE = "sequence-level", "no bridge, equal tokens", "no bridge, equal compute"
-BRIDGED = "CBD (bridged)"
+COUNTED = ("paper_map",)  # nothing is measured in these tables
 
 
 # ---- the chain

@@ -50,13 +50,13 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
     done: also say what the store holds already and what is left to do.
     """
     finished = "done" if done else None
-    lines = [_line("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", finished, "needs")]
+    lines = [_line(("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", finished, "needs"))]
     for g in grouped(recipes):
         needs = ", ".join(f"#{n}" for n in sorted(g.needs))
         finished = f"{g.done}/{len(g.recipes)}" if done else None
         tokens = f"{g.tokens:,}" if g.tokens else "-"
         work, hours = _si(g.flops), _hours(accelerator.hours(g.flops))
-        lines.append(_line(g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs))
+        lines.append(_line((g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs)))
     everything = costs.needed(recipes)
     total = sum(recipe.flops for recipe in everything)
     left = sum(recipe.flops for recipe in everything if not (done and store.finished(recipe)))
@@ -70,10 +70,13 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
     return "\n".join(lines)
 
 
-def _line(number, kind, spec, runs, tokens, flops, hours, done, needs) -> str:
-    progress = "" if done is None else f"{done:>9}"
-    work = f"{tokens:>14}  {flops:>9}{hours:>9}"
-    return f"{number:>4}  {kind:<13}{spec:<10}{runs:>5}  {work}{progress}  {needs}".rstrip()
+_COLUMNS = ("{:>4}  ", "{:<13}", "{:<10}", "{:>5}  ", "{:>14}  ", "{:>9}", "{:>9}", "{:>9}", "  {}")
+
+
+def _line(values: tuple) -> str:
+    """The columns of a line; one whose value is None is left out."""
+    cells = zip(_COLUMNS, values, strict=True)
+    return "".join(column.format(value) for column, value in cells if value is not None).rstrip()
 
 
 def _hours(hours: float) -> str:

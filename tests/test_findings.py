@@ -7,7 +7,7 @@ import pytest
 
 from cbd import findings, results
 from cbd.errors import CbdError
-from cbd.findings import CBD, LARGER, SMALLER
+from cbd.names import CBD, LARGER, SMALLER
 
 
 def table(rows: list[dict]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cbd import findings, results, scorecard
 from cbd.errors import CbdError
 from cbd.experiments import EXPERIMENTS
-from cbd.findings import CBD, LARGER, RANDOM, SMALLER
+from cbd.names import CBD, LARGER, RANDOM, SMALLER
 from cbd.scorecard import ENTRIES, NOTHING
 from cbd.verdicts import EXPERIMENT, NOT_RUN, OTHER, QUESTION, SIGN, Facts, Sides
 

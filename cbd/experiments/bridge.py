@@ -9,13 +9,10 @@ from cbd import store
 from cbd.bridges import BitsPerByte, Bridged, BridgeLoss, Generated, Scored, Written
 from cbd.experiments.core import Design, Measurement, row_labels
 from cbd.experiments.models import initialised
+from cbd.names import ALM, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
 from cbd.operators import UNION
 from cbd.recipes import Anchor, Chain, Corpus, Random, Recipe, Source, Trained
 from cbd.scales import HomeGrown, Scale
-
-SEQUENCE, ALM, ULD = "sequence-level", "likelihoods (ALM)", "likelihoods (ULD)"
-RAW, RAW_COMPUTE = "no bridge, equal tokens", "no bridge, equal compute"
-SOURCE = "source"
 
 
 @dataclass(frozen=True)

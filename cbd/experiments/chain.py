@@ -15,10 +15,9 @@ import pandas as pd
 from cbd import store
 from cbd.experiments.core import Design, Measurement, row_labels
 from cbd.experiments.models import chain, source
+from cbd.names import DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
 from cbd.recipes import Anchor, Evaluated, Source
 from cbd.scales import Scale
-
-DIRECT_COMPUTE, DIRECT_TOKENS = "direct, equal compute", "direct, equal tokens"
 
 
 def direct(scale: Scale, seed: int) -> dict[str, Anchor]:
@@ -38,9 +37,7 @@ def direct(scale: Scale, seed: int) -> dict[str, Anchor]:
 def design(scale: Scale, seed: int) -> Design:
     """Curves of every step and of the direct runs, and all of them on the same held-out text at the end."""
     llm, *anchors = chain(scale, seed, "inherited").models
-    models = (
-        [("source", llm)] + [("stepwise", anchor) for anchor in anchors] + list(direct(scale, seed).items())
-    )
+    models = [(SOURCE, llm)] + [(STEPWISE, anchor) for anchor in anchors] + list(direct(scale, seed).items())
     curves = [Measurement(model, method) for method, model in models if not isinstance(model, Source)]
     ends = [
         Measurement(
@@ -55,9 +52,7 @@ def _derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterable[dict]:
     """What each step loses (Q4), and how steady training was (E6b)."""
     finals = frame[frame.metric == "final_loss"].set_index("recipe").value
     for seed, design in designs.items():
-        ends = [
-            m for m in design.measurements if m.metric == "final_loss" and m.method in ("source", "stepwise")
-        ]
+        ends = [m for m in design.measurements if m.metric == "final_loss" and m.method in (SOURCE, STEPWISE)]
         for above, below in pairwise(ends):
             labels = row_labels(below) | {"seed": seed}
             loss = finals[below.recipe.key]

@@ -11,7 +11,8 @@ import pandas as pd
 
 from cbd import stats
 from cbd.experiments.core import Design, Measurement, row_labels
-from cbd.experiments.models import CBD, RANDOM, recovery, starts
+from cbd.experiments.models import recovery, starts
+from cbd.names import CBD, RANDOM
 from cbd.scales import Scale
 
 

@@ -20,6 +20,7 @@ from cbd.bridges import BitsPerByte
 from cbd.errors import CbdError
 from cbd.evaluations import Downstream, Tuned
 from cbd.experiments import EXPERIMENTS
+from cbd.names import chance
 from cbd.recipes import Evaluated, Interpolated, Recipe, walk
 from cbd.scales import Scale
 
@@ -147,7 +148,7 @@ def _task_rows(metrics: dict[str, dict], shots: int) -> Iterator[dict]:
                 continue
             yield {"metric": name, "value": score["value"], "stderr": score["stderr"]}
             if "chance" in score:
-                yield {"metric": f"{name} chance", "value": score["chance"]}
+                yield {"metric": chance(name), "value": score["chance"]}
 
 
 def metric_name(task: str, metric: str, shots: int = 0) -> str:

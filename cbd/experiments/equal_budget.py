@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cbd.experiments.core import Design
-from cbd.experiments.models import CBD, RANDOM, recovery, starts
+from cbd.experiments.models import recovery, starts
 from cbd.experiments.scored import gaps, scored
+from cbd.names import CBD, RANDOM
 from cbd.scales import Scale
 
 

@@ -8,6 +8,7 @@ from cbd.alphas import distance_alpha
 from cbd.errors import CbdError
 from cbd.experiments.alpha import READINGS
 from cbd.experiments.core import Design, Measurement, row_labels
+from cbd.names import RANDOM
 from cbd.recipes import Anchor, Chain, Corpus, Evaluated, Interpolated, Random, Trained
 from cbd.scales import Families, Scale, family_shapes
 from cbd.specs import ModelSpec
@@ -58,7 +59,7 @@ def design(scale: Scale, seed: int) -> Design:
         found += [Measurement(measured(m), kind) for kind, m in zip(kinds, models, strict=True)]
         for spec in targets(scale, family):
             small, large = chain(scale, seed, family).pair_around(spec)
-            found.append(Measurement(measured(Random(spec, corpus, seed)), "random"))
+            found.append(Measurement(measured(Random(spec, corpus, seed)), RANDOM))
             for (mixing, expansion), operator in READINGS.items():
                 for alpha in scale.alphas:
                     start = Interpolated(small, large, spec, alpha, operator)

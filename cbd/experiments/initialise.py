@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cbd.experiments.core import Design, Measurement
-from cbd.experiments.models import CBD, chain, starts
+from cbd.experiments.models import chain, starts
+from cbd.names import CBD
 from cbd.operators import OPERATORS
 from cbd.recipes import Evaluated, Interpolated
 from cbd.scales import Scale

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from cbd.names import CBD, LARGER, RANDOM, SMALLER
 from cbd.operators import LITERAL, UNION, Operator
 from cbd.recipes import Anchor, Chain, Interpolated, Random, Recipe, Source, Trained, Transferred, TunedRate
 from cbd.scales import Scale
@@ -15,7 +16,6 @@ from cbd.specs import ModelSpec
 Kind = Literal["default", "inherited", "independent"]
 
 SEARCH_SEED = 1000  # the order of batches in the search for rates: one that no reported run uses
-CBD, SMALLER, LARGER, RANDOM = "CBD (union)", "smaller anchor, grown", "larger anchor, pruned", "random"
 
 
 def source(scale: Scale, seed: int) -> Recipe:

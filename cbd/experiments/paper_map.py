@@ -9,12 +9,13 @@ import pandas as pd
 from cbd import costs
 from cbd.experiments.core import Design, frame_of
 from cbd.experiments.models import chain, from_random, initialised, source
+from cbd.names import CHAIN, DIRECT, SCRATCH
 from cbd.operators import UNION
 from cbd.recipes import Anchor, Random, Recipe, Trained
 from cbd.scales import Scale
 from cbd.specs import ModelSpec
 
-METHODS = ("scratch", "direct distillation", "chain (CBD)")
+METHODS = (SCRATCH, DIRECT, CHAIN)
 
 
 def trees(scale: Scale, seed: int, specs: tuple[ModelSpec, ...]) -> dict[str, list[Recipe]]:
@@ -23,11 +24,9 @@ def trees(scale: Scale, seed: int, specs: tuple[ModelSpec, ...]) -> dict[str, li
     scratch = replace(scale.recovery, tokens=scale.scratch, seed=seed, lr=scale.random_rates[0])
     distil = from_random(scale, replace(scale.anchor_training, seed=seed))
     return {
-        "scratch": [Trained(Random(spec, scale.corpus, seed), scale.corpus, scratch) for spec in specs],
-        "direct distillation": [
-            Anchor.from_random(llm, spec, scale.corpus, distil, scale.loss) for spec in specs
-        ],
-        "chain (CBD)": [initialised(knowledge, spec, operator=UNION) for spec in specs],
+        SCRATCH: [Trained(Random(spec, scale.corpus, seed), scale.corpus, scratch) for spec in specs],
+        DIRECT: [Anchor.from_random(llm, spec, scale.corpus, distil, scale.loss) for spec in specs],
+        CHAIN: [initialised(knowledge, spec, operator=UNION) for spec in specs],
     }
 
 

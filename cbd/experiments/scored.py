@@ -11,7 +11,7 @@ import numpy as np
 from cbd import stats, store
 from cbd.evaluations import Downstream, Tuned
 from cbd.experiments.core import Design, Measurement, metric_name, pretrained, row_labels
-from cbd.experiments.models import RANDOM
+from cbd.names import RANDOM, minus_random
 from cbd.recipes import Evaluated, Recipe
 from cbd.scales import Scale
 
@@ -65,9 +65,9 @@ def paired_items(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[d
     for name in first[0]:
         differences = np.array([np.subtract(a[name], b[name]) for a, b in zip(first, second, strict=True)])
         found = stats.crossed_interval(differences)
-        ends = {"": found.point, " low": found.low, " high": found.high}
+        ends = {"": found.point, "low": found.low, "high": found.high}
         for end, value in ends.items():
-            yield labels | {"metric": f"{name} minus random{end}", "value": value}
+            yield labels | {"metric": minus_random(name, end), "value": value}
 
 
 def _items(recipe: Downstream) -> dict[str, list[float]]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from cbd.experiments.bridge import SEQUENCE, bridges
+from cbd.experiments.bridge import bridges
 from cbd.experiments.core import Design
-from cbd.experiments.models import CBD, RANDOM, chain, initialised, tuned
+from cbd.experiments.models import chain, initialised, tuned
 from cbd.experiments.scored import gaps, scored
+from cbd.names import BRIDGED, CBD, RANDOM, SEQUENCE
 from cbd.operators import UNION
 from cbd.recipes import Random, Recipe, Trained
 from cbd.scales import Scale
 from cbd.specs import ModelSpec
 from cbd.steplaw import by_step_law
-
-BRIDGED = "CBD (bridged)"
 
 
 def seeds(scale: Scale) -> int:
