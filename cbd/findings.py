@@ -139,15 +139,23 @@ def lossy_hypothesis(table: pd.DataFrame) -> str:
 def advantage(table: pd.DataFrame) -> str:
     """The step-zero advantage of CBD (union) over the better single anchor, or its absence, in a sentence."""
     found = against(nearest(table), "best single anchor")
-    cbd = found[found["method"] == CBD].set_index("spec")
-    words = [f"{spec} {row.point:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for spec, row in cbd.iterrows()]
-    counts = cbd["verdict"].value_counts()
-    said = ", ".join(f"{counts.get(v, 0)} {v}" for v in ("lower", "undecided", "higher"))
+    cbd = found[found["method"] == CBD]
     return (
-        f"CBD (union) minus the better single anchor at step zero, nats per token with interval over "
-        f"{int(cbd['n'].max())} "
-        f"seeds: {'; '.join(words)}. Of {len(cbd)} sizes: {said}."
+        f"CBD (union) against the better single anchor, of {len(cbd)} sizes: {_verdicts(cbd)}. Difference in "
+        f"nats per token with interval over {int(cbd['n'].max())} seeds: {_differences(cbd, 'spec')}."
     )
+
+
+def _verdicts(found: pd.DataFrame) -> str:
+    """How often each verdict occurs."""
+    counts = found["verdict"].value_counts()
+    return ", ".join(f"{counts.get(v, 0)} {v}" for v in ("lower", "undecided", "higher"))
+
+
+def _differences(found: pd.DataFrame, by: str) -> str:
+    """Each row's difference with its interval, named by one column."""
+    rows = zip(found[by], found["point"], found["low"], found["high"], strict=True)
+    return "; ".join(f"{name} {point:+.3f} [{low:+.3f}, {high:+.3f}]" for name, point, low, high in rows)
 
 
 def recovered(table: pd.DataFrame) -> str:
@@ -165,9 +173,9 @@ def recovered(table: pd.DataFrame) -> str:
         )
         both = pd.concat([rows[rows["method"] == CBD], best])
         found = against(both, "best single anchor")
-        words = [f"{r.spec} {r.point:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in found.itertuples()]
-        parts.append(f"after {int(operator.split()[1]):,} tokens: {', '.join(words)}")
-    return "CBD (union) minus the better single anchor, nats per token, " + "; ".join(parts) + "."
+        after = f"After {int(operator.split()[1]):,} tokens ({_verdicts(found)})"
+        parts.append(f"{after}: {_differences(found, 'spec')}")
+    return f"CBD (union) minus the better single anchor, nats per token. {'. '.join(parts)}."
 
 
 def speedups(table: pd.DataFrame) -> pd.DataFrame:
@@ -218,8 +226,7 @@ def _hypothesis(table: pd.DataFrame) -> str:
 
 def _direct(table: pd.DataFrame) -> str:
     found = stepwise_or_direct(table)
-    rows = found[found["metric"] == "final_loss"].itertuples()
-    words = "; ".join(f"{r.method} {r.point:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in rows)
+    words = _differences(found[found["metric"] == "final_loss"], "method")
     return f"Smallest anchor, direct minus stepwise distillation, final loss in nats per token: {words}."
 
 
@@ -269,11 +276,10 @@ def _bridge(table: pd.DataFrame) -> str:
     found = bridged(table)
     sentences = []
     for stage in ("proxy", "SLM"):
-        rows = found[found["stage"] == stage].itertuples()
-        words = "; ".join(f"{r.method} {r.point:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in rows)
-        sentences.append(f"{stage}: {words}")
+        rows = found[found["stage"] == stage]
+        sentences.append(f"{stage} ({_verdicts(rows)}): {_differences(rows, 'method')}")
     what = "Bits per byte of held-out text minus those without a bridge at equal tokens"
-    return f"{what}, {'. '.join(sentences)}."
+    return f"{what}. {'. '.join(sentences)}."
 
 
 def against_random(table: pd.DataFrame) -> str:

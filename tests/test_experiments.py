@@ -488,8 +488,8 @@ def test_the_findings_read_these_tables(tables, micro):
         "partly supported",
         "not supported",
     )
-    assert "Of 2 sizes" in findings.advantage(tables["initialise"])
-    assert all(f"after {budget:,} tokens" in findings.recovered(tables["convergence"]) for budget in BUDGETS)
+    assert "of 2 sizes" in findings.advantage(tables["initialise"])
+    assert all(f"After {budget:,} tokens" in findings.recovered(tables["convergence"]) for budget in BUDGETS)
     summary = findings.summary("micro")
     assert summary.count("\n") == 8 and "Not yet run" not in summary
 
