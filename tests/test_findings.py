@@ -91,7 +91,7 @@ def test_recovery_compares_ends_of_runs_and_leaves_out_the_long_random_run():
         rows += starts(values, tokens=tokens, operator="budget 100")
     rows += starts({"random": [6.0]}, tokens=1000, operator="budget 1000")
     said = findings.recovered(table(rows))
-    assert "After 100 tokens (0 lower, 1 undecided, 0 higher): 2x32 -0.200" in said  # one seed decides nothing
+    assert "After 100 tokens (0 lower, 1 undecided, 0 higher): 2x32 -0.200" in said  # of one seed
     assert "1,000" not in said
 
 

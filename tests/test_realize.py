@@ -219,6 +219,17 @@ def test_two_workers_make_the_same_bits_as_one_process_and_hand_on_an_error(
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
+def test_workers_serve_the_store_that_is_named_now(tiny_corpus, tmp_path, monkeypatch):
+    """The server that forks them lives as long as the process, and was started when another was named."""
+    wanted = [Random(SMALL, tiny_corpus, 1), Random(SMALL, tiny_corpus, 2)]
+    for name in ("one", "two"):
+        monkeypatch.setenv("CBD_STORE", str(tmp_path / name))
+        realize_all(wanted, jobs=2, threads=1)
+        for recipe in wanted:
+            folder = tmp_path / name / "Random" / recipe.key
+            assert (folder / "model.safetensors").is_file() and store.folder(recipe) == folder
+
+
 # A run that would take minutes, at a scale cut down to this file's sizes.
 LONG_RUN = """
 import sys
