@@ -142,6 +142,7 @@ def _make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, bar: t
 
 
 # What every worker needs, torch's compiler (which its optimizers import) included: seconds for each of them.
+# None of it touches an accelerator when it is imported: what is forked after that could not use one.
 _PRELOADED = ["cbd.training", "cbd.evaluation", "transformers.models.gpt2.modeling_gpt2", "torch._dynamo"]
 
 

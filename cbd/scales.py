@@ -268,7 +268,7 @@ def _laptop() -> Scale:
     )
     return Scale(
         name="laptop",
-        cost="about two hours on two CPU cores, and as long again for the bridge and the families",
+        cost="about two hours on two CPU cores; the bridge takes three more, the families one",
         corpus=EMBEDDED,
         source=shape(6, 192),
         source_training=training,
