@@ -180,6 +180,10 @@ def row_labels(measurement: Measurement) -> dict:
     }
 
 
+# The tree, and an interpolation's shapes and operator, stand in the fields of its recipe and its inputs'.
+_SAID_ELSEWHERE = {"tree", "small", "large", "target", "operator"}
+
+
 def _records(recipes: Iterable[Recipe]) -> list[dict]:
     """One record a recipe that was run for these, the tree flattened: each names its inputs by key.
 
@@ -189,7 +193,7 @@ def _records(recipes: Iterable[Recipe]) -> list[dict]:
     places: dict[str, dict] = {}
     for recipe in walk(recipes).values():
         if store.finished(recipe):
-            record = {k: v for k, v in store.record(recipe).items() if k != "tree"}
+            record = {k: v for k, v in store.record(recipe).items() if k not in _SAID_ELSEWHERE}
             place = {name: record.pop(name) for name in ("versions", "commit", "machine")}
             name = "ran-" + hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()[:8]
             places[name] = {"key": name, **place}
