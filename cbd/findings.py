@@ -10,7 +10,7 @@ import pandas as pd
 
 from cbd import headline, results, stats
 from cbd.errors import CbdError
-from cbd.names import CBD, LARGER, RAW, SMALLER, SOURCE, STEPWISE
+from cbd.names import CBD, LARGER, RAW, RAW_COMPUTE, SMALLER, SOURCE, STEPWISE
 
 
 def reported() -> pd.DataFrame:
@@ -277,7 +277,8 @@ def _bridge(table: pd.DataFrame) -> str:
     sentences = []
     for stage in ("proxy", "SLM"):
         rows = found[found["stage"] == stage]
-        sentences.append(f"{stage} ({_verdicts(rows)}): {_differences(rows, 'method')}")
+        bridges = rows[rows["method"] != RAW_COMPUTE]
+        sentences.append(f"{stage} (bridges: {_verdicts(bridges)}): {_differences(rows, 'method')}")
     what = "Bits per byte of held-out text minus those without a bridge at equal tokens"
     return f"{what}. {'. '.join(sentences)}."
 

@@ -20,9 +20,8 @@ from cbd.bridges import Sampling
 from cbd.errors import CbdError
 from cbd.evaluations import CLOZE, CONTINUATION, REPLY, Downstream, Items, Pairs, Tuned
 from cbd.experiments import NEEDS_HUB, PAPER, bridge, families, paper_map, public_checkpoints, scratch_vs_cbd
-from cbd.experiments.chain import DIRECT_COMPUTE, DIRECT_TOKENS
 from cbd.experiments.core import EXPERIMENTS, design_of, rows_of, run, seeds_of
-from cbd.names import CBD, LARGER, RANDOM, SMALLER
+from cbd.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
 from cbd.operators import OPERATORS
 from cbd.realize import realize_all
 from cbd.recipes import Training
