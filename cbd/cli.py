@@ -121,7 +121,9 @@ def _add_plan(plan: argparse.ArgumentParser) -> None:
     plan.set_defaults(action=_plan)
     plan.add_argument("experiment", nargs="?", default="all", choices=_experiments(), help=_PAPER_HELP)
     _scale_options(plan)
-    plan.add_argument("--on", default="h100", choices=("h100", "a100", "cpu"), help="what to count hours on")
+    plan.add_argument(
+        "--on", choices=("h100", "a100", "cpu"), help="what to count hours on instead of the scale's machine"
+    )
 
 
 _PAPER_HELP = "an experiment, all, or one of the paper's by its number (E3)"
@@ -254,7 +256,7 @@ def _plan(options: argparse.Namespace) -> None:
     ]
     recipes = [recipe for name, s in runs for recipe in design_of(name, scale, s).recipes]
     print(f"{scale.name}: {scale.cost}; {len({s for _, s in runs})} seeds")
-    print(render(recipes, ACCELERATORS[options.on]))
+    print(render(recipes, ACCELERATORS[options.on or scale.machine]))
 
 
 def _figures(options: argparse.Namespace) -> None:

@@ -55,7 +55,7 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
         needs = ", ".join(f"#{n}" for n in sorted(g.needs))
         finished = f"{g.done}/{len(g.recipes)}" if done else None
         tokens = f"{g.tokens:,}" if g.tokens else "-"
-        work, hours = _si(g.flops), _hours(accelerator.hours(g.flops))
+        work, hours = _si(g.flops), _hours(accelerator.hours(g.flops)) if g.flops else "-"
         lines.append(_line((g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs)))
     everything = costs.needed(recipes)
     total = sum(recipe.flops for recipe in everything)
@@ -64,7 +64,7 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
     lines.append(
         f"in all {len(everything)} recipes, {trained:,} training tokens, {_si(total)} FLOPs"
         + (f", of which {_si(left)} are left" if done else "")
-        + f": {accelerator.hours(left):,.1f} h on {accelerator.name} at {accelerator.utilisation:.0%} of "
+        + f": {_hours(accelerator.hours(left))} h on {accelerator.name} at {accelerator.utilisation:.0%} of "
         f"its peak"
     )
     return "\n".join(lines)
@@ -80,7 +80,7 @@ def _line(values: tuple) -> str:
 
 
 def _hours(hours: float) -> str:
-    return "-" if not hours else f"{hours:,.1f}" if hours >= 0.05 else "< 0.1"
+    return "0" if not hours else f"{hours:,.1f}" if hours >= 0.05 else "< 0.1"
 
 
 def _si(number: float) -> str:

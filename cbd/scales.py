@@ -133,6 +133,7 @@ class Scale:
     convergence_targets: the sizes to initialise in the three experiments. budgets: recovery tokens; scratch:
     the longest run from random weights. rates: learning rates searched for each kind of start; random starts
     search `random_rates`. seeds: how many; jobs x threads: processes and threads used on a CPU.
+    machine: what a plan counts hours on, a name in `cbd.costs.ACCELERATORS`.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Scale:
     families: Families | None = None  # from the gpu scale on, `public_checkpoints` takes its place
     jobs: int = 2
     threads: int | None = 1
+    machine: str = "cpu"
 
     @property
     def source_spec(self) -> ModelSpec:
@@ -433,6 +435,7 @@ def _gpu() -> Scale:
         ),
         jobs=1,
         threads=None,
+        machine="h100",
     )
 
 
@@ -486,6 +489,7 @@ def _paper() -> Scale:
         ),
         jobs=1,
         threads=None,
+        machine="h100",
     )
 
 

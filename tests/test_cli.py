@@ -150,8 +150,9 @@ def test_a_plan_of_one_experiment_is_smaller_and_takes_seed_and_machine(command)
 
     assert 0 < total("chain") < total("all") == total()
     assert total("chain", "--seed", "7") == total("chain")
-    assert "H100" in command("plan", "chain")[1]
-    assert "one CPU core" in command("plan", "chain", "--on", "cpu")[1]
+    for scale, machine in (("smoke", "two CPU cores"), ("laptop", "two CPU cores"), ("gpu", "H100")):
+        assert machine in command("plan", "chain", "--scale", scale)[1]
+    assert "A100" in command("plan", "chain", "--on", "a100")[1]
 
 
 def test_a_plan_says_what_is_done(command, monkeypatch):
