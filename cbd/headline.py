@@ -13,7 +13,7 @@ import pandas as pd
 from cbd import names, stats
 from cbd.crossing import Crossing, crossing
 from cbd.errors import CbdError
-from cbd.names import RANDOM
+from cbd.names import CHAIN_TOKENS, RANDOM
 
 BEST_FIRST = ("acc_norm", "acc", "rougeL")  # which of a task's metrics stands for it
 LOWER = ("loss", "bits_per_byte", "nll")
@@ -57,7 +57,7 @@ def crossings(table: pd.DataFrame) -> pd.DataFrame:
     Columns: spec, method, metric, cbd and scratch (their means, scratch's at its longest budget), chance,
     tokens, low, high (the crossing and its 95 % interval over seeds), verdict ("reached", "reached at the
     smallest budget", "not reached"), lower_bound, extrapolated (by a power law through the ladder: not
-    measured), n.
+    measured), n, chain (tokens of scratch that cost as many FLOPs as the chain did, its source given).
     """
     measured = table[table["tokens"].notna()]
     rows = []
@@ -71,7 +71,7 @@ def crossings(table: pd.DataFrame) -> pd.DataFrame:
                     | {"chance": chance(table, metric)}
                     | {"tokens": found.tokens, "low": found.low, "high": found.high}
                     | {"verdict": _verdict(found), "lower_bound": found.lower_bound}
-                    | {"extrapolated": found.extrapolated, "n": found.n}
+                    | {"extrapolated": found.extrapolated, "n": found.n, "chain": _chain(table, spec, method)}
                 )
     return pd.DataFrame(rows)
 
@@ -94,6 +94,11 @@ def _means(table: pd.DataFrame, spec: str, method: str, metric: str) -> dict[str
     return {"cbd": float(own["value"].mean()), "scratch": float(longest["value"].mean())}
 
 
+def _chain(table: pd.DataFrame, spec: str, method: str) -> float:
+    rows = table[(table["metric"] == CHAIN_TOKENS) & (table["spec"] == spec)]
+    return float(rows.loc[rows["method"] == method, "value"].mean())
+
+
 def _verdict(found: Crossing) -> str:
     if math.isnan(found.tokens):
         return "not reached"
@@ -101,11 +106,12 @@ def _verdict(found: Crossing) -> str:
 
 
 def saved(table: pd.DataFrame) -> str:
-    """How many tokens of scratch CBD stands for, size by size, on the loss and each task, in sentences."""
+    """How many tokens of scratch CBD stands for, and how many its chain costs, size by size, in sentences."""
     parts = []
     for (spec, method), rows in crossings(table).groupby(["spec", "method"], sort=False):
         words = "; ".join(f"{r.metric} {_tokens(r)}" for r in rows.itertuples())
-        parts.append(f"{spec}, {method}: {words}")
+        worth = rows["chain"].iloc[0]
+        parts.append(f"{spec}, {method}: {words}; its chain costs as much as {worth:,.0f} tokens")
     return f"Tokens after which scratch reaches CBD at zero tokens. {'. '.join(parts)}."
 
 

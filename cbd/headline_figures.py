@@ -42,7 +42,7 @@ from cbd.drawing import (
     underline,
 )
 from cbd.errors import CbdError
-from cbd.names import RANDOM, minus_random
+from cbd.names import CHAIN_TOKENS, RANDOM, minus_random
 
 PER_ROW = 4  # panels side by side; more tasks go to further rows
 SCORES = {"acc_norm": "acc_norm", "acc": "accuracy", "rougeL": "Rouge-L"}
@@ -58,7 +58,8 @@ def scratch_vs_cbd(table: pd.DataFrame, scale: str | None = None, date: str | No
     """E3: random weights after each budget against CBD at zero tokens; columns are metrics, rows sizes.
 
     Reads metric "loss" and the main metric of each task with its "<metric> chance": method "random" by spec
-    and tokens, every other method by spec at zero tokens. `cbd.crossing` says where the curve meets a line.
+    and tokens, every other method by spec at zero tokens; "chain_tokens" of those. `cbd.crossing` says where
+    the curve meets a line.
     """
     metrics = _with_tasks(table, "scratch_vs_cbd")
     rows = _in_percent(table, metrics)
@@ -80,8 +81,21 @@ def scratch_vs_cbd(table: pd.DataFrame, scale: str | None = None, date: str | No
         "tokens after which random weights are first as good, with their interval; hollow or with an arrow "
         "where that lies beyond the budgets trained."
     )
-    caption(figure, text, summaries, scale, date)
+    caption(figure, text + _chain_costs(table, specs, styles), summaries, scale, date)
     return figure
+
+
+def _chain_costs(table: pd.DataFrame, specs: dict[str, str], styles: dict[str, dict[str, Any]]) -> str:
+    """A sentence on what the chains cost: the curve's axis counts scratch's tokens, and none of a chain's."""
+    rows = table[table["metric"] == CHAIN_TOKENS]
+    worth = rows.groupby(["method", "spec"])["value"].mean()
+    costs = "; ".join(
+        f"{_without_owner(method)} {', '.join(si(worth[method, spec]) for spec in specs)}"
+        for method in styles
+        if all((method, spec) in worth.index for spec in specs)
+    )
+    what = "Tokens of random weights (by row) that cost as much as the whole chain"
+    return f" {what}: {costs}." if costs else ""
 
 
 def _grid(metrics: Sequence[str], specs: dict[str, str], width: float) -> dict[tuple[str, str], Axes]:
@@ -393,8 +407,13 @@ def _size(label: str) -> str:
 
 
 def _short(styles: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The same looks under the names of a legend: sources without the hub's owner."""
-    return {re.sub(r": [^/]*/", ": ", method): style for method, style in styles.items()}
+    """The same looks under the names of a legend."""
+    return {_without_owner(method): style for method, style in styles.items()}
+
+
+def _without_owner(method: str) -> str:
+    """A method's name without the hub's owner of its source."""
+    return re.sub(r": [^/]*/", ": ", method)
 
 
 def _unit(metric: str) -> str:

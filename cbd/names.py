@@ -11,6 +11,7 @@ CHAIN, DIRECT, SCRATCH = "chain (CBD)", "direct distillation", "scratch"
 # ways to anchor zero, in bridge
 SEQUENCE, ALM, ULD = "sequence-level", "likelihoods (ALM)", "likelihoods (ULD)"
 RAW, RAW_COMPUTE = "no bridge, equal tokens", "no bridge, equal compute"
+CHAIN_TOKENS = "chain_tokens"  # a metric: training tokens of random weights for the FLOPs of a start
 
 
 def chance(metric: str) -> str:

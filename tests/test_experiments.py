@@ -14,17 +14,26 @@ import pytest
 from conftest import random_model
 from transformers import AutoTokenizer
 
-from cbd import figures, findings, headline, items, pairs, results
+from cbd import figures, findings, headline, items, pairs, results, store
 from cbd.alphas import distance_alpha
 from cbd.bridges import Sampling
 from cbd.errors import CbdError
 from cbd.evaluations import CLOZE, CONTINUATION, REPLY, Downstream, Items, Pairs, Tuned
-from cbd.experiments import NEEDS_HUB, PAPER, bridge, families, paper_map, public_checkpoints, scratch_vs_cbd
+from cbd.experiments import (
+    NEEDS_HUB,
+    PAPER,
+    bridge,
+    families,
+    models,
+    paper_map,
+    public_checkpoints,
+    scratch_vs_cbd,
+)
 from cbd.experiments.core import EXPERIMENTS, design_of, rows_of, run, seeds_of
 from cbd.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
 from cbd.operators import OPERATORS
 from cbd.realize import realize_all
-from cbd.recipes import Training
+from cbd.recipes import Training, walk
 from cbd.scales import SCALES, Bridge, Evaluation, Families, Headline, HomeGrown, Public, Scale
 from cbd.sources import local
 from cbd.specs import gpt2, llama, pythia, qwen3
@@ -695,9 +704,22 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
         curve = only(losses, method=RANDOM).groupby("tokens")["value"].mean()
         assert (row.verdict == "not reached") == (curve > line).all()
         assert row.cbd == pytest.approx(line) and row.scratch == pytest.approx(curve.iloc[-1])
-    assert headline.saved(table).count(";") == 2 * 3
+    assert headline.saved(table).count(";") == 2 * 4
     power = headline.detectable(table)
     assert (power["comparisons"] == 2 * len(micro.headline.ladder)).all() and (power["n"] == len(SEEDS)).all()
+
+
+def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
+    """Its FLOPs, all but the source's, in tokens of random weights: as the recipes and records have them."""
+    table, spec = tables["scratch_vs_cbd"], micro.headline.targets[0]
+    found = headline.crossings(table).groupby("method")["chain"].agg(["min", "max"])
+    sources = {CBD: models.source(micro, 0), "CBD (bridged)": bridge.bridges(micro, 0)[0].llm}
+    for method, (_, slm) in scratch_vs_cbd.initialisations(micro, 0, spec).items():
+        made = [recipe for key, recipe in walk([slm]).items() if key not in walk([sources[method]])]
+        assert sum(recipe.tokens > 0 for recipe in made) >= len(micro.anchors)
+        work = sum(store.record(recipe)["flops"] for recipe in made)
+        tokens = work / spec.training_flops(micro.recovery.context)
+        assert found.loc[method, "min"] == found.loc[method, "max"] == pytest.approx(tokens)
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -254,6 +254,19 @@ def test_bridged_sources_have_looks_of_their_own(scratch):
 # The gap -----------------------------------------------------------------------------------------------
 
 
+def test_the_caption_says_what_the_chains_cost(scratch, saved):
+    cost = {"2x48": 3_000_000, "4x96": 1_500_000}
+    rows = [
+        row("scratch_vs_cbd", "chain_tokens", method, spec, None, times * tokens)
+        for spec, tokens in cost.items()
+        for times, method in ((1, UNION), (10, BRIDGED))
+    ]
+    more = pd.concat([scratch, results.table(rows)], ignore_index=True)
+    sentence = f"as much as the whole chain: {UNION} 3M, 1.5M; {BRIDGED} 30M, 15M."
+    assert sentence in caption(figures.scratch_vs_cbd(more))
+    assert "whole chain" not in caption(saved)
+
+
 def test_the_gap_is_drawn_in_points_with_its_interval(gaps):
     assert [axes.get_title() for axes in gaps.axes] == ["2x48, 160k", "4x96, 650k", "", ""]
     assert gaps.axes[0].get_ylabel() == "cbd_reply, Rouge-L\nminus random (points)"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
+import pandas as pd
+
+from cbd import costs
 from cbd.experiments.bridge import bridges
-from cbd.experiments.core import Design
-from cbd.experiments.models import chain, initialised, tuned
+from cbd.experiments.core import Design, Measurement, row_labels
+from cbd.experiments.models import chain, initialised, source, tuned
 from cbd.experiments.scored import gaps, scored
-from cbd.names import BRIDGED, CBD, RANDOM, SEQUENCE
+from cbd.names import BRIDGED, CBD, CHAIN_TOKENS, RANDOM, SEQUENCE
 from cbd.operators import UNION
 from cbd.recipes import Random, Recipe, Trained
 from cbd.scales import Scale
@@ -54,9 +58,28 @@ def design(scale: Scale, seed: int) -> Design:
     """Loss and tasks of every initialisation at zero tokens, and of scratch at every step of the ladder."""
     found = []
     for spec in scale.headline.targets:
-        for method, (source, slm) in initialisations(scale, seed, spec).items():
-            found += scored(scale, slm, seed, method, mixing=source)
+        for method, (name, slm) in initialisations(scale, seed, spec).items():
+            found += scored(scale, slm, seed, method, mixing=name)
         for tokens in scale.headline.ladder:
             run = scratch(scale, seed, spec, tokens)
             found += scored(scale, run, seed, RANDOM, operator=f"budget {tokens}")
-    return Design(tuple(found), lambda frame, designs: gaps(designs, lambda ours, random: True))
+
+    def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
+        yield from gaps(designs, lambda ours, random: True)
+        yield from chain_tokens(scale, seed)
+
+    return Design(tuple(found), derive)
+
+
+def chain_tokens(scale: Scale, seed: int) -> Iterator[dict]:
+    """What each start's chain costs, in training tokens of random weights of the start's size.
+
+    The source LLMs are given; anchors, and a bridge's text and proxy, are counted.
+    """
+    given = [source(scale, seed), *(ways.llm for ways in bridges(scale, seed))]
+    for spec in scale.headline.targets:
+        for method, (name, slm) in initialisations(scale, seed, spec).items():
+            work = costs.flops([slm], given)
+            tokens = work / spec.training_flops(scale.recovery.context)
+            labels = row_labels(Measurement(slm, method, mixing=name))
+            yield labels | {"flops": work, "metric": CHAIN_TOKENS, "value": tokens}
