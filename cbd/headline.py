@@ -34,6 +34,17 @@ def chance(table: pd.DataFrame, metric: str) -> float:
     return float(table.loc[table["metric"] == names.chance(metric), "value"].mean())
 
 
+def above_chance(table: pd.DataFrame, spec: str, method: str, metric: str) -> bool:
+    """Whether a method's mean at zero tokens, or that of the longest scratch run, lies above guessing.
+
+    Its interval over seeds must; a metric without a chance level counts as above it.
+    """
+    guess = chance(table, metric)
+    curve, line = _curve_and_line(table, spec, method, metric)
+    tops = (line, curve[curve["tokens"] == curve["tokens"].max()])
+    return math.isnan(guess) or any(stats.interval(top["value"]).low > guess for top in tops)
+
+
 def lower_is_better(metric: str) -> bool:
     return metric.split("/")[-1] in LOWER
 
@@ -43,21 +54,29 @@ def crossing_of(table: pd.DataFrame, spec: str, method: str, metric: str) -> Cro
 
     Raises `CbdError` when the table lacks either.
     """
-    rows = table[(table["spec"] == spec) & (table["metric"] == metric)]
-    curve, line = rows[rows["method"] == RANDOM], rows[(rows["method"] == method) & (rows["tokens"] == 0)]
+    curve, line = _curve_and_line(table, spec, method, metric)
     if curve.empty or line.empty:
         raise CbdError(f"no rows of {metric} for {method} and {RANDOM} at {spec}: run scratch_vs_cbd")
     columns = ["seed", "tokens", "value"]
     return crossing(curve[columns], line[columns], lower_is_better=lower_is_better(metric))
 
 
+def _curve_and_line(
+    table: pd.DataFrame, spec: str, method: str, metric: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of scratch, and those of a method at zero tokens."""
+    rows = table[(table["spec"] == spec) & (table["metric"] == metric)]
+    return rows[rows["method"] == RANDOM], rows[(rows["method"] == method) & (rows["tokens"] == 0)]
+
+
 def crossings(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each size, method and metric: loss and the tasks' main metrics (E3).
 
     Columns: spec, method, metric, cbd and scratch (their means, scratch's at its longest budget), chance,
-    tokens, low, high (the crossing and its 95 % interval over seeds), verdict ("reached", "reached at the
-    smallest budget", "not reached"), lower_bound, extrapolated (by a power law through the ladder: not
-    measured), n, chain (tokens of scratch that cost as many FLOPs as the chain did, its source given).
+    above_chance (whether either of the two is: where guessers meet says nothing), tokens, low, high (the
+    crossing and its 95 % interval over seeds), verdict ("reached", "reached at the smallest budget", "not
+    reached"), lower_bound, extrapolated (by a power law through the ladder: not measured), n, chain (tokens
+    of scratch that cost as many FLOPs as the chain did, its source given).
     """
     measured = table[table["tokens"].notna()]
     rows = []
@@ -69,6 +88,7 @@ def crossings(table: pd.DataFrame) -> pd.DataFrame:
                     {"spec": spec, "method": method, "metric": metric}
                     | _means(measured, spec, method, metric)
                     | {"chance": chance(table, metric)}
+                    | {"above_chance": above_chance(measured, spec, method, metric)}
                     | {"tokens": found.tokens, "low": found.low, "high": found.high}
                     | {"verdict": _verdict(found), "lower_bound": found.lower_bound}
                     | {"extrapolated": found.extrapolated, "n": found.n, "chain": _chain(table, spec, method)}
@@ -87,11 +107,9 @@ def _methods(table: pd.DataFrame, spec: str) -> list[str]:
 
 
 def _means(table: pd.DataFrame, spec: str, method: str, metric: str) -> dict[str, float]:
-    rows = table[(table["spec"] == spec) & (table["metric"] == metric)]
-    curve = rows[rows["method"] == RANDOM]
+    curve, line = _curve_and_line(table, spec, method, metric)
     longest = curve[curve["tokens"] == curve["tokens"].max()]
-    own = rows[(rows["method"] == method) & (rows["tokens"] == 0)]
-    return {"cbd": float(own["value"].mean()), "scratch": float(longest["value"].mean())}
+    return {"cbd": float(line["value"].mean()), "scratch": float(longest["value"].mean())}
 
 
 def _chain(table: pd.DataFrame, spec: str, method: str) -> float:
@@ -116,6 +134,8 @@ def saved(table: pd.DataFrame) -> str:
 
 
 def _tokens(row) -> str:
+    if not row.above_chance:
+        return "neither above chance"
     if row.verdict == "not reached":
         guess = "" if math.isnan(row.extrapolated) else f" (extrapolated {row.extrapolated:,.0f})"
         return f"more than {row.lower_bound:,.0f}{guess}"

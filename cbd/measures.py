@@ -205,7 +205,8 @@ def crossings(tables: Tables) -> pd.DataFrame:
     table, found = tables["scratch_vs_cbd"], []
     longest = int(table["tokens"].max())
     for spec in findings.sizes(table):
-        for metric in ["loss", *(m for m in headline.main_metrics(table) if _above_chance(table, spec, m))]:
+        metrics = ["loss", *headline.main_metrics(table)]
+        for metric in (m for m in metrics if headline.above_chance(table, spec, CBD, m)):
             at = headline.crossing_of(table, spec, CBD, metric)
             tokens = math.inf if math.isnan(at.tokens) else at.tokens
             ends = {"point": tokens / longest, "low": at.low / longest, "high": at.high / longest}
@@ -360,17 +361,6 @@ def _families(table: pd.DataFrame, baseline: Callable[[pd.DataFrame, float], flo
     return _named(stats.summarise(pd.DataFrame(found), ["family", "spec"]), "{family} {spec}", "{family}")
 
 
-def _above_chance(table: pd.DataFrame, spec: str, metric: str) -> bool:
-    """Whether CBD's or the longest scratch run's mean interval over seeds lies above what guessing gets."""
-    guess = headline.chance(table, metric)
-    rows = table[(table["spec"] == spec) & (table["metric"] == metric)]
-    tops = (
-        rows[rows["method"] == CBD],
-        rows[(rows["method"] == RANDOM) & (rows["tokens"] == rows["tokens"].max())],
-    )
-    return math.isnan(guess) or any(stats.interval(top["value"]).low > guess for top in tops)
-
-
 def _slms(tables: Tables, baseline: str) -> pd.DataFrame:
     found = findings.bridged(tables["bridge"], baseline)
     found = found[found["stage"] == "SLM"]
@@ -401,7 +391,7 @@ def _generative(table: pd.DataFrame) -> list[str]:
 
 def _silent(table: pd.DataFrame, metrics: list[str]) -> list[str]:
     specs = findings.sizes(table)
-    return [f"{s} {m}" for s in specs for m in metrics if not _above_chance(table, s, m)]
+    return [f"{s} {m}" for s in specs for m in metrics if not headline.above_chance(table, s, CBD, m)]
 
 
 def _listed(found: pd.DataFrame) -> str:

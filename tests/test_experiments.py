@@ -704,7 +704,10 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
         curve = only(losses, method=RANDOM).groupby("tokens")["value"].mean()
         assert (row.verdict == "not reached") == (curve > line).all()
         assert row.cbd == pytest.approx(line) and row.scratch == pytest.approx(curve.iloc[-1])
-    assert headline.saved(table).count(";") == 2 * 4
+    said = headline.saved(table)
+    assert said.count(";") == 2 * 4 and said.count("neither above chance") == (~found["above_chance"]).sum()
+    for row in found[found["above_chance"]].itertuples():
+        assert math.isnan(row.chance) or max(row.cbd, row.scratch) > row.chance
     power = headline.detectable(table)
     assert (power["comparisons"] == 2 * len(micro.headline.ladder)).all() and (power["n"] == len(SEEDS)).all()
 
