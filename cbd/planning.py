@@ -55,7 +55,7 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
         needs = ", ".join(f"#{n}" for n in sorted(g.needs))
         finished = f"{g.done}/{len(g.recipes)}" if done else None
         tokens = f"{g.tokens:,}" if g.tokens else "-"
-        work, hours = _si(g.flops), _hours(accelerator.hours(g.flops)) if g.flops else "-"
+        work, hours = (_si(g.flops), _hours(accelerator.hours(g.flops))) if g.flops else ("-", "-")
         lines.append(_line((g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs)))
     everything = costs.needed(recipes)
     total = sum(recipe.flops for recipe in everything)
@@ -87,4 +87,4 @@ def _si(number: float) -> str:
     for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
         if number >= size:
             return f"{number / size:.3g} {letter}"
-    return f"{number:.0f}" if number else "-"
+    return f"{number:.0f}"
