@@ -198,25 +198,6 @@ def averages(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def searches(records: list[dict]) -> pd.DataFrame:
-    """The search for the rate of random weights, from the run records: what was tried, what won, its cost.
-
-    Columns: spec, tokens (of each candidate), rate -> final validation loss, best, search_tokens and
-    search_flops (all candidates together).
-    """
-    runs = {record["key"]: record for record in records}
-    rows = []
-    for record in records:
-        if record.get("recipe") == "TunedRate":
-            tried = [runs[key] for key in record["fields"]["candidates"]]
-            row = {"spec": tried[0]["spec"], "tokens": tried[0]["tokens"]}
-            row |= {f"rate {rate}": loss for rate, loss in record["final_loss"].items()}
-            total = {name: sum(run[name] for run in tried) for name in ("tokens", "flops")}
-            row |= {"best": record["lr"], "search_tokens": total["tokens"], "search_flops": total["flops"]}
-            rows.append(row)
-    return pd.DataFrame(rows).sort_values(["spec", "tokens"], ignore_index=True) if rows else pd.DataFrame()
-
-
 def losses(table: pd.DataFrame) -> pd.DataFrame:
     """CBD minus random weights after the same tokens, nats per token: spec, tokens, point, low, high, n."""
     found = stats.paired(table[table["metric"] == "loss"], ["spec", "tokens"], baseline=RANDOM)

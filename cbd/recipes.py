@@ -408,6 +408,15 @@ class TunedRate(Recipe):
         """A search over `rates` for the run given (whose own rate is ignored)."""
         return cls(tuple(replace(run, training=replace(run.training, lr=rate)) for rate in rates))
 
+    @property
+    def beyond(self) -> tuple[Trained | Anchor, ...]:
+        """The runs at half the lowest and at twice the highest rate.
+
+        Not to choose from: they show whether the search reached far enough for its winner to be the best.
+        """
+        rates = [run.training.lr for run in self.candidates]
+        return self.search(self.candidates[0], (min(rates) / 2, max(rates) * 2)).candidates
+
 
 @dataclass(frozen=True)
 class Chain:

@@ -24,6 +24,7 @@ from cbd.experiments import (
     PAPER,
     bridge,
     families,
+    initialise,
     models,
     paper_map,
     public_checkpoints,
@@ -33,8 +34,9 @@ from cbd.experiments.core import EXPERIMENTS, design_of, rows_of, run, seeds_of
 from cbd.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
 from cbd.operators import OPERATORS
 from cbd.realize import realize_all
-from cbd.recipes import Training, walk
+from cbd.recipes import Training, TunedRate, walk
 from cbd.scales import SCALES, Bridge, Evaluation, Families, Headline, HomeGrown, Public, Scale
+from cbd.searches import searches
 from cbd.sources import local
 from cbd.specs import gpt2, llama, pythia, qwen3
 
@@ -730,10 +732,39 @@ def test_every_experiment_of_the_paper_names_one_of_ours(name):
     assert PAPER[name] in EXPERIMENTS
 
 
-def test_the_search_for_a_rate_and_its_cost_are_in_the_records(micro):
-    found = headline.searches(results.read_records("micro", "scratch_vs_cbd"))
-    assert list(found["tokens"]) == list(micro.headline.searched)
+@pytest.mark.parametrize("name", ["convergence", "scratch_vs_cbd", "equal_budget"])
+def test_every_search_is_in_the_records_with_its_cost_and_the_rates_beyond_it(name, micro):
+    found = searches(results.read_records("micro", name))
+    needed = walk(design_of(name, micro, 0).recipes).values()
+    assert len(found) == sum(isinstance(recipe, TunedRate) for recipe in needed) > 0
     for row in found.to_dict("records"):
-        tried = {rate: row[f"rate {rate:g}"] for rate in micro.random_rates}
+        rates = micro.random_rates if row["start"] == "Random" else micro.rates
+        tried = {rate: row[f"rate {rate}"] for rate in rates}
         assert row["best"] == min(tried, key=tried.get)
         assert row["search_tokens"] == len(tried) * row["tokens"] and row["search_flops"] > 0
+        beyond = [row[f"rate {rate}"] for rate in (min(rates) / 2, max(rates) * 2)]
+        assert row["missed"] == pytest.approx(max(0, min(tried.values()) - min(beyond)))
+
+
+def test_a_check_that_diverges_costs_the_check_alone(micro, monkeypatch):
+    needed = walk(design_of("scratch_vs_cbd", micro, 0).recipes).values()
+    search = next(recipe for recipe in needed if isinstance(recipe, TunedRate))
+    wild = TunedRate.search(search.candidates[0], [1e30]).candidates
+    designed, checks = initialise.design, wild + search.candidates
+    with monkeypatch.context() as patch:
+        patch.setattr(initialise, "design", lambda *asked: replace(designed(*asked), checks=checks))
+        with pytest.warns(UserWarning, match="a check is left out of the records: .*diverged"):
+            table = run("initialise", micro)
+    assert len(table) == len(results.read_table("micro", "initialise"))
+    keys = {record["key"] for record in results.read_records("micro", "initialise")}
+    assert search.candidates[0].key in keys and wild[0].key not in keys
+    run("initialise", micro)  # the records as the other tests expect them
+
+
+def test_starts_of_a_search_are_told_apart(micro):
+    found = searches(results.read_records("micro", "convergence"))
+    kinds = {"Interpolated", "Random"} | {f"Transferred from {spec.name}" for spec in micro.anchors}
+    assert set(found["start"]) == kinds and not found.duplicated(["spec", "start", "tokens"]).any()
+    scratch = searches(results.read_records("micro", "scratch_vs_cbd"))
+    assert set(scratch["start"]) == {"Random"} and list(scratch["tokens"]) == list(micro.headline.searched)
+    assert searches(results.read_records("micro", "chain")).empty

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cbd import stats
 from cbd.experiments.core import Design, Measurement, row_labels
-from cbd.experiments.models import recovery, starts
+from cbd.experiments.models import beyond_searches, recovery, starts
 from cbd.names import CBD, RANDOM
 from cbd.scales import Scale
 
@@ -25,7 +25,8 @@ def design(scale: Scale, seed: int) -> Design:
             for tokens in budgets:
                 run = recovery(scale, seed, spec, method, start, tokens)
                 found.append(Measurement(run, method, operator=f"budget {tokens}"))
-    return Design(tuple(found), lambda frame, designs: _speedups(frame, scale, designs))
+    checks = beyond_searches(m.recipe for m in found)
+    return Design(tuple(found), lambda frame, designs: _speedups(frame, scale, designs), checks)
 
 
 def _speedups(frame: pd.DataFrame, scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -46,15 +47,17 @@ class Measurement:
 class Design:
     """An experiment at one scale and seed.
 
-    derive: from the table of all seeds (and the designs by seed) to further rows, such as a speed-up.
+    derive: from the table of all seeds (and the designs by seed) to further rows, such as a speed-up. checks:
+    recipes that are run and recorded as well, without rows of their own; one may fail.
     """
 
     measurements: tuple[Measurement, ...]
     derive: Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None = None
+    checks: tuple[Recipe, ...] = ()
 
     @property
     def recipes(self) -> list[Recipe]:
-        return [measurement.recipe for measurement in self.measurements]
+        return [*(measurement.recipe for measurement in self.measurements), *self.checks]
 
 
 def design_of(name: str, scale: Scale, seed: int) -> Design:
@@ -82,11 +85,16 @@ def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.D
     given. Returns the tidy table (see `cbd.results`), also written to results/<scale>/<name>.csv.
     """
     designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale, seed)}
-    everything = [recipe for design in designs.values() for recipe in design.recipes]
+    measured = [measurement.recipe for design in designs.values() for measurement in design.measurements]
+    checks = [recipe for design in designs.values() for recipe in design.checks]
     from cbd.realize import realize_all  # torch: only when there is something to run
 
     jobs = jobs or int(os.environ.get("CBD_JOBS", scale.jobs))
-    realize_all(everything, jobs=jobs, threads=scale.threads)
+    realize_all(measured, jobs=jobs, threads=scale.threads)
+    try:
+        realize_all(checks, jobs=jobs, threads=scale.threads)
+    except CbdError as error:  # such as a rate beyond a search at which training diverges
+        warnings.warn(f"a check is left out of the records: {error}", stacklevel=2)
     rows = [
         row | {"seed": s} for s, design in designs.items() for m in design.measurements for row in rows_of(m)
     ]
@@ -95,7 +103,7 @@ def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.D
     if derive is not None:
         frame = frame_of(name, rows + list(derive(frame, designs)))
     results.write_table(frame, scale.name, name)
-    results.write_records(_records(everything), scale.name, name)
+    results.write_records(_records(measured + checks), scale.name, name)
     return frame
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cbd.experiments.core import Design
-from cbd.experiments.models import recovery, starts
+from cbd.experiments.models import beyond_searches, recovery, starts
 from cbd.experiments.scored import gaps, scored
 from cbd.names import CBD, RANDOM
 from cbd.scales import Scale
@@ -19,4 +19,5 @@ def design(scale: Scale, seed: int) -> Design:
                 run = recovery(scale, seed, spec, method, begin[method], tokens)
                 found += scored(scale, run, seed, method, operator=f"budget {tokens}")
     same = lambda ours, random: ours.operator == random.operator  # noqa: E731
-    return Design(tuple(found), lambda frame, designs: gaps(designs, same))
+    checks = beyond_searches(m.recipe for m in found)
+    return Design(tuple(found), lambda frame, designs: gaps(designs, same), checks)

@@ -4,12 +4,24 @@ compared.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
 from cbd.names import CBD, LARGER, RANDOM, SMALLER
 from cbd.operators import LITERAL, UNION, Operator
-from cbd.recipes import Anchor, Chain, Interpolated, Random, Recipe, Source, Trained, Transferred, TunedRate
+from cbd.recipes import (
+    Anchor,
+    Chain,
+    Interpolated,
+    Random,
+    Recipe,
+    Source,
+    Trained,
+    Transferred,
+    TunedRate,
+    walk,
+)
 from cbd.scales import Scale
 from cbd.specs import ModelSpec
 
@@ -83,6 +95,12 @@ def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> TunedRate:
     training = replace(scale.recovery, tokens=tokens, seed=SEARCH_SEED, evaluations=1)
     rates = scale.random_rates if method == RANDOM else scale.rates
     return TunedRate.search(Trained(start, scale.corpus, training), rates)
+
+
+def beyond_searches(runs: Iterable[Recipe]) -> tuple[Recipe, ...]:
+    """For every rate that these depend on, the runs beyond its search (`TunedRate.beyond`)."""
+    found = [recipe for recipe in walk(runs).values() if isinstance(recipe, TunedRate)]
+    return tuple(run for search in found for run in search.beyond)
 
 
 def recovery(scale: Scale, seed: int, spec: ModelSpec, method: str, start: Recipe, tokens: int) -> Trained:

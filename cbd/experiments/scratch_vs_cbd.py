@@ -11,7 +11,7 @@ import pandas as pd
 from cbd import costs
 from cbd.experiments.bridge import bridges
 from cbd.experiments.core import Design, Measurement, row_labels
-from cbd.experiments.models import chain, initialised, source, tuned
+from cbd.experiments.models import beyond_searches, chain, initialised, source, tuned
 from cbd.experiments.scored import gaps, scored
 from cbd.names import BRIDGED, CBD, CHAIN_TOKENS, RANDOM, SEQUENCE
 from cbd.operators import UNION
@@ -68,7 +68,7 @@ def design(scale: Scale, seed: int) -> Design:
         yield from gaps(designs, lambda ours, random: True)
         yield from chain_tokens(scale, seed)
 
-    return Design(tuple(found), derive)
+    return Design(tuple(found), derive, beyond_searches(m.recipe for m in found))
 
 
 def chain_tokens(scale: Scale, seed: int) -> Iterator[dict]:

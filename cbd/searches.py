@@ -1,0 +1,56 @@
+"""The searches for learning rates, as the run records have them. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+
+def searches(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """What each search tried, what won, what it cost, and whether its rates reached far enough.
+
+    Columns: spec, start ("Random", "Interpolated", "Transferred from 4x96"), tokens (of each run), "rate
+    <rate>" -> final validation loss in nats per token, those outside the search included
+    (`TunedRate.beyond`), best (the rate that the runs use), missed (the winner's loss minus the lowest of
+    all; 0 where the winner is the best of all), search_tokens and search_flops (all candidates together).
+    Empty where nothing was searched.
+    """
+    runs = {record["key"]: record for record in records}
+    rows = [_row(record, runs) for record in records if record.get("recipe") == "TunedRate"]
+    if not rows:
+        return pd.DataFrame()
+    frame = pd.DataFrame(rows).sort_values(["spec", "start", "tokens"], ignore_index=True)
+    losses = pd.DataFrame(list(frame.pop("losses"))).sort_index(axis=1).add_prefix("rate ")
+    return pd.concat([frame.iloc[:, :3], losses, frame.iloc[:, 3:]], axis=1)
+
+
+def _row(search: dict[str, Any], runs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    tried = [runs[key] for key in search["fields"]["candidates"]]
+    same = [run for run in runs.values() if _but_for_rate(run) == _but_for_rate(tried[0])]
+    losses = {float(run["lr"]): run["final_loss"] for run in same}
+    return {
+        "spec": tried[0]["spec"],
+        "start": _start(tried[0], runs),
+        "tokens": tried[0]["tokens"],
+        "losses": losses,
+        "best": search["lr"],
+        "missed": losses[search["lr"]] - min(losses.values()),
+        "search_tokens": sum(run["tokens"] for run in tried),
+        "search_flops": sum(run["flops"] for run in tried),
+    }
+
+
+def _but_for_rate(run: dict[str, Any]) -> Any:
+    """The fields of a training without its rate; None for other recipes."""
+    fields = run.get("fields", {})
+    if "training" not in fields:
+        return None
+    return fields | {"training": {k: v for k, v in fields["training"].items() if k != "lr"}}
+
+
+def _start(run: dict[str, Any], runs: Mapping[str, dict[str, Any]]) -> str:
+    start = runs[run["fields"]["start"]]
+    anchor = start["fields"].get("model")
+    return start["recipe"] + (f" from {runs[anchor]['spec']}" if anchor else "")
