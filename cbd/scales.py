@@ -270,7 +270,8 @@ def _laptop() -> Scale:
     )
     return Scale(
         name="laptop",
-        cost="about two hours on two CPU cores; the bridge takes three more, the headline one and a half, the families one",
+        cost="about two hours on two CPU cores; the bridge takes three more, the headline one and a half, "
+        "the families one",
         corpus=EMBEDDED,
         source=shape(6, 192),
         source_training=training,
