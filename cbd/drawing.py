@@ -24,6 +24,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 
 from cbd import names
 from cbd.errors import CbdError
+from cbd.units import si
 
 WIDTH = 7.0  # inches: the text width of a page
 PALETTE = sns.color_palette("colorblind").as_hex()
@@ -161,14 +162,6 @@ def sizes_of(table: pd.DataFrame) -> dict[str, str]:
 
 def _float(number: Any, missing: float = float("nan")) -> float:
     return missing if pd.isna(number) else float(number)
-
-
-def si(number: float) -> str:
-    """A count in three digits with k, M, G or T: 150000 -> "150k"."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size * 0.9995:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.3g}"
 
 
 def panel_title(axes: Axes, letter: str, title: str = "") -> None:

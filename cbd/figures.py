@@ -48,7 +48,6 @@ from cbd.drawing import (
     panel_title,
     pick,
     provenance,
-    si,
     sizes_of,
     styled,
     styles_of,
@@ -58,6 +57,7 @@ from cbd.drawing import (
 from cbd.errors import CbdError
 from cbd.headline_figures import equal_budget, gap, scratch_vs_cbd
 from cbd.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, RANDOM, SOURCE, STEPWISE
+from cbd.units import si
 
 # ----------------------------------------------------------------------------------------------------
 # The experiments

@@ -44,12 +44,8 @@ def against(table: pd.DataFrame, baseline: str, metric: str = "loss") -> pd.Data
     order = list(sizes(rows))
     found = found.sort_values(["spec", "method"], key=lambda c: c.map(order.index) if c.name == "spec" else c)
     return found.assign(
-        verdict=[_verdict(low, high) for low, high in zip(found.low, found.high, strict=True)]
+        verdict=[stats.verdict(low, high) for low, high in zip(found.low, found.high, strict=True)]
     )
-
-
-def _verdict(low: float, high: float) -> str:
-    return "lower" if high < 0 else "higher" if low > 0 else "undecided"
 
 
 def final(table: pd.DataFrame) -> pd.DataFrame:
@@ -141,15 +137,10 @@ def advantage(table: pd.DataFrame) -> str:
     found = against(nearest(table), "best single anchor")
     cbd = found[found["method"] == CBD]
     return (
-        f"CBD (union) against the better single anchor, of {len(cbd)} sizes: {_verdicts(cbd)}. Difference in "
-        f"nats per token with interval over {int(cbd['n'].max())} seeds: {_differences(cbd, 'spec')}."
+        f"CBD (union) against the better single anchor, of {len(cbd)} sizes: {stats.tally(cbd['verdict'])}. "
+        f"Difference in nats per token with interval over {int(cbd['n'].max())} seeds: "
+        f"{_differences(cbd, 'spec')}."
     )
-
-
-def _verdicts(found: pd.DataFrame) -> str:
-    """How often each verdict occurs."""
-    counts = found["verdict"].value_counts()
-    return ", ".join(f"{counts.get(v, 0)} {v}" for v in ("lower", "undecided", "higher"))
 
 
 def _differences(found: pd.DataFrame, by: str) -> str:
@@ -173,7 +164,7 @@ def recovered(table: pd.DataFrame) -> str:
         )
         both = pd.concat([rows[rows["method"] == CBD], best])
         found = against(both, "best single anchor")
-        after = f"After {int(operator.split()[1]):,} tokens ({_verdicts(found)})"
+        after = f"After {int(operator.split()[1]):,} tokens ({stats.tally(found['verdict'])})"
         parts.append(f"{after}: {_differences(found, 'spec')}")
     return f"CBD (union) minus the better single anchor, nats per token. {'. '.join(parts)}."
 
@@ -278,7 +269,9 @@ def _bridge(table: pd.DataFrame) -> str:
     for stage in ("proxy", "SLM"):
         rows = found[found["stage"] == stage]
         bridges = rows[rows["method"] != RAW_COMPUTE]
-        sentences.append(f"{stage} (bridges: {_verdicts(bridges)}): {_differences(rows, 'method')}")
+        sentences.append(
+            f"{stage} (bridges: {stats.tally(bridges['verdict'])}): {_differences(rows, 'method')}"
+        )
     what = "Bits per byte of held-out text minus those without a bridge at equal tokens"
     return f"{what}. {'. '.join(sentences)}."
 

@@ -14,6 +14,7 @@ from cbd import names, stats
 from cbd.crossing import Crossing, crossing
 from cbd.errors import CbdError
 from cbd.names import CHAIN_TOKENS, RANDOM
+from cbd.units import si
 
 BEST_FIRST = ("acc_norm", "acc", "rougeL")  # which of a task's metrics stands for it
 LOWER = ("loss", "bits_per_byte", "nll")
@@ -125,24 +126,31 @@ def _verdict(found: Crossing) -> str:
 
 def saved(table: pd.DataFrame) -> str:
     """How many tokens of scratch CBD stands for, and how many its chain costs, size by size, in sentences."""
-    parts = []
-    for (spec, method), rows in crossings(table).groupby(["spec", "method"], sort=False):
+    found, parts = crossings(table), []
+    for (spec, method), rows in found.groupby(["spec", "method"], sort=False):
         words = "; ".join(f"{r.metric} {_tokens(r)}" for r in rows.itertuples())
-        worth = rows["chain"].iloc[0]
-        parts.append(f"{spec}, {method}: {words}; its chain costs as much as {worth:,.0f} tokens")
-    return f"Tokens after which scratch reaches CBD at zero tokens. {'. '.join(parts)}."
+        parts.append(
+            f"{spec}, {method}: {words}; its chain costs as much as {si(rows['chain'].iloc[0])} tokens"
+        )
+    judged = found[found["above_chance"]]
+    reached = (judged["verdict"] != "not reached").sum()
+    longest = table.loc[table["method"] == RANDOM, "tokens"].max()
+    return (
+        f"Scratch, on up to {si(longest)} tokens, gets as good as CBD at zero tokens on {reached} of "
+        f"{len(judged)} losses and tasks. The tokens that it needs: {'. '.join(parts)}."
+    )
 
 
 def _tokens(row) -> str:
     if not row.above_chance:
         return "neither above chance"
     if row.verdict == "not reached":
-        guess = "" if math.isnan(row.extrapolated) else f" (extrapolated {row.extrapolated:,.0f})"
-        return f"more than {row.lower_bound:,.0f}{guess}"
+        guess = "" if math.isnan(row.extrapolated) else f" (extrapolated {si(row.extrapolated)})"
+        return f"more than {si(row.lower_bound)}{guess}"
     if row.verdict != "reached":
-        return f"at most {row.tokens:,.0f}"
-    high = "beyond the ladder" if math.isinf(row.high) else f"{row.high:,.0f}"
-    return f"{row.tokens:,.0f} [{row.low:,.0f}, {high}]"
+        return f"at most {si(row.tokens)}"
+    high = "beyond the ladder" if math.isinf(row.high) else si(row.high)
+    return f"{si(row.tokens)} [{si(row.low)}, {high}]"
 
 
 def gaps(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFrame:
@@ -154,7 +162,7 @@ def gaps(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFrame:
     for metric in metrics or main_metrics(table):
         for name, rows in _gap_rows(table, metric):
             low, high = rows["low"], rows["high"]
-            verdict = "higher" if low > 0 else "lower" if high < 0 else "undecided"
+            verdict = stats.verdict(low, high)
             found.append(dict(zip(("spec", "method", "tokens"), name, strict=True)) | {"metric": metric})
             found[-1] |= {"point": rows["point"], "low": low, "high": high, "verdict": verdict}
     frame = pd.DataFrame(found)
@@ -192,7 +200,7 @@ def averages(table: pd.DataFrame) -> pd.DataFrame:
             {"spec": r.spec, "tokens": int(r.tokens), "CBD": mean.loc[(r.spec, r.tokens), r.method]}
             | {"random": mean.loc[(r.spec, r.tokens), RANDOM], "difference": r.point}
             | {"low": r.low, "high": r.high, "n": r.n, "chance": guess}
-            | {"verdict": "higher" if r.low > 0 else "lower" if r.high < 0 else "undecided"}
+            | {"verdict": stats.verdict(r.low, r.high)}
             for r in found.itertuples()
         ]
     )
@@ -215,10 +223,13 @@ def equal(table: pd.DataFrame) -> str:
     """E4, E13 in a sentence: CBD minus random in the average of tasks, each size at each budget."""
     found = averages(table)
     words = [
-        f"{r.spec} after {r.tokens:,} tokens {r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]"
+        f"{r.spec} after {si(r.tokens)} tokens {r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]"
         for r in found.itertuples()
     ]
-    return f"Average of the tasks, CBD minus random at equal tokens, points of 100: {'; '.join(words)}."
+    return (
+        f"Average of the tasks, CBD minus random at equal tokens, points of 100 "
+        f"({stats.tally(found['verdict'])}): {'; '.join(words)}."
+    )
 
 
 def detectable(table: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFrame:

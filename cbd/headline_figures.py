@@ -35,7 +35,6 @@ from cbd.drawing import (
     panel_title,
     pick,
     provenance,
-    si,
     sizes_of,
     styled,
     styles_of,
@@ -43,6 +42,7 @@ from cbd.drawing import (
 )
 from cbd.errors import CbdError
 from cbd.names import CHAIN_TOKENS, RANDOM, minus_random
+from cbd.units import si
 
 PER_ROW = 4  # panels side by side; more tasks go to further rows
 SCORES = {"acc_norm": "acc_norm", "acc": "accuracy", "rougeL": "Rouge-L"}

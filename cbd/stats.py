@@ -5,7 +5,8 @@ Every interval of the project is made here; figures and notebooks only show them
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -109,6 +110,17 @@ def paired(
         for name, differences in _differences(group, method, baseline, value, key)
     ]
     return _typed_like(pd.DataFrame(rows, columns=[*by, method, *POINTS]), frame, [*by, method])
+
+
+def verdict(low: float, high: float) -> str:
+    """Where the interval of a difference lies: "lower", "higher", or "undecided" (holds zero, or is nan)."""
+    return "lower" if high < 0 else "higher" if low > 0 else "undecided"
+
+
+def tally(verdicts: Iterable[str]) -> str:
+    """How often each verdict occurs: "2 lower, 0 undecided, 5 higher"."""
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[name]} {name}" for name in ("lower", "undecided", "higher"))
 
 
 def crossed_interval(

@@ -707,6 +707,9 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
         assert (row.verdict == "not reached") == (curve > line).all()
         assert row.cbd == pytest.approx(line) and row.scratch == pytest.approx(curve.iloc[-1])
     said = headline.saved(table)
+    judged = found[found["above_chance"]]
+    reached = judged["verdict"].str.startswith("reached").sum()
+    assert f" on {reached} of {len(judged)} losses and tasks. " in said
     assert said.count(";") == 2 * 4 and said.count("neither above chance") == (~found["above_chance"]).sum()
     for row in found[found["above_chance"]].itertuples():
         assert math.isnan(row.chance) or max(row.cbd, row.scratch) > row.chance
