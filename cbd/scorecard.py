@@ -269,16 +269,17 @@ def markdown(scale: str) -> str:
 
 
 def tally(table: pd.DataFrame) -> str:
-    """How often each verdict occurs, experiments and questions apart, and how to read the numbers."""
-    parts = []
-    for what, letter, words in (("Experiments", "E", EXPERIMENT), ("Questions", "Q", QUESTION)):
-        verdicts = table.loc[table["id"].str.startswith(letter), "verdict"]
-        counts = [
-            f"{(verdicts == word).sum()} {word}" for word in (words.yes, words.mixed, words.no, NOT_RUN)
-        ]
-        parts.append(f"{what}: {', '.join(counts)}.")
+    """The claims by verdict, then the questions, and how to read the table's numbers, in Markdown."""
+    lines = []
+    for what, letter, words in (("claims", "E", EXPERIMENT), ("questions", "Q", QUESTION)):
+        rows = table[table["id"].str.startswith(letter)]
+        for verdict in (words.yes, words.mixed, words.no, NOT_RUN):
+            found = [f"{row.claim} ({row.id})" for row in rows[rows["verdict"] == verdict].itertuples()]
+            if found:
+                told = f"{verdict} reproduced" if verdict in (EXPERIMENT.mixed, EXPERIMENT.no) else verdict
+                lines.append(f"- **{len(found)} of {len(rows)} {what} {told}.** {'; '.join(found)}.")
     how = "In brackets 95 % intervals over seeds, after a range their hull; ∞: never."
-    return f"{' '.join(parts)} Scale `{table['scale'].iloc[0]}`. {how}"
+    return "\n".join(lines) + f"\n\nScale `{table['scale'].iloc[0]}`. {how}"
 
 
 def update(text: str, scale: str) -> str:

@@ -461,9 +461,21 @@ def test_a_text_without_both_markers_is_refused(text):
 
 def test_the_tally_counts_every_row(empty):
     results.write_table(starts(UP).assign(experiment="initialise"), "laptop", "initialise")
-    experiments, questions = scorecard.tally(scorecard.scorecard("laptop")).split(". ")[:2]
-    assert experiments == "Experiments: 1 reproduced, 0 partly, 1 not, 14 not yet run at this scale"
-    assert sum(map(int, re.findall(r"\d+", questions))) == 11
+    lines = scorecard.tally(scorecard.scorecard("laptop")).split("\n\n")[0].splitlines()
+    told = [
+        re.match(r"- \*\*(\d+) of (\d+) (claims|questions) (.+?)\.\*\* ", line).groups() for line in lines
+    ]
+    assert told[0] == ("1", "16", "claims", "reproduced") and told[1] == (
+        "1",
+        "16",
+        "claims",
+        "not reproduced",
+    )
+    assert told[2] == ("14", "16", "claims", "not yet run at this scale")
+    assert sum(int(count) for count, _, what, _ in told if what == "questions") == 11
+    for line, (count, *_) in zip(lines, told, strict=True):
+        assert len(re.findall(r"\([EQ]\d+\)", line)) == int(count)
+    assert sorted(re.findall(r"\(([EQ]\d+)\)", "\n".join(lines))) == sorted(IDS)
 
 
 def test_a_notebook_gets_the_same_html_each_time(empty):
