@@ -343,3 +343,19 @@ def test_break_even_counts_sizes():
     )
     assert stats.break_even(cost, "chain", "direct") == 3
     assert stats.break_even(cost[cost["sizes"] < 3], "chain", "direct") is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-2, -1, "lower"), (1, 2, "higher"), (-1, 1, "undecided"), (0, 1, "undecided"), (-1, 0, "undecided")],
+)
+def test_a_verdict_says_where_an_interval_lies(low, high, said):
+    assert stats.verdict(low, high) == said
+    mirrored = {"lower": "higher", "higher": "lower", "undecided": "undecided"}
+    assert stats.verdict(-high, -low) == mirrored[said]
+    assert stats.tally([said, said]).count("2 ") == 1 and f"2 {said}" in stats.tally([said, said])
+
+
+def test_one_seed_decides_nothing():
+    only = stats.interval([3.0])
+    assert stats.verdict(only.low, only.high) == "undecided"
