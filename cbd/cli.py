@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_init(init: argparse.ArgumentParser) -> None:
-    from cbd.operators import OPERATORS
+    from cbd.recipes.operators import OPERATORS
 
     init.set_defaults(action=_init)
     init.add_argument("--small", required=True, metavar="DIR", help="the smaller anchor")
@@ -94,7 +94,7 @@ def _add_chain(chain: argparse.ArgumentParser) -> None:
 
 
 def _add_eval(evaluate: argparse.ArgumentParser) -> None:
-    from cbd.scales import SCALES
+    from cbd.experiments.scales import SCALES
 
     evaluate.set_defaults(action=_eval)
     evaluate.add_argument("checkpoint", metavar="DIR", help="a Hugging Face checkpoint with its tokenizer")
@@ -141,7 +141,7 @@ def _add_figures(figures: argparse.ArgumentParser) -> None:
 
 
 def _add_reproduce(reproduce: argparse.ArgumentParser) -> None:
-    from cbd.scales import SCALES
+    from cbd.experiments.scales import SCALES
 
     reproduce.set_defaults(action=_reproduce)
     reproduce.add_argument("--scale", default="smoke", choices=SCALES)
@@ -153,7 +153,7 @@ def _add_reproduce(reproduce: argparse.ArgumentParser) -> None:
 
 
 def _scale_options(command: argparse.ArgumentParser) -> None:
-    from cbd.scales import SCALES
+    from cbd.experiments.scales import SCALES
 
     command.add_argument("--scale", default="smoke", choices=SCALES)
     command.add_argument("--seed", type=int, default=0, help="the first of the scale's seeds")
@@ -163,12 +163,12 @@ def _scale_options(command: argparse.ArgumentParser) -> None:
 
 
 def _scale(options: argparse.Namespace):
-    from cbd.scales import scale_named
+    from cbd.experiments.scales import scale_named
 
     scale = scale_named(options.scale)
     if not options.corpus:
         return scale
-    from cbd.data import folder_corpus
+    from cbd.data.documents import folder_corpus
 
     return scale.on(folder_corpus(options.corpus, vocab_size=scale.source_spec.vocab))
 
@@ -184,8 +184,8 @@ def _names(experiment: str, scale) -> list[str]:
 
 
 def _init(options: argparse.Namespace) -> None:
-    from cbd.init import Size, init_checkpoint
-    from cbd.operators import OPERATORS
+    from cbd.commands.init import Size, init_checkpoint
+    from cbd.recipes.operators import OPERATORS
 
     done = init_checkpoint(
         options.small,
@@ -207,8 +207,8 @@ def _alpha(text: str) -> float | str:
 
 
 def _chain(options: argparse.Namespace) -> None:
-    from cbd.own_chain import own_chain
-    from cbd.recipes import Loss, Training
+    from cbd.commands.chain import own_chain
+    from cbd.recipes.training import Loss, Training
 
     training = Training(
         tokens=options.tokens, lr=options.lr, batch=options.batch, context=options.context, seed=options.seed
@@ -222,9 +222,9 @@ def _chain(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from cbd.data import folder_corpus
-    from cbd.scales import scale_named
-    from cbd.scoreboard import evaluate_checkpoint, lines
+    from cbd.commands.evaluate import evaluate_checkpoint, lines
+    from cbd.data.documents import folder_corpus
+    from cbd.experiments.scales import scale_named
 
     dial = scale_named(options.scale).evaluation
     if options.corpus:
@@ -236,8 +236,8 @@ def _eval(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from cbd import results
-    from cbd.experiments.core import run
+    from cbd.experiments.run import run
+    from cbd.report import results
 
     scale = _scale(options)
     for name in _names(options.experiment, scale):
@@ -246,9 +246,9 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from cbd.costs import ACCELERATORS
-    from cbd.experiments.core import design_of, seeds_of
-    from cbd.planning import render
+    from cbd.experiments.run import design_of, seeds_of
+    from cbd.realize.plan import render
+    from cbd.recipes.costs import ACCELERATORS
 
     scale = _scale(options)
     runs = [
@@ -260,8 +260,8 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from cbd import findings, results, scorecard
-    from cbd.figures import draw_all
+    from cbd.report import findings, results, scorecard
+    from cbd.report.figures import draw_all
 
     drawn = draw_all(options.scale)
     if not drawn:
@@ -278,7 +278,7 @@ def _figures(options: argparse.Namespace) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from cbd.notebooks import reproduce
+    from cbd.commands.reproduce import reproduce
 
     if options.jobs:
         os.environ["CBD_JOBS"] = str(options.jobs)  # reaches the notebooks' kernels

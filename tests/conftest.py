@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import GPT2LMHeadModel
 
-    from cbd.recipes import Corpus
-    from cbd.specs import ModelSpec
+    from cbd.recipes.data import Corpus
+    from cbd.recipes.specs import ModelSpec
 
 # Before anything imports torch or huggingface_hub, which read these once; child processes inherit them.
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -116,7 +116,7 @@ def random_model(spec: ModelSpec, epsilon: float = 1e-5, seed: int = 0, mean: fl
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from cbd.families import family_of
+    from cbd.models.families import family_of
 
     family = family_of(spec.family)
     config = family.with_norm_epsilon(family.config(spec), epsilon)
@@ -155,7 +155,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_corpus(text_folder: Path) -> Corpus:
     """The recipe of `text_folder` as a corpus, with a tokenizer of 300 tokens."""
-    from cbd.data import folder_corpus
+    from cbd.data.documents import folder_corpus
 
     return folder_corpus(text_folder, vocab_size=300, held_out=0.1)
 
@@ -163,7 +163,7 @@ def tiny_corpus(text_folder: Path) -> Corpus:
 @pytest.fixture(scope="session")
 def tiny_corpus_folder(tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_corpus`, built: packed ids and tokenizer files."""
-    from cbd.data import build
+    from cbd.data.corpus import build
 
     folder = tmp_path_factory.mktemp("corpus")
     build(tiny_corpus, folder)

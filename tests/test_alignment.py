@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from cbd.alignment import Segmented, Segmenter, align
-from cbd.data import END
+from cbd.data.alignment import Segmented, Segmenter, align
+from cbd.data.documents import END
 from cbd.errors import CbdError
 
 # Emoji that share three of four bytes, so that a BPE learns tokens which end inside a character.

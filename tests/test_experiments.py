@@ -14,31 +14,36 @@ import pytest
 from conftest import random_model
 from transformers import AutoTokenizer
 
-from cbd import figures, findings, headline, items, pairs, results, store
-from cbd.alphas import distance_alpha
-from cbd.bridges import Sampling
+from cbd.data import items, pairs
 from cbd.errors import CbdError
-from cbd.evaluations import CLOZE, CONTINUATION, REPLY, Downstream, Items, Pairs, Tuned
 from cbd.experiments import (
     NEEDS_HUB,
     PAPER,
     bridge,
     families,
     initialise,
-    models,
     paper_map,
     public_checkpoints,
     scratch_vs_cbd,
 )
-from cbd.experiments.core import EXPERIMENTS, design_of, rows_of, run, seeds_of
-from cbd.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
-from cbd.operators import OPERATORS
-from cbd.realize import realize_all
-from cbd.recipes import Training, TunedRate, walk
-from cbd.scales import SCALES, Bridge, Evaluation, Families, Headline, HomeGrown, Public, Scale
-from cbd.searches import searches
-from cbd.sources import local
-from cbd.specs import gpt2, llama, pythia, qwen3
+from cbd.experiments import starts as models
+from cbd.experiments.run import EXPERIMENTS, design_of, rows_of, run, seeds_of
+from cbd.experiments.scales import SCALES
+from cbd.experiments.scales.base import Bridge, Evaluation, Families, Headline, HomeGrown, Scale
+from cbd.experiments.scales.hub import Public
+from cbd.models.sources import local
+from cbd.realize import store
+from cbd.realize.run import realize_all
+from cbd.recipes.base import walk
+from cbd.recipes.data import Items, Pairs
+from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY, Downstream
+from cbd.recipes.models import Sampling
+from cbd.recipes.operators import OPERATORS, distance_alpha
+from cbd.recipes.specs import gpt2, llama, pythia, qwen3
+from cbd.recipes.training import Training, Tuned, TunedRate
+from cbd.report import figures, findings, headline, results
+from cbd.report.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
+from cbd.report.searches import searches
 
 CONTEXT, BATCH = 16, 2
 STEP = BATCH * CONTEXT

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from cbd.checkpoints import Checkpoint
 from cbd.cli import main
 from cbd.errors import CbdError
-from cbd.families import FAMILIES, family_of
-from cbd.interpolation import check_alike, initialize, transfer
-from cbd.operators import UNION, Trans
-from cbd.specs import NAMED, TRAITS, ModelSpec, gpt2, llama, pythia, qwen3
+from cbd.models.checkpoints import Checkpoint
+from cbd.models.families import FAMILIES, family_of
+from cbd.models.interpolation import check_alike, initialize, transfer
+from cbd.recipes.operators import UNION, Trans
+from cbd.recipes.specs import NAMED, TRAITS, ModelSpec, gpt2, llama, pythia, qwen3
 
 PRESERVING = [Trans(grow_width=width) for width in ("pad", "duplicate")]
 

@@ -11,9 +11,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from cbd import drawing, figures, results, stats
-from cbd.errors import CbdError
-from cbd.units import si
+from cbd.errors import CbdError, si
+from cbd.report import drawing, figures, results, stats
 
 SEEDS = (0, 1, 2)
 SIZES = {
@@ -386,7 +385,7 @@ def test_drawing_leaves_the_users_matplotlib_alone(drawn):
 
 SCRIPT = """
 import sys
-from cbd import figures
+from cbd.report import figures
 names = sys.argv[1:]
 paths = [path for name in names for path in figures.save(figures.draw("laptop", name), "laptop", name)]
 heavy = {"torch", "transformers", "datasets", "accelerate"} & set(sys.modules)

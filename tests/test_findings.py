@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from cbd import findings, results
 from cbd.errors import CbdError
-from cbd.names import CBD, LARGER, SMALLER
+from cbd.report import findings, results
+from cbd.report.names import CBD, LARGER, SMALLER
 
 
 def table(rows: list[dict]) -> pd.DataFrame:

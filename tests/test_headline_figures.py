@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import same_color
 
-from cbd import drawing, figures, results
 from cbd.errors import CbdError
+from cbd.report import drawing, figures, results
 
 SEEDS = (0, 1, 2)
 LADDER = (1_000, 2_000, 4_000, 8_000)
@@ -403,7 +403,7 @@ def test_a_table_without_tasks_is_refused(scratch, figure):
 
 SCRIPT = """
 import sys
-from cbd import figures
+from cbd.report import figures
 figures.draw_all("laptop")
 print(sorted({"torch", "transformers", "lm_eval"} & set(sys.modules)))
 """

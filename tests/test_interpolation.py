@@ -22,12 +22,22 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import cbd
-from cbd import cli, interpolation
-from cbd.alphas import distance_alpha
-from cbd.checkpoints import Checkpoint
-from cbd.interpolation import initialize, mixer, transfer
-from cbd.operators import DUPLICATE, LITERAL, LOSSY, OPERATORS, TILE, UNION, Operator, Trans
-from cbd.specs import ModelSpec
+from cbd import cli
+from cbd.models import interpolation
+from cbd.models.checkpoints import Checkpoint
+from cbd.models.interpolation import initialize, mixer, transfer
+from cbd.recipes.operators import (
+    DUPLICATE,
+    LITERAL,
+    LOSSY,
+    OPERATORS,
+    TILE,
+    UNION,
+    Operator,
+    Trans,
+    distance_alpha,
+)
+from cbd.recipes.specs import ModelSpec
 
 State = dict[str, Tensor]
 Arrays = dict[str, np.ndarray]

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbd import items, pairs
-from cbd.data import documents, folder_corpus, split_of
+from cbd.data import items, pairs
+from cbd.data.documents import documents, folder_corpus, split_of
 from cbd.errors import CbdError
-from cbd.evaluations import Downstream, Items, Pairs
-from cbd.recipes import Random
-from cbd.scales import SCALES
-from cbd.specs import gpt2
+from cbd.experiments.scales import SCALES
+from cbd.recipes.data import Items, Pairs
+from cbd.recipes.evaluation import Downstream
+from cbd.recipes.models import Random
+from cbd.recipes.specs import gpt2
 
 WORDS = st.text("abcdefg", min_size=1, max_size=4)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, log_softmax, softmax
 
 from cbd.errors import CbdError
-from cbd.losses import Sums, chunked, divergence
-from cbd.recipes import Loss
+from cbd.recipes.training import Loss
+from cbd.training.losses import Sums, chunked, divergence
 
 # Generator seed 42, randn(2, 3, 5) twice; stored, since a generator's stream may change with the release.
 STUDENT = torch.tensor(

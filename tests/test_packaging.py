@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import cbd
-from cbd.scales import SMOLLM2
+from cbd.experiments.scales.base import SMOLLM2
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -33,17 +33,15 @@ SOURCES = sorted((ROOT / "cbd").rglob("*.py"))
 
 # These say what to compute; whoever only plans, counts or draws should not wait seconds for torch.
 WITHOUT_TORCH = [
-    "specs",
-    "recipes",
-    "bridges",
-    "evaluations",
-    "operators",
-    "scales",
-    "costs",
-    "figures",
-    "stats",
-    "results",
-    "scorecard",
+    "recipes.evaluation",
+    "recipes.training",
+    "recipes.costs",
+    "realize",
+    "realize.plan",
+    "experiments.scales",
+    "experiments.run",
+    "report.figures",
+    "report.scorecard",
 ]
 
 # Readers that run whatever code a file holds.

@@ -15,26 +15,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cbd import store
-from cbd.costs import flops
 from cbd.errors import CbdError
-from cbd.realize import pending, realize, realize_all
-from cbd.recipes import (
-    Anchor,
-    Chain,
-    Corpus,
-    Evaluated,
-    Interpolated,
-    Loss,
-    Random,
-    Source,
-    Trained,
-    Training,
-    Transferred,
-    TunedRate,
-)
-from cbd.sources import hub, local
-from cbd.specs import gpt2
+from cbd.models.sources import hub, local
+from cbd.realize import store
+from cbd.realize.order import pending
+from cbd.realize.run import realize, realize_all
+from cbd.recipes.costs import flops
+from cbd.recipes.data import Corpus
+from cbd.recipes.evaluation import Evaluated
+from cbd.recipes.models import Chain, Interpolated, Random, Source, Transferred
+from cbd.recipes.specs import gpt2
+from cbd.recipes.training import Anchor, Loss, Trained, Training, TunedRate
 
 VOCAB, CONTEXT = 300, 16
 BIG, MIDDLE, SMALL = (
@@ -234,9 +225,10 @@ def test_workers_serve_the_store_that_is_named_now(tiny_corpus, tmp_path, monkey
 LONG_RUN = """
 import sys
 from dataclasses import replace
-from cbd import cli, scales
-from cbd.data import folder_corpus
-from cbd.specs import gpt2
+from cbd import cli
+from cbd.experiments import scales
+from cbd.data.documents import folder_corpus
+from cbd.recipes.specs import gpt2
 
 if __name__ == "__main__":
     shape = lambda n, d: gpt2(n, d, head_dim=16, vocab=300, positions=32)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cbd import results
 from cbd.errors import CbdError
+from cbd.report import results
 
 ROW = {"experiment": "alpha", "method": "inherited", "metric": "loss", "value": 4.5, "seed": 0, "tokens": 0}
 
@@ -29,7 +29,7 @@ def test_root_prefers_the_variable_then_the_repository_then_here(folder, monkeyp
     monkeypatch.delenv("CBD_ROOT")
     package = folder / "repository" / "cbd"
     package.mkdir(parents=True)
-    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    monkeypatch.setattr(results, "__file__", str(package / "report" / "results.py"))
     monkeypatch.chdir(folder)
     assert results.root() == folder  # installed: no notebooks and pyproject.toml beside the package
     (package.parent / "notebooks").mkdir()

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbd import findings, results, scorecard
 from cbd.errors import CbdError
 from cbd.experiments import EXPERIMENTS
-from cbd.names import CBD, LARGER, RANDOM, SMALLER
-from cbd.scorecard import ENTRIES, NOTHING
-from cbd.verdicts import EXPERIMENT, NOT_RUN, OTHER, QUESTION, SIGN, Facts, Sides
+from cbd.report import findings, results, scorecard
+from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
+from cbd.report.scorecard import ENTRIES, NOTHING
+from cbd.report.verdicts import EXPERIMENT, NOT_RUN, OTHER, QUESTION, SIGN, Facts, Sides
 
 IDS = [f"E{i}" for i in range(1, 17)] + [f"Q{i}" for i in range(1, 12)]
 YES, MIXED, NO = "yes", "mixed", "no"
@@ -485,6 +485,6 @@ def test_a_notebook_gets_the_same_html_each_time(empty):
 
 
 def test_the_scorecard_needs_no_torch():
-    code = "import sys, cbd.scorecard as s; s.markdown('laptop'); sys.exit('torch' in sys.modules)"
+    code = "import sys, cbd.report.scorecard as s; s.markdown('laptop'); sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr or "cbd.scorecard imports torch"
+    assert run.returncode == 0, run.stderr or "cbd.report.scorecard imports torch"

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cbd.errors import CbdError
-from cbd.families import FAMILIES, family_of
-from cbd.specs import NAMED, TRAITS, ModelSpec, gpt2, qwen3
+from cbd.models.families import FAMILIES, family_of
+from cbd.recipes.specs import NAMED, TRAITS, ModelSpec, gpt2, qwen3
 
 # Parameters in millions, as the makers state them or the paper (arXiv 2605.07783) names them.
 MILLIONS = {

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from cbd import results, stats
 from cbd.errors import CbdError
+from cbd.report import results, stats
 
 nan = float("nan")
 

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 import cbd
-from cbd import store
 from cbd.errors import CbdError
-from cbd.recipes import Corpus, Random, Trained, Training
-from cbd.specs import gpt2
+from cbd.realize import store
+from cbd.recipes.data import Corpus
+from cbd.recipes.models import Random
+from cbd.recipes.specs import gpt2
+from cbd.recipes.training import Trained, Training
 
 RECIPE = Corpus(name="toy")  # any recipe will do: what it builds is up to the test
 SPEC = gpt2(1, 32, head_dim=16, vocab=300, positions=16)
@@ -48,8 +50,8 @@ WHOLE = {"a.txt": "a", "deeper/b.txt": "b"}
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
-from cbd import store
-from cbd.recipes import Corpus
+from cbd.realize import store
+from cbd.recipes.data import Corpus
 
 def say(name):
     Path(sys.argv[1], name).touch()
@@ -273,7 +275,7 @@ def test_the_commit_names_the_code_and_says_when_it_was_changed(tmp_path, monkey
     package = tmp_path / "clone" / "cbd"
     package.mkdir(parents=True)
     (package / "code.py").write_text("x = 1\n")
-    monkeypatch.setattr(store, "__file__", str(package / "store.py"))
+    monkeypatch.setattr(store, "__file__", str(package / "realize" / "store.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     assert store._commit() is None, "an installed package has no commit"
 

@@ -22,15 +22,21 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import GPT2LMHeadModel
 
-from cbd import data, store, training
-from cbd.data import Tokens, folder_corpus
+from cbd.data import documents
+from cbd.data.documents import folder_corpus
+from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
-from cbd.evaluation import HeldOut, evaluate
-from cbd.losses import divergence
-from cbd.realize import realize
-from cbd.recipes import Anchor, Loss, Random, Trained, Training
-from cbd.specs import gpt2
-from cbd.training import Lesson, Objective, load, lr_factor, train
+from cbd.evaluation.held_out import HeldOut, evaluate
+from cbd.models.forward import load
+from cbd.realize import store
+from cbd.realize.run import realize
+from cbd.recipes.models import Random
+from cbd.recipes.specs import gpt2
+from cbd.recipes.training import Anchor, Loss, Trained, Training
+from cbd.training import loop
+from cbd.training.lessons import Lesson, Objective
+from cbd.training.loop import lr_factor, train
+from cbd.training.losses import divergence
 
 VOCAB, CONTEXT, STEPS = 300, 16, 10
 BIG = {"layers": 2, "width": 32, "vocab": VOCAB, "positions": 32}
@@ -224,7 +230,7 @@ def fresh(start, teacher, corpus):
     def prepare(loss: Loss, accumulation: int):
         settings = replace(TRAINING, accumulation=accumulation)
         guide = teacher if loss.divergence != "none" else None
-        return training._prepare(start, Lesson(corpus, loss, guide), settings, settings.lr)
+        return loop._prepare(start, Lesson(corpus, loss, guide), settings, settings.lr)
 
     return prepare
 
@@ -321,7 +327,11 @@ def test_the_held_out_loss_is_huggingfaces_own(start, corpus):
 
 def test_bits_per_byte_spread_the_loss_over_the_texts_bytes(start, corpus, tiny_corpus):
     tokens = Tokens(corpus)
-    texts = [t for t in data.documents(tiny_corpus) if data.split_of(t, tiny_corpus.held_out) == "validation"]
+    texts = [
+        t
+        for t in documents.documents(tiny_corpus)
+        if documents.split_of(t, tiny_corpus.held_out) == "validation"
+    ]
     held_out = HeldOut.of(tokens, "validation", 10**9, CONTEXT)
     found = evaluate(Objective(load(start), Loss()), held_out, torch.device("cpu"))
     total_bits = found["loss"] / math.log(2) * tokens.count("validation")
@@ -365,8 +375,8 @@ def no_work(monkeypatch):
     def computed(*_, **__):
         pytest.fail("work was done before the refusal")
 
-    monkeypatch.setattr(training, "evaluate", computed)
-    monkeypatch.setattr(training.Run, "optimise", computed)
+    monkeypatch.setattr(loop, "evaluate", computed)
+    monkeypatch.setattr(loop.Run, "optimise", computed)
 
 
 def test_a_vocabulary_smaller_than_the_corpus_is_refused(run, save_gpt2, no_work):
@@ -383,7 +393,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(run, save_gpt2, no_work, voc
 
 
 def test_a_batch_that_the_processes_do_not_divide_is_refused(run, monkeypatch, no_work):
-    monkeypatch.setattr(training.Accelerator, "num_processes", 3)
+    monkeypatch.setattr(loop.Accelerator, "num_processes", 3)
     with pytest.raises(CbdError, match="batch 4 does not divide into 3 processes"):
         run()
 
@@ -406,7 +416,9 @@ import torch
 torch.set_num_threads(1)
 from transformers import AutoModelForCausalLM, GPT2Config
 AutoModelForCausalLM.from_config(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=8))  # imports the rest
-from cbd import checkpoints, store, training
+from cbd.models import checkpoints
+from cbd.realize import store
+from cbd.training import loop
 from cbd.realize import realize
 
 def shard():
@@ -425,7 +437,7 @@ def shard():
             )
             self.state.distributed_type = DistributedType.FSDP
 
-    training.Accelerator = Sharding
+    loop.Accelerator = Sharding
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -446,11 +458,11 @@ def fatal(function, count, when):
     return wrapped
 
 PLACES = {
-    "a step": (training.Run, "optimise"),
-    "an evaluation": (training.Run, "measure"),
-    "the state's files": (training, "save_file"),
+    "a step": (loop.Run, "optimise"),
+    "an evaluation": (loop.Run, "measure"),
+    "the state's files": (loop, "save_file"),
     "the state's rename": (Path, "rename"),
-    "the old state's removal": (training.shutil, "rmtree"),
+    "the old state's removal": (loop.shutil, "rmtree"),
     "the result's files": (checkpoints, "save_file"),
     "the record": (store, "_write_record"),
     "publishing": (store, "_publish"),
@@ -465,8 +477,8 @@ def serve(request):
         owner, name = PLACES[place]
         setattr(owner, name, fatal(getattr(owner, name), count, when))
     steps = []
-    optimise = training.Run.optimise
-    training.Run.optimise = lambda run: (steps.append(run.progress.step), optimise(run))[1]
+    optimise = loop.Run.optimise
+    loop.Run.optimise = lambda run: (steps.append(run.progress.step), optimise(run))[1]
     try:
         realize(request["recipe"])
     finally:

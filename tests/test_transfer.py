@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
-from cbd.checkpoints import Checkpoint
 from cbd.errors import CbdError
-from cbd.families import GPT2
-from cbd.interpolation import transfer
-from cbd.operators import Trans
-from cbd.specs import ModelSpec
-from cbd.transfer import Transfer, check_transferable, stream_scores, unit_scores
+from cbd.models.checkpoints import Checkpoint
+from cbd.models.families import GPT2
+from cbd.models.interpolation import transfer
+from cbd.models.trans import Transfer, check_transferable, stream_scores, unit_scores
+from cbd.recipes.operators import Trans
+from cbd.recipes.specs import ModelSpec
 
 State = dict[str, Tensor]
 PRESERVING = [Trans(grow_width=width) for width in ("pad", "duplicate")]

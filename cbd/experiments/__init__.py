@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
     """`run` and `design_of`, loaded when they are first asked for."""
     if name not in ("run", "design_of"):
         raise AttributeError(name)
-    from cbd.experiments import core
+    from cbd.experiments import run as core
 
     return getattr(core, name)
 

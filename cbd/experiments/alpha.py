@@ -4,12 +4,12 @@ lossy.
 
 from __future__ import annotations
 
-from cbd.alphas import distance_alpha
-from cbd.experiments.core import Design, Measurement
-from cbd.experiments.models import chain
-from cbd.operators import LITERAL, LOSSY, UNION, Operator
-from cbd.recipes import Evaluated, Interpolated
-from cbd.scales import Scale
+from cbd.experiments.run import Design, Measurement
+from cbd.experiments.scales.base import Scale
+from cbd.experiments.starts import chain
+from cbd.recipes.evaluation import Evaluated
+from cbd.recipes.models import Interpolated
+from cbd.recipes.operators import LITERAL, LOSSY, UNION, Operator, distance_alpha
 
 # label of the table's operator column -> operator
 READINGS: dict[tuple[str, str], Operator] = {

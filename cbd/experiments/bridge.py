@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cbd import store
-from cbd.bridges import BitsPerByte, Bridged, BridgeLoss, Generated, Scored, Written
-from cbd.experiments.core import Design, Measurement, row_labels
-from cbd.experiments.models import initialised
-from cbd.names import ALM, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
-from cbd.operators import UNION
-from cbd.recipes import Anchor, Chain, Corpus, Random, Recipe, Source, Trained
-from cbd.scales import HomeGrown, Scale
+from cbd.experiments.run import Design, Measurement, row_labels
+from cbd.experiments.scales.base import HomeGrown, Scale
+from cbd.experiments.starts import initialised
+from cbd.realize import store
+from cbd.recipes.base import Recipe
+from cbd.recipes.data import Corpus, Written
+from cbd.recipes.evaluation import BitsPerByte
+from cbd.recipes.models import Chain, Generated, Random, Source
+from cbd.recipes.operators import UNION
+from cbd.recipes.training import Anchor, Bridged, BridgeLoss, Scored, Trained
+from cbd.report.names import ALM, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
 
 
 @dataclass(frozen=True)

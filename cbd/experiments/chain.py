@@ -12,12 +12,14 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from cbd import store
-from cbd.experiments.core import Design, Measurement, row_labels
-from cbd.experiments.models import chain, source
-from cbd.names import DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
-from cbd.recipes import Anchor, Evaluated, Source
-from cbd.scales import Scale
+from cbd.experiments.run import Design, Measurement, row_labels
+from cbd.experiments.scales.base import Scale
+from cbd.experiments.starts import chain, source
+from cbd.realize import store
+from cbd.recipes.evaluation import Evaluated
+from cbd.recipes.models import Source
+from cbd.recipes.training import Anchor
+from cbd.report.names import DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
 
 
 def direct(scale: Scale, seed: int) -> dict[str, Anchor]:

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from cbd import stats
-from cbd.experiments.core import Design, Measurement, row_labels
-from cbd.experiments.models import beyond_searches, recovery, starts
-from cbd.names import CBD, RANDOM
-from cbd.scales import Scale
+from cbd.experiments.run import Design, Measurement, row_labels
+from cbd.experiments.scales.base import Scale
+from cbd.experiments.starts import beyond_searches, recovery, starts
+from cbd.report import stats
+from cbd.report.names import CBD, RANDOM
 
 
 def design(scale: Scale, seed: int) -> Design:

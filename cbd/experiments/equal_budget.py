@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cbd.experiments.core import Design
-from cbd.experiments.models import beyond_searches, recovery, starts
-from cbd.experiments.scored import gaps, scored
-from cbd.names import CBD, RANDOM
-from cbd.scales import Scale
+from cbd.experiments.run import Design
+from cbd.experiments.scales.base import Scale
+from cbd.experiments.starts import beyond_searches, recovery, starts
+from cbd.experiments.tasks import gaps, scored
+from cbd.report.names import CBD, RANDOM
 
 
 def design(scale: Scale, seed: int) -> Design:

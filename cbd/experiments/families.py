@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cbd.alphas import distance_alpha
 from cbd.errors import CbdError
 from cbd.experiments.alpha import READINGS
-from cbd.experiments.core import Design, Measurement, row_labels
-from cbd.names import RANDOM
-from cbd.recipes import Anchor, Chain, Corpus, Evaluated, Interpolated, Random, Trained
-from cbd.scales import Families, Scale, family_shapes
-from cbd.specs import ModelSpec
+from cbd.experiments.run import Design, Measurement, row_labels
+from cbd.experiments.scales.base import Families, Scale, family_shapes
+from cbd.recipes.data import Corpus
+from cbd.recipes.evaluation import Evaluated
+from cbd.recipes.models import Chain, Interpolated, Random
+from cbd.recipes.operators import distance_alpha
+from cbd.recipes.specs import ModelSpec
+from cbd.recipes.training import Anchor, Trained
+from cbd.report.names import RANDOM
 
 
 def _dial(scale: Scale) -> Families:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from cbd.experiments.core import Design, Measurement
-from cbd.experiments.models import chain, starts
-from cbd.names import CBD
-from cbd.operators import OPERATORS
-from cbd.recipes import Evaluated, Interpolated
-from cbd.scales import Scale
+from cbd.experiments.run import Design, Measurement
+from cbd.experiments.scales.base import Scale
+from cbd.experiments.starts import chain, starts
+from cbd.recipes.evaluation import Evaluated
+from cbd.recipes.models import Interpolated
+from cbd.recipes.operators import OPERATORS
+from cbd.report.names import CBD
 
 
 def design(scale: Scale, seed: int) -> Design:

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pandas as pd
 
-from cbd import costs
-from cbd.experiments.core import Design, frame_of
-from cbd.experiments.models import chain, from_random, initialised, source
-from cbd.names import CHAIN, DIRECT, SCRATCH
-from cbd.operators import UNION
-from cbd.recipes import Anchor, Random, Recipe, Trained
-from cbd.scales import Scale
-from cbd.specs import ModelSpec
+from cbd.experiments.run import Design, frame_of
+from cbd.experiments.scales.base import Scale
+from cbd.experiments.starts import chain, from_random, initialised, source
+from cbd.recipes import costs
+from cbd.recipes.base import Recipe
+from cbd.recipes.models import Random
+from cbd.recipes.operators import UNION
+from cbd.recipes.specs import ModelSpec
+from cbd.recipes.training import Anchor, Trained
+from cbd.report.names import CHAIN, DIRECT, SCRATCH
 
 METHODS = (SCRATCH, DIRECT, CHAIN)
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cbd.experiments.alpha import READINGS
-from cbd.experiments.core import Design, Measurement
-from cbd.recipes import Corpus, Evaluated, Interpolated, Source
-from cbd.scales import PUBLIC, WIKITEXT, Public, Scale
+from cbd.experiments.run import Design, Measurement
+from cbd.experiments.scales.base import Scale
+from cbd.experiments.scales.hub import PUBLIC, WIKITEXT, Public
+from cbd.recipes.data import Corpus
+from cbd.recipes.evaluation import Evaluated
+from cbd.recipes.models import Interpolated, Source
 
 
 def corpus_for(source: Source, text: Corpus = WIKITEXT) -> Corpus:

@@ -8,17 +8,19 @@ from dataclasses import replace
 
 import pandas as pd
 
-from cbd import costs
 from cbd.experiments.bridge import bridges
-from cbd.experiments.core import Design, Measurement, row_labels
-from cbd.experiments.models import beyond_searches, chain, initialised, source, tuned
-from cbd.experiments.scored import gaps, scored
-from cbd.names import BRIDGED, CBD, CHAIN_TOKENS, RANDOM, SEQUENCE
-from cbd.operators import UNION
-from cbd.recipes import Random, Recipe, Trained
-from cbd.scales import Scale
-from cbd.specs import ModelSpec
-from cbd.steplaw import by_step_law
+from cbd.experiments.run import Design, Measurement, row_labels
+from cbd.experiments.scales.base import Scale
+from cbd.experiments.starts import beyond_searches, chain, initialised, source, tuned
+from cbd.experiments.tasks import gaps, scored
+from cbd.recipes import costs
+from cbd.recipes.base import Recipe
+from cbd.recipes.models import Random
+from cbd.recipes.operators import UNION
+from cbd.recipes.specs import ModelSpec
+from cbd.recipes.steplaw import by_step_law
+from cbd.recipes.training import Trained
+from cbd.report.names import BRIDGED, CBD, CHAIN_TOKENS, RANDOM, SEQUENCE
 
 
 def seeds(scale: Scale) -> int:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cbd.store import surroundings as machine_and_versions
+from cbd.realize.store import surroundings as machine_and_versions
 
 BENCH = Path(__file__).resolve().parents[2] / "results" / "bench"
 

@@ -27,9 +27,10 @@ os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # r
 from _common import surroundings, table, write
 from transformers import AutoTokenizer
 
-from cbd.alignment import Segmenter, align
-from cbd.data import build, documents
-from cbd.scales import SCALES
+from cbd.data.alignment import Segmenter, align
+from cbd.data.corpus import build
+from cbd.data.documents import documents
+from cbd.experiments.scales import SCALES
 
 AIM = 1.0
 CORPUS = SCALES["laptop"].corpus

@@ -4,7 +4,7 @@
     python tests/benchmarks/distillation.py --threads 1 --repeats 3
 
 A step is what training does: teacher forward, student forward, reverse KL, backward, AdamW. `cbd` takes the
-bodies' hidden states and `cbd.losses.chunked`; `trl` what `GKDTrainer.compute_loss` (arXiv 2306.13649) does:
+bodies' hidden states and `losses.chunked`; `trl` what `GKDTrainer.compute_loss` (arXiv 2306.13649) does:
 both models' logits and `generalized_jsd_loss` with beta 1. `floor` is the step of `cbd` with the matrix
 products alone, no
 softmax, no divergence: no loss that computes exact logits and gradients of every token can be faster with
@@ -61,11 +61,11 @@ def build(shape: dict[str, int], context: int, seed: int) -> Any:
 
 
 def chunked_loss(student: Any, teacher: Any, ids: Any) -> Any:
-    """Mean reverse KL in nats per predicted token, through `cbd.losses.chunked`."""
+    """Mean reverse KL in nats per predicted token, through `cbd.training.losses.chunked`."""
     import torch
 
-    from cbd.losses import chunked
-    from cbd.recipes import Loss
+    from cbd.recipes.training import Loss
+    from cbd.training.losses import chunked
 
     def states(model: Any) -> Any:
         return model.transformer(ids).last_hidden_state[:, :-1].flatten(0, 1)
@@ -102,7 +102,7 @@ def loss_of(variant: str) -> Callable[[Any, Any, Any], Any]:
         return trl_loss
     import torch
 
-    from cbd import losses
+    from cbd.training import losses
 
     if variant == "floor":
         # What lies between the products, and nothing else; the values are then meaningless.

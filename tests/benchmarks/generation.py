@@ -18,14 +18,15 @@ import torch
 from _common import surroundings, table, write
 from transformers import AutoTokenizer
 
-from cbd.alignment import Segmenter
-from cbd.bridges import Scored
-from cbd.data import training_documents
-from cbd.generation import Writer, prompts_of
-from cbd.realize import realize
-from cbd.scales import SCALES, SMOLLM2
-from cbd.scoring import Reader
-from cbd.sources import load_llm
+from cbd.data.alignment import Segmenter
+from cbd.data.documents import training_documents
+from cbd.experiments.scales import SCALES
+from cbd.experiments.scales.base import SMOLLM2
+from cbd.models.forward import load_llm
+from cbd.models.generation import Writer, prompts_of
+from cbd.realize.run import realize
+from cbd.recipes.training import Scored
+from cbd.training.likelihoods import Reader
 
 SCALE = SCALES["laptop"]
 BATCHES, NEW, REPEATS, DOCUMENTS = (8, 128), 16, 3, 6

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from _common import surroundings, table, write
 
-from cbd.specs import GPT2_B, GPT2_M, SLM_138M, ModelSpec, gpt2
+from cbd.recipes.specs import GPT2_B, GPT2_M, SLM_138M, ModelSpec, gpt2
 
 ROOT = Path(__file__).resolve().parents[2]
 AIM = 1.5
@@ -43,8 +43,8 @@ FLOOR = """
 import sys, torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from cbd.families import GPT2
-from cbd.specs import SLM_138M
+from cbd.models.families import GPT2
+from cbd.recipes.specs import SLM_138M
 small, large, out = sys.argv[1:]
 torch.set_num_threads(1)
 for path in (small, large):
@@ -63,8 +63,8 @@ def make_anchor(folder: Path, spec: ModelSpec, seed: int) -> Path:
         return folder
     import torch
 
-    from cbd import checkpoints
-    from cbd.families import GPT2
+    from cbd.models import checkpoints
+    from cbd.models.families import GPT2
 
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
@@ -141,7 +141,7 @@ def merge_difference(folder: Path, alpha: float) -> float:
     from mergekit.merge import MergeOptions, run_merge
     from safetensors.torch import load_file
 
-    from cbd.interpolation import initialize
+    from cbd.models.interpolation import initialize
 
     spec = replace(gpt2(3, 128), vocab=1000, positions=64)
     anchors = [make_anchor(folder / name, spec, seed) for seed, name in enumerate(("first", "second"))]

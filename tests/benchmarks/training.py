@@ -15,11 +15,13 @@ from dataclasses import replace
 import torch
 from _common import surroundings, table, write
 
-from cbd import store
-from cbd.realize import realize
-from cbd.recipes import Loss, Random
-from cbd.scales import SCALES
-from cbd.training import Lesson, Run, _prepare
+from cbd.experiments.scales import SCALES
+from cbd.realize import store
+from cbd.realize.run import realize
+from cbd.recipes.models import Random
+from cbd.recipes.training import Loss
+from cbd.training.lessons import Lesson
+from cbd.training.loop import Run, _prepare
 
 STEPS, REPEATS = 12, 5
 SCALE = SCALES["laptop"]

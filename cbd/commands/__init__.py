@@ -1,0 +1,1 @@
+"""What the commands do with a user's own folders: init, chain, eval, reproduce."""

@@ -1,0 +1,76 @@
+"""`cbd eval`: the scores of a user's own checkpoint on downstream tasks, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from cbd.errors import CbdError
+from cbd.experiments.scales.base import Evaluation
+from cbd.recipes.evaluation import FROM_ITEMS, FROM_PAIRS, LOCAL
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    tasks: Sequence[str],
+    dial: Evaluation,
+    shots: int = 0,
+    limit: int | None = None,
+    out: str | Path | None = None,
+) -> Mapping[str, dict]:
+    """Task -> metric -> value, stderr, items and chance, of any Hugging Face checkpoint folder.
+
+    dial: whose items and pairs our own tasks read; they are made if they are missing. out: a JSON file for
+    the scores with those of every single item. Raises `CbdError`, before any work, for a folder that is no
+    checkpoint, an unknown task, or a place that cannot be written.
+    """
+    folder = Path(checkpoint)
+    if not (folder / "config.json").is_file():
+        raise CbdError(f"{folder} holds no config.json: name the folder of a Hugging Face checkpoint")
+    if shots < 0 or (limit is not None and limit < 1):
+        raise CbdError(f"shots {shots} must not be negative and the limit {limit} at least 1")
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise CbdError(f"there is no folder {Path(out).absolute().parent} to write {Path(out).name} into")
+    from cbd.evaluation import benchmark  # torch and lm-eval: only when there is something to score
+
+    benchmark.check_known(tasks)
+    scores = benchmark.evaluate(folder, tasks, _data(tasks, dial), shots, limit)
+    found = {task: score.summary() for task, score in scores.items()}
+    if out is not None:
+        items = {task: score.items for task, score in scores.items()}
+        content = {"checkpoint": str(checkpoint), "shots": shots, "scores": found, "items": items}
+        Path(out).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    return found
+
+
+def _data(tasks: Sequence[str], dial: Evaluation) -> dict[str, Path]:
+    """The folders behind our own tasks, made if they are missing."""
+    from cbd.realize.run import realize
+
+    data = {}
+    for name, needed, recipe in (("items", FROM_ITEMS, dial.items), ("pairs", FROM_PAIRS, dial.pairs)):
+        if not set(tasks) & set(needed):
+            continue
+        if recipe is None:
+            raise CbdError(
+                f"this scale makes no {name} for {', '.join(set(tasks) & set(LOCAL))}: take --scale laptop, "
+                f"or --corpus"
+            )
+        data[name] = realize(recipe)
+    return data
+
+
+def lines(scores: Mapping[str, dict]) -> Iterator[str]:
+    """A table for the terminal: a line a task and metric, its standard error and what guessing gets."""
+    yield f"{'task':<20}{'metric':<12}{'value':>10}{'stderr':>10}{'chance':>10}{'items':>8}"
+    for task, metrics in scores.items():
+        for metric, found in metrics.items():
+            if metric == "option_frequency":
+                shares = " ".join(f"{share:.2f}" for share in found)
+                yield f"{task:<20}options picked: {shares} (no preference: {1 / len(found):.2f})"
+                continue
+            numbers = (found["value"], found["stderr"], found.get("chance", math.nan))
+            shown = "".join(f"{'' if math.isnan(x) else f'{x:.4f}':>10}" for x in numbers)
+            yield f"{task:<20}{metric:<12}{shown}{found['items']:>8}"

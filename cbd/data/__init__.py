@@ -1,0 +1,1 @@
+"""Text: documents, splits, packed ids, task items, prompts with responses, byte alignment."""

@@ -1,0 +1,231 @@
+"""Documents: where text comes from, how it is cleaned, and which split a document belongs to.
+
+Everything is read as data: nothing is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from cbd.data.embedded import embedded_documents
+from cbd.errors import CbdError
+from cbd.recipes.data import Corpus
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+END = "<|endoftext|>"
+
+LONG_FILE = (
+    100_000  # bytes: a longer .txt file is cut into passages, or its split by document would be no split
+)
+PASSAGE = 8_000  # characters
+
+
+# Documents ---------------------------------------------------------------------------------------------
+
+
+def documents(corpus: Corpus) -> Iterator[str]:
+    """The corpus' documents, in a fixed order, at most `corpus.max_documents`.
+
+    Line ends are "\\n", blank edges are cut, lone surrogates become U+FFFD and empty documents are left out,
+    so every document encodes as UTF-8.
+
+    embedded: the Bible in Basic English, a document a chapter, and the Chit-Chat dialogues between two
+        people, a document a dialogue and a line a turn; the two are interleaved in proportion, so that any
+        prefix has both.
+    folder: the .txt and .jsonl files by relative path, hidden ones left out. A .jsonl line is a document. So
+        is a .txt file, but it is cut at every "<|endoftext|>", and what is longer than 100 kB into passages
+        of at most 8,000 characters at the borders of paragraphs, else lines, else words.
+    hub: the rows of the data set's "train" split; its other splits are ignored, `split_of` makes ours.
+
+    Raises `CbdError` when a package, folder or data set is missing, a file is not UTF-8, a line is no JSON
+    object, or the column is missing or holds no text. All but the missing ones are raised on the way.
+    """
+    sources = {"embedded": _embedded, "folder": _folder, "hub": _hub}
+    if corpus.kind not in sources:
+        raise CbdError(f"corpus kind {corpus.kind!r}: choose embedded, folder or hub")
+    cleaned = (_clean(text) for text in sources[corpus.kind](corpus))
+    return islice((text for text in cleaned if text), corpus.max_documents)
+
+
+def _clean(text: str) -> str:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # JSON can spell half of a surrogate pair, which UTF-8 cannot.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+
+
+def _embedded(corpus: Corpus) -> Iterable[str]:
+    return embedded_documents()
+
+
+def folder_corpus(path: str | Path, **fields: Any) -> Corpus:
+    """A corpus of the .txt and .jsonl files below `path`, named by their relative names and content.
+
+    `fields` are further fields of `Corpus`. Raises `CbdError` when the folder is missing or has no such
+    files.
+    """
+    folder = Path(path).resolve()
+    fingerprint = fingerprint_of(folder)
+    return Corpus(
+        **{"kind": "folder", "name": folder.name, "location": str(folder), "fingerprint": fingerprint}
+        | fields
+    )
+
+
+def fingerprint_of(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in _text_files(folder):
+        # A fixed-length digest and a newline after each name leave one reading of the sum.
+        name = path.relative_to(folder).as_posix()
+        total.update(f"{file_digest(path)} {name}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _text_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise CbdError(f"{folder} is not a folder; name one that holds .txt or .jsonl files")
+    files = {
+        path.relative_to(folder): path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in (".txt", ".jsonl") and path.is_file()
+    }
+    visible = [name for name in files if not any(part.startswith(".") for part in name.parts)]
+    if not visible:
+        raise CbdError(f"{folder} holds no .txt or .jsonl files; add some or name another folder")
+    return [files[name] for name in sorted(visible, key=lambda name: name.as_posix())]
+
+
+def _folder(corpus: Corpus) -> Iterator[str]:
+    files = _text_files(Path(corpus.location))
+    return (
+        text
+        for path in files
+        for text in (_text_file(path) if path.suffix.lower() == ".txt" else _json_lines(path, corpus.column))
+    )
+
+
+def _text_file(path: Path) -> Iterator[str]:
+    for text in _utf8(path.read_bytes(), str(path)).removeprefix("\ufeff").split(END):
+        yield from passages(_clean(text)) if len(text.encode()) > LONG_FILE else [text]
+
+
+def passages(text: str, size: int = PASSAGE) -> Iterator[str]:
+    """`text` in pieces of at most `size` characters that join to it again.
+
+    Each is cut after the last blank line within reach, else the last line, else the last space, else at
+    `size`.
+    """
+    start = 0
+    while start < len(text):
+        end = start + size
+        if end < len(text):
+            found = ((text.rfind(border, start, end), border) for border in ("\n\n", "\n", " "))
+            end = next((place + len(border) for place, border in found if place > start), end)
+        yield text[start:end]
+        start = end
+
+
+def _utf8(content: bytes, place: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CbdError(f"{place} is not UTF-8 (byte {error.start}); convert it or take it out") from error
+
+
+def _json_lines(path: Path, column: str) -> Iterator[str]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            place = f"{path}, line {number},"
+            if line.strip():
+                yield _field(_json_object(_utf8(line, place).removeprefix("\ufeff"), place), column, place)
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CbdError(f"{place} is not JSON: {error}; mend or delete the line") from error
+    if not isinstance(row, dict):
+        raise CbdError(f"{place} is not a JSON object; write lines such as {{'text': 'A document.'}}")
+    return row
+
+
+def _field(row: dict[str, Any], column: str, place: str) -> str:
+    if column not in row:
+        raise CbdError(f"{place} has no column {column!r}; choose among {', '.join(row) or 'none'}")
+    if not isinstance(row[column], str):
+        raise CbdError(f"{place} column {column!r} holds no text but {type(row[column]).__name__}")
+    return row[column]
+
+
+def _hub(corpus: Corpus) -> Iterator[str]:
+    name = corpus.location or corpus.name
+    data = load_dataset(name, corpus.config)
+    columns = data.column_names
+    if corpus.column not in columns:
+        raise CbdError(f"{name} has no column {corpus.column!r}; choose among {', '.join(columns)}")
+    return (
+        _field({corpus.column: text}, corpus.column, f"{name}:")
+        for rows in data.select_columns(corpus.column).iter(batch_size=1000)
+        for text in rows[corpus.column]
+        if text is not None
+    )
+
+
+def load_dataset(name: str, config: str | None = None) -> Any:
+    """The "train" split of a hub data set or local folder, memory-mapped by the `datasets` library.
+
+    Raises `CbdError` with the remedies when it cannot be loaded.
+    """
+    import datasets  # here because it takes a second to import, and only this kind needs it
+
+    folder = Path(name)
+    try:
+        if (folder / "state.json").is_file():
+            return datasets.load_from_disk(name)
+        if (folder / "dataset_dict.json").is_file():
+            return datasets.load_from_disk(name)["train"]
+        return datasets.load_dataset(name, config, split="train")
+    except Exception as error:  # whatever the library, the network or a parser raises, the remedy is the same
+        reason = str(error).strip().split("\n")[0]
+        raise CbdError(
+            f"the data set {name!r} could not be loaded ({type(error).__name__}: {reason}); check its name, "
+            "config and your connection, name a local folder, or take --corpus embedded"
+        ) from error
+
+
+# Split -------------------------------------------------------------------------------------------------
+
+
+def split_of(document: str, held_out: float) -> Split:
+    """Where a document belongs, by its text alone: `held_out` is the share of each of validation and test.
+
+    Equal texts always share a split, and no document moves when others come or go.
+    """
+    return split_at(digest_of(document), held_out)
+
+
+def digest_of(document: str) -> bytes:
+    return hashlib.sha256(document.encode()).digest()
+
+
+def split_at(digest: bytes, held_out: float) -> Split:
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if place < held_out:
+        return "validation"
+    return "test" if place < 2 * held_out else "train"
+
+
+def training_documents(corpus: Corpus) -> Iterator[str]:
+    """The documents of the training split, in the order in which `build` packs them."""
+    return (text for text in documents(corpus) if split_of(text, corpus.held_out) == "train")

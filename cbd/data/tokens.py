@@ -1,0 +1,123 @@
+"""Packed token ids, memory-mapped: batches and evaluation windows as pure functions of a folder's content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbd.data.documents import SPLITS, Split
+from cbd.errors import CbdError
+
+DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}  # little-endian on every machine
+
+
+# Reading -----------------------------------------------------------------------------------------------
+
+
+class Tokens:
+    """The token ids of a built folder, memory-mapped.
+
+    Raises `CbdError` when a file is missing, unreadable or not as long as corpus.json says.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            content = json.loads((self.folder / "corpus.json").read_text("utf-8"))
+            self.vocab_size: int = content["vocab_size"]
+            self.eos: int = content["eos"]
+            self._splits: dict[str, dict[str, Any]] = {split: content["splits"][split] for split in SPLITS}
+            dtype = DTYPES[content["dtype"]]
+            self._arrays = {split: self._open(split, dtype) for split in SPLITS}
+        except FileNotFoundError as error:
+            raise CbdError(f"{error.filename} is missing; build the corpus again") from error
+        except CbdError:
+            raise
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise CbdError(f"{self.folder} is no finished corpus ({error}); build it again") from error
+
+    def _open(self, split: str, dtype: np.dtype) -> np.memmap:
+        path = self.folder / f"{split}.bin"
+        expected = self._splits[split]["tokens"] * dtype.itemsize
+        if path.stat().st_size != expected:
+            raise CbdError(
+                f"{path} has {path.stat().st_size:,} bytes, not {expected:,}; build the corpus again"
+            )
+        return np.memmap(path, dtype, mode="r")
+
+    def count(self, split: Split) -> int:
+        """Tokens of the split, end-of-text ids included."""
+        return len(self._arrays[_known(split)])
+
+    def documents(self, split: Split) -> int:
+        """Documents of the split, which is also how many end-of-text ids it has."""
+        return self._splits[_known(split)]["documents"]
+
+    def array(self, split: Split) -> np.memmap:
+        """All ids of the split, read-only, shape (count,), uint16 or uint32."""
+        return self._arrays[_known(split)]
+
+    def bytes_per_token(self, split: Split) -> float:
+        """UTF-8 bytes of the split's documents over its tokens; an end-of-text id counts and has no bytes."""
+        return self._splits[_known(split)]["bytes"] / self.count(split)
+
+    def batch(self, seed: int, step: int, batch: int, context: int, split: Split = "train") -> np.ndarray:
+        """Ids of random windows, int64 of shape (batch, context + 1): inputs [:, :-1], targets [:, 1:].
+
+        A pure function of the corpus and the arguments. Row i does not depend on the other rows, so a smaller
+        batch is the beginning of a larger one. Raises `CbdError` when the split is shorter than one
+        window.
+        """
+        ids = self.array(split)
+        starts = self.starts(seed, step, batch, context, split)
+        return ids[starts[:, None] + np.arange(context + 1)].astype(np.int64)
+
+    def starts(
+        self,
+        seed: int,
+        step: int,
+        batch: int,
+        context: int,
+        split: Split = "train",
+        limit: int | None = None,
+    ) -> np.ndarray:
+        """Where the windows of `batch` begin, int64 of shape (batch,), within the first `limit` ids."""
+        places = min(limit or self.count(split), self.count(split)) - context
+        if places < 1:
+            raise self._too_short(split, context)
+        # Raw output, not `Generator.integers`: one number a row whatever the others are, the same in every
+        # NumPy.
+        key = np.array([seed % 2**64, step % 2**64], np.uint64)
+        random = np.random.Philox(key=key).random_raw(batch) % np.uint64(places)
+        return random.astype(np.int64)
+
+    def windows(self, split: Split, tokens: int, context: int) -> np.ndarray:
+        """The first n = tokens // context windows, int64 of shape (n, context + 1); fewer in a short split.
+
+        Neighbours share one id, the last target of one and the first input of the next, so that each target
+        comes once. Raises `CbdError` when there is not one whole window.
+        """
+        ids = self.array(split)
+        if tokens < context:
+            raise CbdError(
+                f"{tokens:,} tokens do not fill one window of {context:,}; evaluate on more tokens"
+            )
+        count = min(tokens // context, (len(ids) - 1) // context)
+        if count < 1:
+            raise self._too_short(split, context)
+        return ids[np.arange(count)[:, None] * context + np.arange(context + 1)].astype(np.int64)
+
+    def _too_short(self, split: str, context: int) -> CbdError:
+        return CbdError(
+            f"the {split} split has {self.count(split):,} tokens, fewer than a window of context + 1 = "
+            f"{context + 1:,}; shorten the context, add text or raise held_out"
+        )
+
+
+def _known(split: str) -> str:
+    if split not in SPLITS:
+        raise CbdError(f"split {split!r}: choose train, validation or test")
+    return split

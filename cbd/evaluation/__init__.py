@@ -1,0 +1,1 @@
+"""Measurements: held-out loss, bits per byte, downstream tasks."""

@@ -1,0 +1,211 @@
+"""What every experiment is: a list of measurements for a scale and a seed, run, tabulated and written the
+same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+import pandas as pd
+
+from cbd.errors import CbdError
+from cbd.experiments import EXPERIMENTS
+from cbd.experiments.scales.base import Scale
+from cbd.realize import store
+from cbd.recipes.base import Recipe, walk
+from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
+from cbd.recipes.models import Interpolated
+from cbd.recipes.operators import resolve_alpha
+from cbd.recipes.training import Tuned
+from cbd.report import results
+from cbd.report.names import chance
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A recipe whose outcome becomes rows: an `Evaluated` or `BitsPerByte` (one point), a `Downstream` (its
+    tasks), or a training (its validation curve).
+
+    method, mixing, operator: labels of the table; alpha is taken from the recipe where it has one. metric:
+    what the loss is called in the table.
+    """
+
+    recipe: Recipe
+    method: str
+    alpha: float | None = None
+    mixing: str = ""
+    operator: str = ""
+    metric: str = "loss"
+
+
+@dataclass(frozen=True)
+class Design:
+    """An experiment at one scale and seed.
+
+    derive: from the table of all seeds (and the designs by seed) to further rows, such as a speed-up. checks:
+    recipes that are run and recorded as well, without rows of their own; one may fail.
+    """
+
+    measurements: tuple[Measurement, ...]
+    derive: Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None = None
+    checks: tuple[Recipe, ...] = ()
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        return [*(measurement.recipe for measurement in self.measurements), *self.checks]
+
+
+def design_of(name: str, scale: Scale, seed: int) -> Design:
+    """What an experiment measures. Raises `CbdError` for an unknown name."""
+    return _module(name).design(scale, seed)
+
+
+def seeds_of(name: str, scale: Scale, first: int = 0) -> range:
+    """The seeds that an experiment runs at a scale: the scale's, unless it has a number of its own."""
+    count = getattr(_module(name), "seeds", lambda scale: scale.seeds)(scale)
+    return range(first, first + count)
+
+
+def _module(name: str) -> ModuleType:
+    if name not in EXPERIMENTS:
+        raise CbdError(f"no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
+    return import_module(EXPERIMENTS[name])
+
+
+def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.DataFrame:
+    """Realise what an experiment needs for the scale's seeds, from `seed` on, and write its table and
+    records.
+
+    jobs: processes side by side; the environment variable CBD_JOBS, then the scale, say so where it is not
+    given. Returns the tidy table (see `cbd.report.results`), also written to results/<scale>/<name>.csv.
+    """
+    designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale, seed)}
+    measured = [measurement.recipe for design in designs.values() for measurement in design.measurements]
+    checks = [recipe for design in designs.values() for recipe in design.checks]
+    from cbd.realize.run import realize_all  # torch: only when there is something to run
+
+    jobs = jobs or int(os.environ.get("CBD_JOBS", scale.jobs))
+    realize_all(measured, jobs=jobs, threads=scale.threads)
+    try:
+        realize_all(checks, jobs=jobs, threads=scale.threads)
+    except CbdError as error:  # such as a rate beyond a search at which training diverges
+        warnings.warn(f"a check is left out of the records: {error}", stacklevel=2)
+    rows = [
+        row | {"seed": s} for s, design in designs.items() for m in design.measurements for row in rows_of(m)
+    ]
+    derive = designs[seed].derive
+    frame = frame_of(name, rows)
+    if derive is not None:
+        frame = frame_of(name, rows + list(derive(frame, designs)))
+    results.write_table(frame, scale.name, name)
+    results.write_records(_records(measured + checks), scale.name, name)
+    return frame
+
+
+def frame_of(name: str, rows: list[dict]) -> pd.DataFrame:
+    """A validated table from rows that leave out what they do not know."""
+    frame = pd.DataFrame(rows).reindex(columns=list(results.COLUMNS))
+    frame["experiment"] = name
+    return results.validate(frame)
+
+
+def rows_of(measurement: Measurement) -> list[dict]:
+    """The rows of one finished measurement, without experiment and seed."""
+    recipe = measurement.recipe
+    labels = row_labels(measurement)
+    if isinstance(recipe, (Evaluated, BitsPerByte, Downstream)):
+        metrics = json.loads((store.folder(recipe) / "metrics.json").read_text())
+        model = pretrained(recipe.model)
+        labels |= {"tokens": model.tokens, "flops": model.flops}
+        if isinstance(recipe, Downstream):
+            return [labels | row for row in _task_rows(metrics, recipe.shots)]
+        if isinstance(recipe, BitsPerByte):
+            bits = {"value": metrics["bits_per_byte"], "stderr": metrics["stderr"]}
+            return [labels | {"metric": "bits_per_byte"} | bits]
+        return [
+            labels | {"metric": measurement.metric, "value": metrics["loss"], "stderr": metrics["stderr"]},
+            labels | {"metric": "bits_per_byte", "value": metrics["bits_per_byte"]},
+        ]
+    points = json.loads((store.folder(recipe) / "curve.json").read_text())
+    return [
+        labels
+        | {
+            "tokens": point["trained"],
+            "flops": point["trained"] * recipe.flops_per_token,
+            "metric": measurement.metric,
+            "value": point["loss"],
+            "stderr": point["stderr"],
+        }
+        for point in points
+    ]
+
+
+def _task_rows(metrics: dict[str, dict], shots: int) -> Iterator[dict]:
+    """A row a task and metric, its standard error over items; beside it " chance" and the options' shares."""
+    for task, found in metrics.items():
+        for metric, score in found.items():
+            name = metric_name(task, metric, shots)
+            if metric == "option_frequency":
+                for place, share in enumerate(score, start=1):
+                    yield {"metric": metric_name(task, f"option {place}", shots), "value": share}
+                continue
+            yield {"metric": name, "value": score["value"], "stderr": score["stderr"]}
+            if "chance" in score:
+                yield {"metric": chance(name), "value": score["chance"]}
+
+
+def metric_name(task: str, metric: str, shots: int = 0) -> str:
+    """What a task's metric is called in a table: "cbd_cloze/acc", "hellaswag@5/acc_norm"."""
+    return f"{task}{f'@{shots}' if shots else ''}/{metric}"
+
+
+def pretrained(model: Recipe) -> Recipe:
+    """The model before its fine-tuning for a task, whose tokens and FLOPs do not count as the method's."""
+    return model.start if isinstance(model, Tuned) else model
+
+
+def row_labels(measurement: Measurement) -> dict:
+    """The columns that say what a row is about."""
+    spec = measurement.recipe.spec
+    model = getattr(measurement.recipe, "model", measurement.recipe)
+    alpha = measurement.alpha
+    if alpha is None and isinstance(model, Interpolated):
+        alpha = resolve_alpha(model.alpha, model.small.spec, model.large.spec, model.spec)
+    return {
+        "method": measurement.method,
+        "family": spec.family,
+        "spec": spec.name,
+        "parameters": spec.parameters,
+        "alpha": alpha,
+        "mixing": measurement.mixing,
+        "operator": measurement.operator,
+        "recipe": measurement.recipe.key,
+    }
+
+
+# The tree, and an interpolation's shapes and operator, stand in the fields of its recipe and its inputs'.
+_SAID_ELSEWHERE = {"tree", "small", "large", "target", "operator"}
+
+
+def _records(recipes: Iterable[Recipe]) -> list[dict]:
+    """One record a recipe that was run for these, the tree flattened: each names its inputs by key.
+
+    Versions, commit and machine are the same for most: they are records of their own, named by `ran_on`.
+    """
+    found = []
+    places: dict[str, dict] = {}
+    for recipe in walk(recipes).values():
+        if store.finished(recipe):
+            record = {k: v for k, v in store.record(recipe).items() if k not in _SAID_ELSEWHERE}
+            place = {name: record.pop(name) for name in ("versions", "commit", "machine")}
+            name = "ran-" + hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()[:8]
+            places[name] = {"key": name, **place}
+            found.append(record | {"ran_on": name, "fields": recipe.describe()})
+    return found + list(places.values())

@@ -1,0 +1,22 @@
+"""The one dial: every number that an experiment uses, at four scales, without torch.
+
+The paper (arXiv 2605.07783) is quoted beside a number where it gives one; "ours" marks what it leaves open.
+"""
+
+from __future__ import annotations
+
+from cbd.errors import CbdError
+from cbd.experiments.scales.base import Scale
+from cbd.experiments.scales.gpu import gpu
+from cbd.experiments.scales.laptop import laptop
+from cbd.experiments.scales.paper import paper
+from cbd.experiments.scales.smoke import smoke
+
+SCALES = {scale.name: scale for scale in (smoke(), laptop(), gpu(), paper())}
+
+
+def scale_named(name: str) -> Scale:
+    """The scale of that name. Raises `CbdError` with the choices."""
+    if name not in SCALES:
+        raise CbdError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
+    return SCALES[name]

@@ -1,0 +1,103 @@
+"""The recipes that several experiments share: the source, the knowledge chain, and the starts that are
+compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
+
+from cbd.experiments.scales.base import Scale
+from cbd.recipes.base import Recipe, walk
+from cbd.recipes.models import Chain, Interpolated, Random, Source, Transferred
+from cbd.recipes.operators import LITERAL, UNION, Operator
+from cbd.recipes.specs import ModelSpec
+from cbd.recipes.training import Anchor, Trained, TunedRate
+from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
+
+Kind = Literal["default", "inherited", "independent"]
+
+SEARCH_SEED = 1000  # the order of batches in the search for rates: one that no reported run uses
+
+
+def source(scale: Scale, seed: int) -> Recipe:
+    """The source LLM: the scale's public checkpoint, or a model trained here from random weights."""
+    if isinstance(scale.source, Source):
+        return scale.source
+    training = replace(scale.source_training, seed=seed)
+    return Trained(Random(scale.source, scale.corpus, seed), scale.corpus, training)
+
+
+def chain(scale: Scale, seed: int, kind: Kind = "default") -> Chain:
+    """The knowledge chain by stepwise distillation (the paper's section 3).
+
+    kind: "inherited" anchors start from slices of their teacher, "independent" ones from their own random
+    weights; "default" starts from the scale's public checkpoints where it names them (as the paper does),
+    inherited elsewhere.
+    """
+    models = [source(scale, seed)]
+    for given in scale.anchors:
+        spec = given.spec if isinstance(given, Source) else given
+        training = replace(scale.anchor_training, seed=seed)
+        if kind == "independent":
+            anchor = Anchor.from_random(
+                models[-1], spec, scale.corpus, from_random(scale, training), scale.loss
+            )
+        elif kind == "default" and isinstance(given, Source):
+            anchor = Anchor(models[-1], given, scale.corpus, training, scale.loss)
+        else:
+            anchor = Anchor.inherited(models[-1], spec, scale.corpus, training, scale.loss)
+        models.append(anchor)
+    return Chain(tuple(models))
+
+
+def from_random(scale: Scale, training):
+    """The same budget at the rate that random starts need."""
+    return replace(training, lr=scale.source_training.lr if scale.source_training else scale.random_rates[0])
+
+
+def initialised(
+    chain: Chain, spec: ModelSpec, alpha="distance", operator: Operator = LITERAL
+) -> Interpolated:
+    """An SLM of any size inside the chain."""
+    small, large = chain.pair_around(spec)
+    return Interpolated(small, large, spec, alpha, operator)
+
+
+def starts(scale: Scale, seed: int, spec: ModelSpec, operator: Operator = UNION) -> dict[str, Recipe]:
+    """What a run of the target may start from: CBD, either anchor alone, or random weights.
+
+    The anchor nearer in size is one of the two, so this holds the control of Q2.
+    """
+    knowledge = chain(scale, seed)
+    small, large = knowledge.pair_around(spec)
+    return {
+        CBD: Interpolated(small, large, spec, "distance", operator),
+        SMALLER: Transferred(small, spec, operator.trans),
+        LARGER: Transferred(large, spec, operator.trans),
+        RANDOM: Random(spec, scale.corpus, seed),
+    }
+
+
+def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> TunedRate:
+    """The best rate for a kind of start at a budget, searched with the first seed's chain."""
+    start = starts(scale, 0, spec)[method]
+    training = replace(scale.recovery, tokens=tokens, seed=SEARCH_SEED, evaluations=1)
+    rates = scale.random_rates if method == RANDOM else scale.rates
+    return TunedRate.search(Trained(start, scale.corpus, training), rates)
+
+
+def beyond_searches(runs: Iterable[Recipe]) -> tuple[Recipe, ...]:
+    """For every rate that these depend on, the runs beyond its search (`TunedRate.beyond`)."""
+    found = [recipe for recipe in walk(runs).values() if isinstance(recipe, TunedRate)]
+    return tuple(run for search in found for run in search.beyond)
+
+
+def recovery(scale: Scale, seed: int, spec: ModelSpec, method: str, start: Recipe, tokens: int) -> Trained:
+    """One run: the start, trained for `tokens` at its kind's own rate, on the batches of `seed`.
+
+    The rate is the best at the smallest budget, for every kind of start alike.
+    """
+    rate = tuned(scale, spec, method, scale.budgets[0])
+    return Trained(start, scale.corpus, replace(scale.recovery, tokens=tokens, seed=seed, lr=rate))

@@ -1,0 +1,1 @@
+"""Models: checkpoints, families, Trans, interpolation, forward passes, generation, sources."""

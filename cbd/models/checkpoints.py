@@ -1,0 +1,168 @@
+"""Hugging Face checkpoints on disk: read tensor by tensor, written with all that a tool needs to load them.
+
+Only safetensors and JSON are read; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cbd.errors import CbdError
+from cbd.models.families import Family, family_of
+from cbd.recipes.specs import ModelSpec
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "added_tokens.json",
+    "generation_config.json",
+)
+
+
+class Checkpoint:
+    """A folder with `config.json` and safetensors, one file or sharded, opened lazily.
+
+    Raises `CbdError` when the folder, the config or the weights are missing, unreadable or truncated.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise CbdError(
+                f"{folder} is not a folder: give one in Hugging Face's format (config.json, *.safetensors)"
+            )
+        self.config = _read_json(self.folder / "config.json", "save the model with save_pretrained")
+        self.family: Family = family_of(self.config.get("model_type", "none"))
+        try:
+            self.spec: ModelSpec = self.family.spec(self.config)
+        except KeyError as missing:
+            raise CbdError(
+                f"{folder}/config.json lacks {missing}: it is not a complete {self.family.name} config"
+            ) from None
+        except TypeError:
+            raise CbdError(
+                f"{folder}/config.json has a size that is no number: save the model with save_pretrained"
+            ) from None
+        self._files = self._open()
+        self._check_complete()
+
+    def _open(self) -> dict[str, Any]:
+        """Each tensor's canonical name -> (open file, its name there)."""
+        if (self.folder / INDEX).exists():
+            index = _read_json(self.folder / INDEX, "download the checkpoint again")
+            paths = [self.folder / name for name in sorted(set(index.get("weight_map", {}).values()))]
+        else:
+            paths = [self.folder / WEIGHTS]
+        found: dict[str, Any] = {}
+        for path in paths:
+            if not path.exists():
+                raise CbdError(
+                    f"{path} is missing: only safetensors are read; convert with "
+                    f"save_pretrained(safe_serialization=True)"
+                )
+            try:
+                file = safe_open(path, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise CbdError(
+                    f"{path} is unreadable or truncated ({error}): copy or download it again"
+                ) from None
+            found |= {self.family.canonical(name): (file, name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        return {name: place for name, place in found.items() if not name.endswith(self.family.ignored)}
+
+    def _check_complete(self) -> None:
+        missing = [name for _, _, name in self.family.tensors(self.spec) if name not in self._files]
+        if missing:
+            raise CbdError(
+                f"{self.folder}: {len(missing)} tensors of a {self.spec.name} {self.family.name} are missing "
+                f"({missing[0]}, ...): config.json and weights do not belong together"
+            )
+        for role, _, name in self.family.tensors(self.spec):
+            expected = [axis.size(self.spec) for axis in role.axes]
+            file, stored = self._files[name]
+            if (found := file.get_slice(stored).get_shape()) != expected:
+                raise CbdError(
+                    f"{self.folder}: {name} is {found}, not {expected}: config.json and weights do not "
+                    f"belong together"
+                )
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor by its full name, in its stored dtype, mapped from disk where possible."""
+        file, stored = self._files[name]
+        return file.get_tensor(stored)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the embeddings are stored."""
+        return self.tensor(self.family.roles[0].name).dtype
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int] | None:
+        """Token -> id of a `tokenizer.json` beside the weights, or None where there is none that tells."""
+        path = self.folder / "tokenizer.json"
+        if not path.exists():
+            return None
+        vocab = _read_json(path, "save the tokenizer again").get("model", {}).get("vocab")
+        return vocab if isinstance(vocab, dict) else None
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the config and of every weights file, by file name."""
+        paths = sorted([self.folder / "config.json", *self.folder.glob("*.safetensors")])
+        return {path.name: sha256(path) for path in paths}
+
+    def fingerprint(self) -> str:
+        """One hash of the config and the weights: a folder's name in a recipe, wherever it lies."""
+        return hashlib.sha256(json.dumps(self.hashes(), sort_keys=True).encode()).hexdigest()
+
+
+def write(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    tokenizer: Path | None = None,
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write a checkpoint into an existing folder: weights, config, a tokenizer's and small text files."""
+    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
+    if tokenizer is not None:
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).exists():
+                shutil.copyfile(tokenizer / name, folder / name)
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("not an object but " + type(content).__name__)
+        return content
+    except FileNotFoundError:
+        raise CbdError(f"{path} is missing: {remedy}") from None
+    except ValueError as error:  # bad JSON or bad UTF-8
+        raise CbdError(f"{path} is not JSON ({error}): {remedy}") from None

@@ -1,0 +1,34 @@
+"""Models in memory: loading a checkpoint, and its final hidden states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
+
+
+def hidden_states(model: nn.Module, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Final hidden states (B, T, D) and the head's weight (V, D)."""
+    states = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+    return states, model.get_output_embeddings().weight
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A checkpoint as a Hugging Face model without dropout (evaluation mode, also while it trains)."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+
+def load_llm(folder: Path) -> nn.Module:
+    """A checkpoint for reading and writing text: fp32 on a CPU; bf16, spread over the cards, where there are.
+
+    Layers that no card has room for stay on the CPU (accelerate's device map).
+    """
+    if not torch.cuda.is_available():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="auto").eval()

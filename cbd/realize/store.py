@@ -1,0 +1,153 @@
+"""Content-addressed folders: one a recipe, made once, trusted only when finished.
+
+exca, redun and joblib were weighed first: each keeps results or task state as pickles and none hands a step a
+folder that is published by one rename, so this stays ours. The lock is `filelock`'s.
+
+Layout below `root()`: `Trained/<key>/` (finished, with `record.json`), `work/<key>/out` (being written;
+thrown away by the next try), `work/<key>/state` (what a killed training goes on from), `locks/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+import cbd
+from cbd.errors import CbdError
+from cbd.recipes.base import Recipe
+
+RECORD = "record.json"
+Build = Callable[[Path, Path], dict[str, Any]]
+
+
+def root() -> Path:
+    """Where artefacts live: the environment variable CBD_STORE, or ~/.cache/cbd."""
+    return Path(os.environ.get("CBD_STORE") or Path.home() / ".cache" / "cbd").absolute()
+
+
+def folder(recipe: Recipe) -> Path:
+    """The folder of a recipe, finished or not."""
+    return root() / type(recipe).__name__ / recipe.key
+
+
+def finished(recipe: Recipe) -> bool:
+    """Whether the recipe's folder is there, whole."""
+    return (folder(recipe) / RECORD).exists()
+
+
+def record(recipe: Recipe) -> dict[str, Any]:
+    """What was measured while a finished recipe was made: tokens, FLOPs, seconds, versions, machine."""
+    return json.loads((folder(recipe) / RECORD).read_text())
+
+
+def make(recipe: Recipe, build: Build) -> Path:
+    """The recipe's finished folder, built by `build(out, state)` if it is missing.
+
+    `build` fills the empty folder `out` and may keep in `state` what a later try shall go on from; what it
+    returns goes into the record. Of two processes, one builds and the other waits. Killed at any instant,
+    nothing half-made is ever found: the folder appears by one rename.
+    """
+    final = folder(recipe)
+    if finished(recipe):
+        return final
+    with _locked(recipe):
+        if finished(recipe):
+            return final
+        work = root() / "work" / recipe.key
+        out, state = work / "out", work / "state"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        state.mkdir(exist_ok=True)
+        started = time.time()
+        measured = build(out, state)
+        _write_record(out, recipe, measured, started)
+        _publish(out, final)
+        shutil.rmtree(work, ignore_errors=True)
+    return final
+
+
+def _locked(recipe: Recipe) -> AbstractContextManager:
+    """The recipe's lock, held until the end of the `with`; the system gives it back when the holder dies."""
+    path = root() / "locks" / f"{recipe.key}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path).acquire()
+    except OSError as error:
+        raise CbdError(
+            f"cannot write the store {root()} ({error.strerror}): set CBD_STORE to a writable folder"
+        ) from None
+
+
+def _write_record(out: Path, recipe: Recipe, measured: dict[str, Any], started: float) -> None:
+    content = {
+        "key": recipe.key,
+        "recipe": type(recipe).__name__,
+        "spec": recipe.spec.name if hasattr(recipe, "spec") else None,
+        "tokens": recipe.tokens,
+        "flops": recipe.flops,
+        "seconds": time.time() - started,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tree": recipe.tree(),
+    }
+    (out / RECORD).write_text(json.dumps(content | surroundings() | measured, indent=1) + "\n")
+
+
+def _publish(out: Path, final: Path) -> None:
+    for path in out.rglob(
+        "*"
+    ):  # on disk before it is visible: a power cut must not leave trusted, empty files
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)  # only a damaged folder without a record can be here
+    final.parent.mkdir(parents=True, exist_ok=True)
+    out.rename(final)
+
+
+@cache
+def surroundings() -> dict[str, Any]:
+    """Versions, commit and machine: what a measured number depends on besides its recipe."""
+    packages = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "safetensors")
+    return {
+        "versions": {"cbd": cbd.__version__, "python": platform.python_version()}
+        | {p: version(p) for p in packages},
+        "commit": _commit(),
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent.parent  # the whole package
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        return head + ("+changes" if head and git("status", "--porcelain", "--", ".") else "") or None
+    except FileNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,106 @@
+"""Recipes: every model and measurement of the paper as a frozen dataclass that names its inputs.
+
+A recipe does nothing. `cbd.realize` makes it, `recipes.costs` counts it, and `Recipe.key` names it: a hash of
+the recipe's own fields, its inputs' keys and the version of the step that makes it. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache, cached_property
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every recipe shares.
+
+    `version` is raised by hand in a subclass when the step's *result* changes, so that moving code keeps
+    finished work and changing its meaning does not.
+    """
+
+    version: ClassVar[int] = 1
+
+    @cached_property
+    def key(self) -> str:
+        """Twenty hexadecimal digits that name this recipe's content, never its files' times or places."""
+        content = {"recipe": type(self).__name__, "version": self.version, "fields": _content(self)}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    @cached_property
+    def inputs(self) -> tuple[Recipe, ...]:
+        """The recipes that must be finished before this one, in the order of the fields."""
+        return tuple(_recipes_in(self))
+
+    @property
+    def flops(self) -> int:
+        """What this step itself costs, without its inputs (`costs.flops` counts the whole tree)."""
+        return 0
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens that this step itself consumes."""
+        return 0
+
+    def describe(self) -> dict[str, Any]:
+        """This step's own fields as JSON, its inputs by key, defaults left out."""
+        return {"recipe": type(self).__name__, "version": self.version} | _content(self, places=True)
+
+    def tree(self) -> dict[str, Any]:
+        """Everything that the recipe is made from, itself last: key -> description. Its provenance."""
+        return {key: recipe.describe() for key, recipe in walk([self]).items()}
+
+
+def _content(item: Any, places: bool = False) -> Any:
+    """A value as the key sees it: an input by its key, fields marked `key=False` left out (unless `places`).
+
+    So is a field at its default: an option added later keeps the work that was finished without it.
+    """
+    if is_dataclass(item):
+        values = {
+            f.name: getattr(item, f.name) for f in fields(item) if places or f.metadata.get("key", True)
+        }
+        changed = {
+            name: value for name, value in values.items() if value != _defaults(type(item)).get(name, _NONE)
+        }
+        return {n: v.key if isinstance(v, Recipe) else _content(v, places) for n, v in changed.items()}
+    if isinstance(item, (tuple, list)):
+        return [value.key if isinstance(value, Recipe) else _content(value, places) for value in item]
+    return item
+
+
+_NONE = object()
+
+
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    made = {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
+    return made | {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+
+
+def _recipes_in(item: Any) -> Iterator[Recipe]:
+    values = [getattr(item, f.name) for f in fields(item)] if is_dataclass(item) else item
+    for value in values:
+        if isinstance(value, Recipe):
+            yield value
+        elif is_dataclass(value) or isinstance(value, (tuple, list)):
+            yield from _recipes_in(value)
+
+
+def walk(recipes: Iterable[Recipe]) -> dict[str, Recipe]:
+    """All recipes that these need, each once, inputs before what uses them, by key."""
+    found: dict[str, Recipe] = {}
+
+    def visit(recipe: Recipe) -> None:
+        if recipe.key not in found:
+            for source in recipe.inputs:
+                visit(source)
+            found[recipe.key] = recipe
+
+    for recipe in recipes:
+        visit(recipe)
+    return found

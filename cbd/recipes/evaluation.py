@@ -1,0 +1,104 @@
+"""Recipes of measurements: held-out loss, bits per byte, downstream tasks. No torch.
+
+Chain-based Distillation (arXiv 2605.07783, section 4) scores its SLMs on public tasks and tunes them on
+databricks-dolly-15k before those that generate. Offline, items of the same shapes are made from the held-out
+text of the corpus (`Items`, `Pairs`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cbd.errors import CbdError
+from cbd.recipes.base import Recipe
+from cbd.recipes.data import Corpus, Items, Pairs
+from cbd.recipes.specs import ModelSpec
+
+
+@dataclass(frozen=True)
+class Evaluated(Recipe):
+    """The loss of `model` on the first `sample` tokens of a held-out split, in nats per token and bits per
+    byte.
+    """
+
+    model: Recipe
+    corpus: Corpus
+    sample: int = 16384
+    context: int = 128
+    split: Literal["train", "validation", "test"] = "validation"
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec
+
+    @property
+    def flops(self) -> int:
+        return self.sample * self.spec.forward_flops(self.context)
+
+
+@dataclass(frozen=True)
+class BitsPerByte(Recipe):
+    """What `model`, with its own tokenizer, needs for the same bytes of a held-out split.
+
+    Losses a token do not compare across vocabularies; this does. sample: bytes; window: bytes that are
+    scored at a time, each window on its own.
+    """
+
+    model: Recipe
+    corpus: Corpus
+    sample: int = 65536
+    window: int = 384
+    split: Literal["validation", "test"] = "validation"
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec
+
+    @property
+    def flops(self) -> int:
+        """Counted as if a token were three bytes."""
+        return self.sample // 3 * self.model.spec.forward_flops(self.window // 3)
+
+
+CONTINUATION, CLOZE, REPLY = "cbd_continuation", "cbd_cloze", "cbd_reply"
+DOLLY, XLSUM = "cbd_dolly", "cbd_xlsum"
+FROM_ITEMS, FROM_PAIRS = (CONTINUATION, CLOZE), (REPLY, DOLLY)
+LOCAL = FROM_ITEMS + FROM_PAIRS  # tasks whose data is a folder made by the recipes below
+
+
+@dataclass(frozen=True)
+class Downstream(Recipe):
+    """The scores of `model` on lm-eval tasks, by their names there; shots: examples in the prompt.
+
+    limit: the first items of each task alone. items, pairs: the text behind our own tasks.
+    """
+
+    model: Recipe
+    tasks: tuple[str, ...]
+    items: Items | None = None
+    pairs: Pairs | None = None
+    shots: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.items is None and set(self.tasks) & set(FROM_ITEMS):
+            raise CbdError(f"{', '.join(FROM_ITEMS)} are made from a corpus: name its Items")
+        if self.pairs is None and set(self.tasks) & set(FROM_PAIRS):
+            raise CbdError(f"{', '.join(FROM_PAIRS)} read prompts and responses: name the Pairs")
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec
+
+    @property
+    def flops(self) -> int:
+        """An estimate for our own tasks, at 1.5 tokens a word; what the hub's cost is not known here."""
+        total = 0
+        if self.items and CONTINUATION in self.tasks:
+            total += 4 * self.items.count * (self.items.words + self.items.answer)
+        if self.items and CLOZE in self.tasks:
+            total += self.items.count * (self.items.words + self.items.answer)
+        if self.pairs and set(self.tasks) & set(FROM_PAIRS):
+            total += self.pairs.tests * (self.pairs.words + 2 * self.pairs.answer)
+        return total * 3 // 2 * self.spec.forward_flops(64)

@@ -1,0 +1,165 @@
+"""Recipes of models that exist or come from others without training, and of the text that one writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cbd.errors import CbdError
+from cbd.recipes.base import Recipe
+from cbd.recipes.data import Corpus
+from cbd.recipes.operators import LITERAL, Operator, Trans
+from cbd.recipes.specs import ModelSpec
+
+
+@dataclass(frozen=True)
+class Source(Recipe):
+    """A model that exists already: a hub id, a local folder in Hugging Face's format, or a GGUF file.
+
+    What is local is named by its content (`fingerprint`), a hub id by id and revision, a file inside a pip
+    package by its release. `cbd.models.sources.local` and `.hub` make them.
+
+    location: the folder. package: the pip package, "name==version", that holds `gguf`. gguf: the file's name;
+    it is turned into a Hugging Face checkpoint, in fp32.
+    """
+
+    name: str
+    spec: ModelSpec
+    location: str = field(default="", metadata={"key": False})
+    revision: str | None = None
+    fingerprint: str = ""
+    package: str = ""
+    gguf: str = ""
+
+
+@dataclass(frozen=True)
+class Random(Recipe):
+    """A model initialised at random by its Hugging Face class, with the corpus' tokenizer beside it."""
+
+    spec: ModelSpec
+    corpus: Corpus
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sorted(Recipe):
+    """`model` with channels, heads and neurons permuted by falling importance: the same function, ready to
+    slice.
+
+    Anchors inherit leading slices of it, so a target between the two shares one basis with both.
+    """
+
+    model: Recipe
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.model.spec
+
+
+@dataclass(frozen=True)
+class Transferred(Recipe):
+    """Trans(model) at another shape: one anchor alone, cut or grown."""
+
+    model: Recipe
+    spec: ModelSpec
+    trans: Trans = field(default_factory=Trans)
+
+
+@dataclass(frozen=True)
+class Interpolated(Recipe):
+    """alpha * Trans(small) + (1 - alpha) * Trans(large): the paper's initialisation (section 3).
+
+    alpha: a number in [0, 1], or "distance": (N_large - N_target) / (N_large - N_small), in parameters.
+    """
+
+    small: Recipe
+    large: Recipe
+    spec: ModelSpec
+    alpha: float | Literal["distance"] = "distance"
+    operator: Operator = LITERAL
+
+    def __post_init__(self) -> None:
+        if isinstance(self.alpha, int):
+            object.__setattr__(self, "alpha", float(self.alpha))  # 1 and 1.0 are one recipe: one key
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A knowledge chain: the source and its anchors, from large to small."""
+
+    models: tuple[Recipe, ...]
+
+    def pair_around(self, spec: ModelSpec) -> tuple[Recipe, Recipe]:
+        """The two adjacent anchors (small, large) between whose sizes `spec` lies.
+
+        The large one is sorted as its successor inherited it, so that both share one basis. Raises `CbdError`
+        when no pair encloses the shape.
+        """
+        for large, small in zip(self.models, self.models[1:], strict=False):
+            if encloses(small.spec, large.spec, spec):
+                return small, aligned(large, small)
+        raise CbdError(
+            f"{spec.name} lies between no two neighbours of the chain "
+            f"{' > '.join(model.spec.name for model in self.models)}; choose a size inside it"
+        )
+
+
+def encloses(small: ModelSpec, large: ModelSpec, spec: ModelSpec) -> bool:
+    """Whether `spec` lies between the two on both axes."""
+    return small.layers <= spec.layers <= large.layers and small.width <= spec.width <= large.width
+
+
+def aligned(large: Recipe, small: Recipe) -> Recipe:
+    """`large` in the basis that `small` inherited, or as it is when `small` is independent of it."""
+    start = getattr(small, "start", None)
+    if isinstance(start, Transferred) and isinstance(start.model, Sorted) and start.model.model == large:
+        return start.model
+    return large
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the source writes.
+
+    documents: how many continuations. prompt: tokens of a training document's beginning that are given. new:
+    tokens written at most (fewer where the source ends its text). temperature, top_k: the distribution that
+    is sampled (0: all tokens). batch: continuations written side by side.
+    """
+
+    documents: int
+    prompt: int = 16
+    new: int = 112
+    temperature: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.documents, self.prompt, self.new, self.batch) < 1:
+            raise CbdError("documents, prompt, new and batch of a sampling must be at least 1")
+        if self.temperature <= 0 or self.top_k < 0:
+            raise CbdError(
+                f"temperature {self.temperature} must be positive and top_k {self.top_k} not negative"
+            )
+
+
+@dataclass(frozen=True)
+class Generated(Recipe):
+    """Text that `source` wrote: continuations of the beginnings of the corpus' training documents.
+
+    Shared by all that name the same source, corpus and sampling.
+    """
+
+    source: Recipe
+    corpus: Corpus
+    sampling: Sampling
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.source.spec
+
+    @property
+    def flops(self) -> int:
+        """One forward pass a token, at most, thanks to the key-value cache."""
+        length = self.sampling.prompt + self.sampling.new
+        return self.sampling.documents * length * self.source.spec.forward_flops(length)

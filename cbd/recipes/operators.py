@@ -1,0 +1,112 @@
+"""How Trans changes a shape and how two anchors are mixed: choices as data, without torch.
+
+The paper (arXiv 2605.07783) names *subset* and *expansion* but does not specify them, so every plausible
+reading is an option here, and the experiments put them side by side. `cbd.models.trans` carries them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from cbd.errors import CbdError
+from cbd.recipes.specs import ModelSpec
+
+GrowLayers = Literal["zero", "copy"]
+GrowWidth = Literal["pad", "duplicate", "raw_pad", "tile"]
+CutLayers = Literal["ends", "even", "prefix", "importance"]
+CutWidth = Literal["leading", "importance", "sorted"]
+Mixing = Literal["literal", "union"]
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise CbdError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class Trans:
+    """Trans, the paper's change of shape: one choice for each axis and direction.
+
+    grow_layers: "zero" adds blocks whose output projections are zero (preserves the function); "copy" repeats
+        the neighbouring block (lossy).
+    grow_width: "pad" fills each writer's new channels with the mean of its channels and corrects the norms
+        (preserves); "duplicate" makes whole copies and divides the readers, the HyperCloning rule (arXiv
+        2409.12903), and pads what is left over (preserves); "raw_pad" pads with zeros and leaves the norms
+        alone (lossy); "tile" repeats channels cyclically, dividing the readers, also where the copies do not
+        come out even (lossy then).
+    cut_layers: which blocks stay: the outer ones ("ends", aligned with how "zero" grows), evenly spaced ones,
+        the first ones, or those whose output projections have the largest norm.
+    cut_width: which heads, neurons and channels stay: the first ("leading"), those with the largest norm of
+        contribution in their old order ("importance"), or the same by falling norm ("sorted": at an unchanged
+        shape a permutation, which preserves the function).
+    """
+
+    grow_layers: GrowLayers = "zero"
+    grow_width: GrowWidth = "pad"
+    cut_layers: CutLayers = "ends"
+    cut_width: CutWidth = "leading"
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("grow_layers", GrowLayers),
+            ("grow_width", GrowWidth),
+            ("cut_layers", CutLayers),
+            ("cut_width", CutWidth),
+        ):
+            _one_of(name, getattr(self, name), get_args(kind))
+
+    @property
+    def preserving(self) -> bool:
+        """Whether growth with these choices keeps the function exactly (up to rounding)."""
+        return self.grow_layers == "zero" and self.grow_width in ("pad", "duplicate")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A Trans and a way to mix.
+
+    mixing: "literal" applies alpha * Trans(small) + (1 - alpha) * Trans(large) to every coordinate, as the
+        paper's formula reads; "union" keeps the larger anchor's weight whole where the small anchor has no
+        unit.
+    """
+
+    mixing: Mixing = "literal"
+    trans: Trans = field(default_factory=Trans)
+
+    def __post_init__(self) -> None:
+        _one_of("mixing", self.mixing, get_args(Mixing))
+
+
+LITERAL = Operator("literal")
+UNION = Operator("union")
+LOSSY = Operator("literal", Trans(grow_layers="copy", grow_width="raw_pad"))
+DUPLICATE = Operator("literal", Trans(grow_width="duplicate"))
+TILE = Operator("literal", Trans(grow_layers="copy", grow_width="tile"))
+
+OPERATORS = {"literal": LITERAL, "union": UNION, "lossy": LOSSY, "duplicate": DUPLICATE, "tile": TILE}
+
+
+def distance_alpha(small: ModelSpec, large: ModelSpec, target: ModelSpec) -> float:
+    """The rule: (N_large - N_target) / (N_large - N_small) in parameters, cut to [0, 1]; 0.94 for SLM-138M.
+
+    arXiv 2605.07783 lets alpha follow the target's relative distance to the two anchors; the distance is our
+    reading.
+    """
+    if large.parameters == small.parameters:
+        return 1.0
+    alpha = (large.parameters - target.parameters) / (large.parameters - small.parameters)
+    return min(max(alpha, 0.0), 1.0)
+
+
+def resolve_alpha(
+    alpha: float | Literal["distance"], small: ModelSpec, large: ModelSpec, target: ModelSpec
+) -> float:
+    """A given alpha, checked, or the rule's. Raises `CbdError` for anything else."""
+    if alpha == "distance":
+        return distance_alpha(small, large, target)
+    if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+        raise CbdError(
+            f'alpha is {alpha!r}: give a number in [0, 1], or "distance" for the parameter-distance rule'
+        )
+    return float(alpha)

@@ -1,0 +1,309 @@
+"""Recipes of training: plain, distilled, bridged and fine-tuned, their losses, and the search for a rate.
+
+Bridge distillation (arXiv 2605.07783, section 3) begins a chain at a source of another architecture or
+vocabulary: a *proxy* with the chain's architecture ("anchor zero") learns from the source, and the chain goes
+on from it. Sequence-level, as in the paper: it is trained on text that the source generated (`Generated`,
+`Written`). Likelihood-level, beyond the paper: it learns the likelihoods that the source gives to text,
+compared over groups of tokens that cover the same bytes (`Scored`, `Bridged`). No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from cbd.errors import CbdError
+from cbd.recipes.base import Recipe
+from cbd.recipes.data import Corpus, Pairs
+from cbd.recipes.models import Random, Sorted, Transferred
+from cbd.recipes.specs import ModelSpec
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What training minimises: (1 - cross_entropy) * divergence + cross_entropy * CE, in nats per token.
+
+    divergence: "none" (plain language modelling; `cross_entropy` is then 1), "forward_kl" KL(teacher ||
+        student), "reverse_kl" KL(student || teacher) (the paper's), or "jsd", the generalised Jensen-Shannon
+        divergence with mixture beta * teacher + (1 - beta) * student (arXiv 2306.13649).
+    temperature: divides both logits in the divergence, which is multiplied by its square (arXiv 1503.02531).
+    """
+
+    divergence: Literal["none", "forward_kl", "reverse_kl", "jsd"] = "none"
+    cross_entropy: float = 1.0
+    temperature: float = 1.0
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.divergence not in ("none", "forward_kl", "reverse_kl", "jsd"):
+            raise CbdError(f"divergence {self.divergence!r}: choose none, forward_kl, reverse_kl or jsd")
+        if not 0 <= self.cross_entropy <= 1:
+            raise CbdError(f"cross_entropy {self.cross_entropy} must lie in [0, 1]")
+        if self.divergence == "none" and self.cross_entropy != 1:
+            raise CbdError("without a divergence the loss is cross-entropy alone: set cross_entropy to 1")
+        if self.temperature <= 0:
+            raise CbdError(f"temperature {self.temperature} must be positive")
+        if not 0 <= self.beta <= 1:
+            raise CbdError(f"beta {self.beta} must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything about a run of the training loop except its model and its data.
+
+    tokens: budget; the run takes `steps` optimiser steps of `batch` sequences of `context` tokens.
+    lr: peak learning rate, or a `TunedRate` whose winner is used.
+    schedule: "cosine" to `final` of the peak, or "wsd": constant, then linear to `final` over the last
+        `decay` share.
+    accumulation: micro-batches per step and process; the result does not depend on it but for rounding.
+    evaluations: points of the validation curve after the one at step zero, log-spaced, the last at the end.
+    """
+
+    tokens: int
+    lr: float | TunedRate
+    batch: int = 4
+    context: int = 128
+    seed: int = 0
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    warmup: float = 0.05
+    decay: float = 0.2
+    final: float = 0.1
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    accumulation: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    evaluations: int = 8
+    evaluation_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.context, self.accumulation) < 1:
+            raise CbdError(
+                f"batch {self.batch}, context {self.context} and accumulation {self.accumulation} must be "
+                f"at least 1"
+            )
+        if self.precision not in ("fp32", "bf16"):
+            raise CbdError(f"precision {self.precision!r}: choose fp32 or bf16")
+        if self.tokens < self.batch * self.context:
+            raise CbdError(
+                f"{self.tokens:,} tokens are fewer than one step of {self.batch} x {self.context}; raise "
+                f"the tokens"
+            )
+        if self.batch % self.accumulation:
+            raise CbdError(f"batch {self.batch} does not divide into {self.accumulation} micro-batches")
+        if self.schedule not in ("cosine", "wsd"):
+            raise CbdError(f"schedule {self.schedule!r}: choose cosine or wsd")
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // (self.batch * self.context)
+
+    @property
+    def evaluated_steps(self) -> tuple[int, ...]:
+        """Steps after which the validation loss is measured: 0, then log-spaced from 1 % to the end."""
+        n = max(self.evaluations, 1)
+        points = {round(self.steps * 0.01 ** (1 - i / (n - 1))) if n > 1 else self.steps for i in range(n)}
+        return tuple(sorted({0, self.steps} | {max(point, 1) for point in points}))
+
+
+@dataclass(frozen=True)
+class Trained(Recipe):
+    """`start`, trained on next-token cross-entropy."""
+
+    start: Recipe
+    corpus: Corpus
+    training: Training
+
+    teacher: ClassVar[None] = None
+    loss: ClassVar[Loss] = Loss()
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.start.spec
+
+    @property
+    def tokens(self) -> int:
+        return self.training.steps * self.training.batch * self.training.context
+
+    @property
+    def flops(self) -> int:
+        return self.tokens * self.flops_per_token + evaluation_flops(self.spec, self.training)
+
+    @property
+    def flops_per_token(self) -> int:
+        return self.spec.training_flops(self.training.context)
+
+
+@dataclass(frozen=True)
+class Anchor(Recipe):
+    """One step of the knowledge chain: `start`, distilled from `teacher` (stepwise distillation, section 3).
+
+    `inherited` and `from_random` make the two kinds of start that are compared; a public checkpoint may be
+    given as `start` too. shared_vocab: tokens of the one tokenizer whose table teacher and student pad to
+    different sizes (such as Qwen's); the divergence leaves the padding out.
+    """
+
+    teacher: Recipe
+    start: Recipe
+    corpus: Corpus
+    training: Training
+    loss: Loss = Loss("reverse_kl", cross_entropy=0.0)
+    shared_vocab: int | None = None
+
+    spec = Trained.spec
+    tokens = Trained.tokens
+    flops = Trained.flops
+
+    def __post_init__(self) -> None:
+        sizes = self.teacher.spec.vocab, self.start.spec.vocab
+        if self.shared_vocab is None and sizes[0] != sizes[1]:
+            raise CbdError(
+                f"teacher and student have vocabularies of {sizes[0]:,} and {sizes[1]:,}: distillation on "
+                f"logits needs one tokenizer; use a bridge (`Bridged`), or, where the tables are those of "
+                f"one tokenizer padded differently, name its size as shared_vocab"
+            )
+        if self.shared_vocab is not None and not 0 < self.shared_vocab <= min(sizes):
+            raise CbdError(f"shared_vocab {self.shared_vocab:,} must lie in 1..{min(sizes):,}")
+
+    @property
+    def flops_per_token(self) -> int:
+        context = self.training.context
+        return self.spec.training_flops(context) + self.teacher.spec.forward_flops(context)
+
+    @classmethod
+    def inherited(
+        cls, teacher: Recipe, spec: ModelSpec, corpus: Corpus, training: Training, loss: Loss
+    ) -> Anchor:
+        """An anchor that starts from the leading slices of its sorted teacher."""
+        return cls(teacher, Transferred(Sorted(teacher), spec), corpus, training, loss)
+
+    @classmethod
+    def from_random(
+        cls, teacher: Recipe, spec: ModelSpec, corpus: Corpus, training: Training, loss: Loss
+    ) -> Anchor:
+        """An anchor that starts from its own random weights (an *independent* anchor)."""
+        return cls(teacher, Random(spec, corpus, training.seed + 1000), corpus, training, loss)
+
+
+def evaluation_flops(spec: ModelSpec, training: Training) -> int:
+    """The forward passes of a run's validation curve."""
+    points = len(training.evaluated_steps)
+    return points * training.evaluation_tokens * spec.forward_flops(training.context)
+
+
+@dataclass(frozen=True)
+class TunedRate(Recipe):
+    """The learning rate with the lowest final validation loss among `candidates`, equal but for their rate.
+
+    Used as `Training.lr`: the run that uses it then depends on, and pays for, the whole search.
+    """
+
+    candidates: tuple[Trained | Anchor, ...]
+
+    @classmethod
+    def search(cls, run: Trained | Anchor, rates: Iterable[float]) -> TunedRate:
+        """A search over `rates` for the run given (whose own rate is ignored)."""
+        return cls(tuple(replace(run, training=replace(run.training, lr=rate)) for rate in rates))
+
+    @property
+    def beyond(self) -> tuple[Trained | Anchor, ...]:
+        """The runs at half the lowest and at twice the highest rate.
+
+        Not to choose from: they show whether the search reached far enough for its winner to be the best.
+        """
+        rates = [run.training.lr for run in self.candidates]
+        return self.search(self.candidates[0], (min(rates) / 2, max(rates) * 2)).candidates
+
+
+@dataclass(frozen=True)
+class Scored(Recipe):
+    """The likelihoods that `teacher` gives to the first `sample` training tokens of `corpus`.
+
+    A likelihood a group of tokens that covers the same bytes in both vocabularies. context: tokens that the
+    teacher sees at most, half of them only as context. top: how many sorted probabilities of its next token
+    are kept after each group (for `BridgeLoss("uld")`).
+    """
+
+    teacher: Recipe
+    corpus: Corpus
+    sample: int
+    context: int = 256
+    top: int = 32
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.teacher.spec
+
+    @property
+    def flops(self) -> int:
+        """Counted as if the teacher's tokens were as many as the corpus'; each is seen twice."""
+        return 2 * self.sample * self.teacher.spec.forward_flops(self.context)
+
+
+@dataclass(frozen=True)
+class BridgeLoss:
+    """(1 - cross_entropy) * divergence + cross_entropy * CE, in nats per token of the student.
+
+    divergence: "alm", between the probabilities p and q that teacher and student give to a group of tokens:
+    KL(Bernoulli(p^(1/temperature)) || Bernoulli(q^(1/temperature))) * temperature, after approximate
+    likelihood matching (tokenkit; arXiv 2503.20083). "uld": the sum of absolute differences between the
+    sorted next-token probabilities after each group, after universal logit distillation (arXiv 2402.12030).
+    """
+
+    divergence: Literal["alm", "uld"] = "alm"
+    cross_entropy: float = 0.5
+    temperature: float = 100.0
+
+    def __post_init__(self) -> None:
+        if self.divergence not in ("alm", "uld"):
+            raise CbdError(f"divergence {self.divergence!r} across vocabularies: choose alm or uld")
+        if not 0 <= self.cross_entropy <= 1:
+            raise CbdError(f"cross_entropy {self.cross_entropy} must lie in [0, 1]")
+        if self.temperature <= 0:
+            raise CbdError(f"temperature {self.temperature} must be positive")
+
+
+@dataclass(frozen=True)
+class Bridged(Recipe):
+    """`start`, trained to match a teacher of another vocabulary: the likelihood-level bridge.
+
+    It sees only the text that was scored.
+    """
+
+    start: Recipe
+    scored: Scored
+    training: Training
+    loss: BridgeLoss = BridgeLoss()
+
+    spec = Trained.spec
+    tokens = Trained.tokens
+    flops = Trained.flops
+    flops_per_token = Trained.flops_per_token
+
+    def __post_init__(self) -> None:
+        if self.loss.divergence == "uld" and not self.scored.top:
+            raise CbdError("uld needs sorted probabilities: score with top > 0")
+
+    @property
+    def corpus(self) -> Corpus:
+        return self.scored.corpus
+
+
+@dataclass(frozen=True)
+class Tuned(Recipe):
+    """`start`, fine-tuned on prompts and responses; the loss is on the responses alone.
+
+    training.tokens is a budget of places, padding included: `steps` batches of `batch` pairs.
+    """
+
+    start: Recipe
+    pairs: Pairs
+    training: Training
+
+    teacher: ClassVar[None] = None
+    loss: ClassVar[Loss] = Loss()
+    spec = Trained.spec
+    tokens = Trained.tokens
+    flops = Trained.flops
+    flops_per_token = Trained.flops_per_token

@@ -1,0 +1,244 @@
+"""Where a training curve over token budgets crosses a line: what an initialisation is worth in tokens. No
+torch, and never the global random generator.
+
+The question behind it: on how many tokens must random initialisation be trained to be as good as CBD at zero
+tokens? The curve is a ladder of finished runs, one a seed and budget, each with its own learning rate
+schedule, so neighbouring budgets are independent models and the curve need not be monotone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from cbd.errors import CbdError
+from cbd.report.stats import RESAMPLES
+
+FEWEST_BUDGETS = 4  # three parameters, and one point left to miss
+# Fitted exponents of language models lie between 0.05 and 1; the ends are nearly a logarithm and a step.
+EXPONENTS = np.geomspace(1e-3, 10, 401)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where the mean curve over `n` seeds first reaches the mean line; token counts are training tokens.
+
+    tokens: the crossing; nan when the curve never reaches the line. upper_bound: the smallest budget is
+    already at or better than the line; tokens is then that budget, and the true crossing lies there or below.
+    lower_bound: the longest budget when the line is never reached, else nan.
+    low, high: ends of the bootstrap interval over seeds; nan with one seed. inf where the resample at that
+    end never reaches the line, the smallest budget where it starts at or better than the line: the end is
+    then beyond what was trained.
+    extrapolated: tokens by the power law fitted to the mean curve, when the line is never reached; nan when
+    it was, when the fit's floor is at or above the line, or when no law was fitted (see `crossing`).
+    share: share of the resamples which reach the line, nan with one seed.
+    """
+
+    tokens: float
+    low: float
+    high: float
+    lower_bound: float
+    extrapolated: float
+    n: int
+    share: float
+    upper_bound: bool
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """value(D) = floor + scale * D**-exponent, D in tokens, floor and scale in the unit of the value."""
+
+    floor: float
+    scale: float
+    exponent: float
+
+    def __call__(self, tokens: float | np.ndarray) -> float | np.ndarray:
+        """The value after `tokens` > 0 tokens, in the shape of `tokens`."""
+        return self.floor + self.scale * np.asarray(tokens, dtype=float) ** -self.exponent
+
+    def tokens_at(self, value: float) -> float:
+        """Tokens at which the law reaches `value`; nan when it is at or below the floor.
+
+        Zero for a flat law (scale 0) above its floor, inf beyond the largest float.
+        """
+        if not value > self.floor:
+            return float("nan")
+        with np.errstate(divide="ignore", over="ignore"):  # log(0) of a flat law; beyond the largest float
+            return float(np.exp((np.log(self.scale) - np.log(value - self.floor)) / self.exponent))
+
+
+def crossing(
+    curves: pd.DataFrame,
+    line: pd.DataFrame,
+    *,
+    lower_is_better: bool = True,
+    confidence: float = 0.95,
+    rng: int | np.random.Generator = 0,
+) -> Crossing:
+    """The training tokens at which the mean curve over seeds first reaches the mean line, with its interval.
+
+    curves: columns seed, tokens (> 0) and value, one row for each seed and budget. line: columns seed and
+    value, one row for each seed of the curves. Values are in one unit, whatever it is.
+
+    The crossing lies between the *first* budget whose mean is at or better than the line and the budget
+    before it, by interpolation linear in the logarithm of the tokens. A curve which noise lifts over the line
+    again later has still reached it there: noise makes the first crossing early rather than late, so it
+    understates what the line is worth rather than flattering it.
+
+    The interval is a percentile bootstrap which resamples seeds, the curve and the line of a seed together;
+    its ends are resamples, not interpolated, since some may be inf. At 95 % with five seeds it holds the
+    crossing of the expected curve about 84 % of the time; with three it is a range, not a test (see
+    `stats.interval`). It knows nothing of what lies between the budgets.
+
+    Extrapolation fits `fit_power_law` to the mean curve: to 1 - value where higher is better, and then only
+    if all values lie in [0, 1]; it needs four budgets. It is the fit's answer as it is: one below
+    `lower_bound` says that the law does not describe the last budgets.
+
+    rng: as in `stats.interval`. Raises `CbdError` when a column, a value or a budget of a seed is missing or
+    not finite, when a row occurs twice, when the seeds of the two differ, when a token count is not positive,
+    or when the confidence is not inside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise CbdError(f"confidence {confidence} must lie inside (0, 1)")
+    tokens, values, level = _ladder(curves, line)
+    gaps = values - level[:, None] if lower_is_better else level[:, None] - values
+    mean = gaps.mean(axis=0)
+    point = float(_first_reached(tokens, mean[None])[0])
+    low, high, share = _over_seeds(tokens, gaps, confidence, rng)
+    reached = np.isfinite(point)
+    nan = float("nan")
+    return Crossing(
+        tokens=point if reached else nan,
+        low=low,
+        high=high,
+        lower_bound=nan if reached else float(tokens[-1]),
+        extrapolated=nan if reached else _extrapolated(tokens, values, level, lower_is_better),
+        n=len(values),
+        share=share,
+        upper_bound=bool(mean[0] <= 0),
+    )
+
+
+def fit_power_law(tokens: Sequence[float], values: Sequence[float]) -> PowerLaw:
+    """The power law with the least squared error in the values, floor >= 0, scale >= 0, exponent in
+    [0.001, 10].
+
+    tokens, values: (n,), in any order. For a given exponent the best floor and scale have a closed form, so
+    only the exponent is searched, on a grid and then within its best cell (variable projection, Golub and
+    Pereyra 1973): no starting point, and the same answer each time. A scale of 0 means that the values do not
+    fall with the tokens. Where higher is better, fit 1 - value. Raises `CbdError` when the two differ in
+    length, there are fewer than four different token counts, or some are not positive and finite.
+    """
+    tokens, values = np.asarray(tokens, dtype=float), np.asarray(values, dtype=float)
+    if tokens.ndim != 1 or tokens.shape != values.shape:
+        raise CbdError(f"{tokens.shape} token counts and {values.shape} values do not make a curve")
+    if not (np.isfinite(tokens).all() and np.isfinite(values).all() and (tokens > 0).all()):
+        raise CbdError("a power law needs token counts above 0 and finite values; leave out the other rows")
+    if len(np.unique(tokens)) < FEWEST_BUDGETS:
+        raise CbdError(
+            f"a power law has three parameters: train at least {FEWEST_BUDGETS} token budgets, "
+            f"not {len(np.unique(tokens))}"
+        )
+    smallest = tokens.min()
+    logs = np.log(tokens / smallest)  # powers of a ratio stay in range whatever the exponent
+
+    def error(log_exponent: float) -> float:
+        return _best_line(np.exp(-np.exp(log_exponent) * logs), values)[2]
+
+    grid = np.log(EXPONENTS)
+    best = int(np.argmin([error(x) for x in grid]))
+    cell = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    inside = minimize_scalar(error, bounds=cell, method="bounded", options={"xatol": 1e-10})
+    exponent = float(np.exp(inside.x if inside.fun < error(grid[best]) else grid[best]))
+    floor, scale, _ = _best_line(np.exp(-exponent * logs), values)
+    return PowerLaw(floor, float(scale * smallest**exponent), exponent)
+
+
+def _best_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """(floor, scale, squared error) of y = floor + scale * x by least squares with floor, scale >= 0."""
+    centred = x - x.mean()
+    scale = max(float(centred @ (y - y.mean()) / (centred @ centred)), 0.0)
+    floor = float(y.mean() - scale * x.mean())
+    if floor < 0:
+        # The error is convex: with a negative best floor the constrained optimum lies on floor = 0.
+        floor, scale = 0.0, max(float(x @ y / (x @ x)), 0.0)
+    return floor, scale, float(((y - floor - scale * x) ** 2).sum())
+
+
+def _first_reached(tokens: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """First tokens (curves,) at which the gaps (curves, budgets) to the line are zero or less; else inf."""
+    reached = gaps <= 0
+    rows, first = np.arange(len(gaps)), reached.argmax(axis=1)
+    before = np.maximum(first - 1, 0)
+    above, below = gaps[rows, before], gaps[rows, first]
+    share = np.divide(above, above - below, out=np.ones_like(above), where=above > below)
+    crossed = tokens[before] * (tokens[first] / tokens[before]) ** share
+    return np.where(reached.any(axis=1), crossed, np.inf)
+
+
+def _over_seeds(
+    tokens: np.ndarray, gaps: np.ndarray, confidence: float, rng: int | np.random.Generator
+) -> tuple[float, float, float]:
+    """(low, high, share reached) of the crossing over resampled rows (seeds) of the gaps."""
+    n = len(gaps)
+    if n == 1:
+        return float("nan"), float("nan"), float("nan")
+    counts = np.random.default_rng(rng).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    found = np.sort(_first_reached(tokens, counts @ gaps / n))
+    # Order statistics: between a finite resample and one that never crosses there is nothing to interpolate.
+    cut = int((1 - confidence) / 2 * (RESAMPLES - 1))
+    return float(found[cut]), float(found[-1 - cut]), float(np.isfinite(found).mean())
+
+
+def _extrapolated(tokens: np.ndarray, values: np.ndarray, level: np.ndarray, lower_is_better: bool) -> float:
+    if len(tokens) < FEWEST_BUDGETS:
+        return float("nan")
+    curve, target = values.mean(axis=0), float(level.mean())
+    if lower_is_better:
+        return fit_power_law(tokens, curve).tokens_at(target)
+    everything = np.concatenate([values.ravel(), level])
+    if (everything < 0).any() or (everything > 1).any():
+        return float("nan")  # only a share has an error, 1 - value, which can fall as a power law
+    return fit_power_law(tokens, 1 - curve).tokens_at(1 - target)
+
+
+def _ladder(curves: pd.DataFrame, line: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Budgets (budgets,) rising, the curves (seeds, budgets) and the line (seeds,), in the order of seeds."""
+    curves = _checked(curves, ["seed", "tokens"], "curves")
+    line = _checked(line, ["seed"], "line")
+    seeds, others = sorted(set(curves["seed"])), sorted(set(line["seed"]))
+    if seeds != others:
+        raise CbdError(
+            f"the seeds of the curves {seeds} are not those of the line {others}; run the missing ones"
+        )
+    wide = curves.pivot(index="seed", columns="tokens", values="value").sort_index().sort_index(axis=1)
+    if wide.columns[0] <= 0:
+        raise CbdError(f"token count {wide.columns[0]:g} has no logarithm; leave that budget out")
+    if wide.isna().to_numpy().any():
+        budget = wide.columns[wide.isna().any()][0]
+        raise CbdError(f"not every seed was trained on {budget:g} tokens; run the missing ones or drop it")
+    level = line.set_index("seed")["value"].loc[wide.index]
+    return wide.columns.to_numpy(), wide.to_numpy(), level.to_numpy()
+
+
+def _checked(frame: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
+    """Columns `keys` and value, numbers as floats, each key once, nothing missing."""
+    for column in [*keys, "value"]:
+        if column not in frame.columns:
+            raise CbdError(f"column {column!r} is not in the table of the {name}")
+    if not len(frame):
+        raise CbdError(f"the table of the {name} is empty; run it first")
+    numbers = [column for column in [*keys, "value"] if column != "seed"]
+    frame = frame.astype(dict.fromkeys(numbers, float))
+    if frame["seed"].isna().any() or not np.isfinite(frame[numbers].to_numpy()).all():
+        raise CbdError(
+            f"the table of the {name} has a value that is not finite; run it again or drop that budget"
+        )
+    if frame.duplicated(keys).any():
+        row = frame.loc[frame.duplicated(keys), keys].iloc[0].to_dict()
+        raise CbdError(f"the table of the {name} has more than one row for {row}; select one run each")
+    return frame

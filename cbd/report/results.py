@@ -1,0 +1,257 @@
+"""Results on disk: tidy tables (CSV, one row an observation) and run records (JSON lines). No torch here.
+
+A table is `results/<scale>/<experiment>.csv`, its records `results/<scale>/<experiment>.runs.jsonl`. The
+schema of a table is fixed (`COLUMNS`), so that one set of statistics and figures reads every experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cbd.errors import CbdError
+
+TEXT, WHOLE, REAL = "text", "whole number", "number"
+
+SCHEMA: dict[str, str] = {
+    "experiment": TEXT,
+    "method": TEXT,
+    "family": TEXT,
+    "spec": TEXT,
+    "parameters": WHOLE,
+    "alpha": REAL,
+    "mixing": TEXT,
+    "operator": TEXT,
+    "seed": WHOLE,
+    "tokens": WHOLE,
+    "flops": REAL,  # a paper-scale run passes 2^63
+    "metric": TEXT,
+    "value": REAL,
+    "stderr": REAL,
+    "recipe": TEXT,
+}
+"""Each column's kind. `tokens` counts what this model has been trained on so far; `flops` and `parameters`
+are counts; `value` and `stderr` carry the unit of `metric` ("loss": nats per token; "bits_per_byte"; "flops":
+operations); `recipe` is the key of the recipe measured. Empty cells are allowed except in `FILLED`."""
+
+COLUMNS = tuple(SCHEMA)
+FILLED = ("experiment", "method", "metric")
+DIGITS = "%.8g"  # what fp32 arithmetic can mean; longer tails would only make diffs noisy
+DTYPES = {TEXT: "str", WHOLE: "Int64", REAL: "float64"}
+
+
+def root() -> Path:
+    """The folder that holds `results/` and `figures/`.
+
+    The environment variable CBD_ROOT; else the repository the package lies in; else the current directory.
+    """
+    if folder := os.environ.get("CBD_ROOT"):
+        return Path(folder)
+    repository = Path(__file__).resolve().parent.parent.parent
+    if (repository / "notebooks").is_dir() and (repository / "pyproject.toml").is_file():
+        return repository
+    return Path.cwd()
+
+
+def results_folder(scale: str) -> Path:
+    """Where the tables and records of a scale lie; not created here."""
+    return root() / "results" / _name("scale", scale)
+
+
+def figures_folder(scale: str) -> Path:
+    """Where the figures of a scale lie; not created here."""
+    return root() / "figures" / _name("scale", scale)
+
+
+def table_path(scale: str, experiment: str) -> Path:
+    """The CSV of an experiment, whether or not it exists."""
+    return results_folder(scale) / f"{_name('experiment', experiment)}.csv"
+
+
+def records_path(scale: str, experiment: str) -> Path:
+    """The JSON lines of an experiment's runs, whether or not they exist."""
+    return results_folder(scale) / f"{_name('experiment', experiment)}.runs.jsonl"
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A validated table from rows as dicts; columns that no row names stay empty.
+
+    Raises `CbdError` as `validate` does.
+    """
+    frame = pd.DataFrame.from_records([dict(row) for row in rows])
+    return validate(frame.reindex(columns=[*COLUMNS, *(c for c in frame.columns if c not in SCHEMA)]))
+
+
+def validate(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with the schema's column order and types.
+
+    Raises `CbdError`, naming the column, when one is missing, unknown or repeated, when a cell is not of the
+    column's kind, or when experiment, method or metric is empty.
+    """
+    for column in COLUMNS:
+        if column not in frame.columns:
+            raise CbdError(f"column {column!r} is missing; a table has the columns {', '.join(COLUMNS)}")
+    for column in frame.columns:
+        if column not in SCHEMA:
+            raise CbdError(f"column {column!r} is not in the schema; use one of {', '.join(COLUMNS)}")
+    if not frame.columns.is_unique:
+        repeated = frame.columns[frame.columns.duplicated()][0]
+        raise CbdError(f"column {repeated!r} occurs twice; keep one")
+    typed = pd.DataFrame({column: _typed(frame[column], column) for column in COLUMNS})
+    for column in FILLED:
+        if (typed[column] == "").any():
+            row = int(np.flatnonzero(typed[column] == "")[0])
+            raise CbdError(f"column {column!r} is empty in row {row}; every row needs it")
+    return typed.reset_index(drop=True)
+
+
+def write_table(frame: pd.DataFrame, scale: str, experiment: str) -> Path:
+    """Writes results/<scale>/<experiment>.csv in one step, rows in the order given, and returns its path.
+
+    Numbers keep eight significant digits (whole numbers all of theirs), so equal results are equal bytes.
+    Raises `CbdError` as `validate` does, or when a row belongs to another experiment.
+    """
+    typed = validate(frame)
+    strangers = typed.loc[typed["experiment"] != experiment, "experiment"]
+    if len(strangers):
+        raise CbdError(f"column 'experiment' holds {strangers.iloc[0]!r} in the table of {experiment!r}")
+    text = typed.to_csv(index=False, float_format=DIGITS, lineterminator="\n")
+    return _replace(table_path(scale, experiment), text)
+
+
+def read_table(scale: str, experiment: str) -> pd.DataFrame:
+    """The table of an experiment, validated; empty text cells are "", empty numbers missing.
+
+    Raises `CbdError` naming the command that makes the table when there is none, or the column that is wrong.
+    """
+    path = table_path(scale, experiment)
+    _must_exist(path, scale, experiment)
+    try:  # all as text: a method may be called "NA", and numbers are read by Python's exact rules
+        frame = pd.read_csv(path, dtype="str", keep_default_na=False, na_filter=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise CbdError(f"{path} is not a CSV table ({error}); {_remedy(scale, experiment)}") from error
+    return validate(frame)
+
+
+def write_records(records: Iterable[Mapping[str, Any]], scale: str, experiment: str) -> Path:
+    """Writes results/<scale>/<experiment>.runs.jsonl in one step: a run a line, ordered by recipe key.
+
+    A record is a dict with at least `key`, the recipe's key; `finished`, an ISO date and time, dates the
+    figures. Raises `CbdError` when a record lacks its key or holds what JSON cannot express (NaN and infinity
+    included).
+    """
+    lines = sorted((_key(record), _line(record)) for record in records)
+    return _replace(records_path(scale, experiment), "".join(line + "\n" for _, line in lines))
+
+
+def read_records(scale: str, experiment: str) -> list[dict[str, Any]]:
+    """The run records of an experiment, ordered by recipe key.
+
+    Raises `CbdError` when there are none, naming the command that makes them, or when a line is not JSON.
+    """
+    path = records_path(scale, experiment)
+    _must_exist(path, scale, experiment)
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise CbdError(
+                f"{path}, line {number} is not JSON ({error}); {_remedy(scale, experiment)}"
+            ) from error
+    return records
+
+
+def newest(records: Iterable[Mapping[str, Any]]) -> str | None:
+    """The date (YYYY-MM-DD, UTC) of the last run to finish, from `finished`; None when no record has one.
+
+    Raises `CbdError` when a `finished` is not an ISO date and time.
+    """
+    times = [_moment(record["finished"]) for record in records if record.get("finished")]
+    return max(times).date().isoformat() if times else None
+
+
+def _name(kind: str, name: str) -> str:
+    """A name that is safe as a file's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise CbdError(f"{kind} {name!r} is no name for a file; use letters, digits, - and _")
+    return name
+
+
+def _remedy(scale: str, experiment: str) -> str:
+    return f"make it with `cbd run {experiment} --scale {scale}`"
+
+
+def _must_exist(path: Path, scale: str, experiment: str) -> None:
+    if not path.is_file():
+        raise CbdError(f"{path} does not exist; {_remedy(scale, experiment)}")
+
+
+def _typed(values: pd.Series, column: str) -> pd.Series:
+    """A column in its kind's type; missing text becomes ""."""
+    kind = SCHEMA[column]
+    if kind == TEXT:
+        filled = values.astype(object).where(values.notna(), "")
+        odd = [value for value in filled if not isinstance(value, str)]
+        if odd:
+            raise CbdError(f"column {column!r} holds {odd[0]!r}, which is not text")
+        return filled.astype(DTYPES[TEXT])
+    read = _whole if kind == WHOLE else float
+    missing = values.isna() | (values.astype(object) == "")
+    try:
+        numbers = [None if empty else read(value) for value, empty in zip(values, missing, strict=True)]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CbdError(f"column {column!r} holds what is not a {kind}: {error}") from error
+    return pd.Series(numbers, index=values.index, dtype=DTYPES[kind])
+
+
+def _whole(value: Any) -> int:
+    number = int(value) if isinstance(value, str) else value
+    if number != int(number):
+        raise ValueError(f"{value!r} is not whole")
+    return int(number)
+
+
+def _key(record: Mapping[str, Any]) -> str:
+    key = record.get("key")
+    if not isinstance(key, str) or not key:
+        raise CbdError("a run record lacks 'key', the key of the recipe that ran")
+    return key
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise CbdError(f"the run record of {record['key']} cannot be written as JSON: {error}") from error
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError) as error:
+        raise CbdError(f"'finished' is {text!r}; it must be an ISO date and time") from error
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _replace(path: Path, text: str) -> Path:
+    """Writes a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,1 @@
+"""Training: losses, lessons, and the one loop."""

@@ -1,0 +1,220 @@
+"""A source's likelihoods of text, over groups of tokens that its tokenizer and another share by bytes.
+
+They are worked out once and shared by every run that learns from them (see `cbd.recipes.training.Scored`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import AutoTokenizer
+
+from cbd.data.alignment import Segmented, Segmenter, align
+from cbd.data.tokens import Tokens
+from cbd.errors import CbdError
+from cbd.evaluation.held_out import HeldOut
+from cbd.models.forward import hidden_states, load_llm
+from cbd.recipes.training import Scored, Training
+
+SHARD = 16_384  # tokens of the corpus that are scored between two points of resumption
+BATCH_TOKENS = 4096  # tokens of the teacher in one forward pass
+
+
+def score(
+    teacher: Path, corpus: Path, texts: Iterable[str], scored: Scored, out: Path, state: Path
+) -> dict[str, Any]:
+    """Fill `out` with groups.bin, scores.bin, sorted.bin and scored.json, which `Scores` reads.
+
+    texts: the corpus' training documents, in its order. Kept in `state` shard by shard, so that a killed run
+    goes on. Raises `CbdError` when the texts are not those that the corpus was packed from.
+    """
+    tokens = Tokens(corpus)
+    segmenters = [Segmenter(AutoTokenizer.from_pretrained(folder)) for folder in (corpus, teacher)]
+    reader: Reader | None = None
+    limit = min(scored.sample, tokens.count("train"))
+    with tqdm(total=limit, desc="score", unit="token", unit_scale=True) as bar:
+        for number, (first, shard) in enumerate(_shards(texts, segmenters[0], limit)):
+            place = state / f"shard-{number:06d}.safetensors"
+            if not place.exists():
+                _check_packed(tokens, first, shard, corpus)
+                reader = reader or Reader(load_llm(teacher), scored)
+                others = segmenters[1].many([text for text, _ in shard], add_special_tokens=True)
+                _keep(place, _scored(shard, others, reader))
+            bar.update(sum(len(one.ids) + 1 for _, one in shard))
+    shards = [load_file(path) for path in sorted(state.glob("shard-*.safetensors"))]
+    return _join(shards, out)
+
+
+def _shards(
+    texts: Iterable[str], segmenter: Segmenter, limit: int
+) -> Iterator[tuple[int, list[tuple[str, Segmented]]]]:
+    """About `SHARD` tokens of documents at a time, with the place of the first one in the corpus."""
+    first, size, shard = 0, 0, []
+    for text in texts:
+        if first + size >= limit:
+            break
+        one = segmenter(text)
+        shard.append((text, one))
+        size += len(one.ids) + 1  # the end-of-text id
+        if size >= SHARD:
+            yield first, shard
+            first, size, shard = first + size, 0, []
+    if shard:
+        yield first, shard
+
+
+def _check_packed(tokens: Tokens, first: int, shard: Sequence[tuple[str, Segmented]], corpus: Path) -> None:
+    ids = np.concatenate([np.append(one.ids, tokens.eos) for _, one in shard])
+    if not np.array_equal(ids, tokens.array("train")[first : first + len(ids)]):
+        raise CbdError(f"the texts are not those that {corpus} was packed from: build the corpus again")
+
+
+def _scored(
+    shard: Sequence[tuple[str, Segmented]], others: Sequence[Segmented], reader: Reader
+) -> dict[str, np.ndarray]:
+    """Groups of the corpus' tokens (-1 for the end-of-text id), and what the teacher says of each group."""
+    found = reader.read([other.ids for other in others])
+    groups, scores, tops, count = [], [], [], 0
+    for (_, one), other, (likelihoods, top) in zip(shard, others, found, strict=True):
+        mine, theirs = align(one, other)
+        n = int(mine.max(initial=-1)) + 1
+        sums = np.zeros(n, np.float64)
+        kept = theirs >= 0
+        np.add.at(sums, theirs[kept], likelihoods[kept])  # NaN where the teacher saw nothing before
+        last = np.zeros(n, np.int64)
+        last[theirs[kept]] = np.flatnonzero(kept)  # of several, the last one stays
+        groups.append(np.append(np.where(mine < 0, -1, mine + count), -1))
+        scores.append(sums)
+        tops.append(top[last])
+        count += n
+    return {
+        "groups": np.concatenate(groups).astype(np.int32),
+        "scores": np.concatenate(scores).astype(np.float32),
+        "sorted": np.concatenate(tops).astype(np.float16),
+    }
+
+
+@dataclass
+class Reader:
+    """A model that reads: log-likelihoods of tokens, and the sorted probabilities of what comes next."""
+
+    model: nn.Module
+    scored: Scored
+
+    @torch.inference_mode()
+    def read(self, documents: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each document of n ids: (n,) log-likelihoods, the first NaN; (n, top) sorted probabilities."""
+        results = [
+            (np.full(len(ids), np.nan), np.zeros((len(ids), self.scored.top), np.float32))
+            for ids in documents
+        ]
+        windows = [
+            (number, start, skip)
+            for number, ids in enumerate(documents)
+            for start, skip in _windows(len(ids), self.scored.context)
+        ]
+        windows.sort(key=lambda w: len(documents[w[0]]) - w[1])  # of like length, to pad little
+        size = max(1, BATCH_TOKENS // self.scored.context)
+        for i in range(0, len(windows), size):
+            self._read_batch(documents, windows[i : i + size], results)
+        return results
+
+    def _read_batch(self, documents, windows, results) -> None:
+        parts = [torch.from_numpy(documents[n][s : s + self.scored.context]) for n, s, _ in windows]
+        # padded on the right: what comes later changes nothing before it
+        ids = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(self.model.device)
+        states, head = hidden_states(self.model, ids)
+        for row, part, (number, start, skip) in zip(states, parts, windows, strict=True):
+            likelihoods, top = self._read_row(row[: len(part)], head, part.to(row.device))
+            results[number][0][start + max(skip, 1) : start + len(part)] = likelihoods[max(skip, 1) - 1 :]
+            results[number][1][start + skip : start + len(part)] = top[skip:]
+
+    def _read_row(self, states: Tensor, head: Tensor, ids: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        logits = (states @ head.T).float()
+        norm = logits.logsumexp(1)
+        picked = logits[:-1].gather(1, ids[1:, None]).squeeze(1) - norm[:-1]
+        top = logits.topk(min(self.scored.top, logits.shape[1]), dim=1).values - norm[:, None]
+        padded = nn.functional.pad(top.exp(), (0, self.scored.top - top.shape[1]))
+        return picked.double().cpu().numpy(), padded.cpu().numpy()
+
+
+def _windows(length: int, context: int) -> Iterator[tuple[int, int]]:
+    """Starts of overlapping windows, and how many tokens of each an earlier window has scored."""
+    yield 0, 0
+    step = max(1, context // 2)
+    for start in range(step, length - (context - step), step):
+        yield start, context - step
+
+
+def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    fresh = path.with_suffix(".tmp")
+    save_file(arrays, fresh)
+    fresh.rename(path)
+
+
+def _join(shards: list[dict[str, np.ndarray]], out: Path) -> dict[str, Any]:
+    counts = np.cumsum([0, *(len(shard["scores"]) for shard in shards)])
+    groups = [np.where(s["groups"] < 0, -1, s["groups"] + n) for s, n in zip(shards, counts, strict=False)]
+    np.concatenate(groups).astype("<i4").tofile(out / "groups.bin")
+    for name, dtype in (("scores", "<f4"), ("sorted", "<f2")):
+        np.concatenate([shard[name] for shard in shards]).astype(dtype).tofile(out / f"{name}.bin")
+    top = shards[0]["sorted"].shape[1]
+    content = {"tokens": int(sum(map(len, groups))), "groups": int(counts[-1]), "top": top}
+    (out / "scored.json").write_text(json.dumps(content, indent=1) + "\n")
+    return {"scored_tokens": content["tokens"], "groups": content["groups"]}
+
+
+class Scores:
+    """A finished scoring, memory-mapped, beside the corpus whose training tokens it scores."""
+
+    def __init__(self, folder: Path, corpus: Tokens):
+        content = json.loads((folder / "scored.json").read_text())
+        self.corpus, self.tokens, self.top = corpus, content["tokens"], content["top"]
+        self._groups = np.memmap(folder / "groups.bin", "<i4", mode="r")
+        self._scores = np.memmap(folder / "scores.bin", "<f4", mode="r")
+        self._sorted = np.memmap(folder / "sorted.bin", "<f2", mode="r") if self.top else None
+
+    def parts(self, training: Training, step: int) -> dict[str, np.ndarray]:
+        """The batch of a step, each with rows first.
+
+        input_ids, labels: (B, T). groups: (B, T) int64, the group of each label counted within its row, -1
+        where there is none, the window cuts it, or the teacher has no likelihood. likelihoods: (B, T) fp32,
+        the teacher's log-likelihood of that group. sorted: (B, T, top) fp32, the teacher's sorted
+        probabilities of what follows input t, all zero where no group ends there.
+        """
+        context = training.context
+        starts = self.corpus.starts(training.seed, step, training.batch, context, limit=self.tokens)
+        rows = self.corpus.array("train")[starts[:, None] + np.arange(context + 1)].astype(np.int64)
+        around = starts[:, None] + np.arange(context + 2)
+        groups = np.where(around < self.tokens, self._groups[np.minimum(around, self.tokens - 1)], -1)
+        labels = groups[:, 1:-1].astype(np.int64)
+        cut = (labels == groups[:, :1]) | (labels == groups[:, -1:])
+        scores = self._scores[np.maximum(labels, 0)]
+        kept = (labels >= 0) & ~cut & np.isfinite(scores)
+        first = np.where(kept, labels, np.iinfo(np.int64).max).min(1, keepdims=True)
+        found = {
+            "input_ids": rows[:, :-1],
+            "labels": rows[:, 1:],
+            "groups": np.where(kept, labels - first, -1),
+            "likelihoods": np.where(kept, scores, 0).astype(np.float32),
+        }
+        return found | ({"sorted": self._following(groups)} if self.top else {})
+
+    def held_out(self, training: Training) -> HeldOut:
+        """Plain text: what the points of every curve are measured on."""
+        return HeldOut.of(self.corpus, "validation", training.evaluation_tokens, training.context)
+
+    def _following(self, groups: np.ndarray) -> np.ndarray:
+        ends = (groups[:, :-2] >= 0) & (groups[:, :-2] != groups[:, 1:-1])
+        table = self._sorted.reshape(-1, self.top)
+        found = table[np.maximum(groups[:, :-2], 0)].astype(np.float32)
+        return found * ends[:, :, None]

@@ -1,0 +1,394 @@
+"""Distillation losses: a plain reference on logits, and the fast path from hidden states that training uses.
+
+Forward KL is KL(teacher || student), reverse KL is KL(student || teacher), and the generalised Jensen-Shannon
+divergence is beta * KL(teacher || M) + (1 - beta) * KL(student || M) with the mixture
+M = beta * teacher + (1 - beta) * student (arXiv 2306.13649). As there, its ends are the two KLs, not the
+limits of
+JSD_beta, which are zero: beta 0 means forward, beta 1 reverse KL. A temperature T divides both logits, and
+the divergence is multiplied by T^2 (arXiv 1503.02531). Everything is computed in float32, or float64 if the
+inputs are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import log_softmax
+
+from cbd.errors import CbdError
+from cbd.recipes.training import Loss
+
+IGNORED = -100
+
+# Memory for one chunk of logits. Smaller chunks cost time, because every matrix product streams a whole head;
+# beyond this size there is little left to gain.
+CHUNK_BYTES = 32 << 20
+LARGEST_CHUNK = 512
+
+# Memory for the rows that the passes between the products work on at a time: three such blocks fit in the
+# second-level cache of one core.
+BLOCK_BYTES = 512 << 10
+
+# A log ratio beyond this says that one probability is below 1e-34 of the other: the clamp changes nothing but
+# keeps its exponential finite.
+LARGEST_LOG_RATIO = 80.0
+
+
+class Sums(NamedTuple):
+    """Sums over the unmasked positions, in nats (scalars).
+
+    total: (1 - w) * divergence + w * cross_entropy, with w the loss' `cross_entropy`; differentiable.
+    cross_entropy: of the student at temperature 1; detached, for the log.
+    divergence: with its T^2; detached, zero when the loss has none.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor
+    divergence: Tensor
+
+
+def divergence(student_logits: Tensor, teacher_logits: Tensor, loss: Loss) -> Tensor:
+    """The divergence at every position, in nats: (..., V) and (..., V) give (...).
+
+    The reference for `chunked`: written from the definition and differentiated by autograd, in both
+    arguments. It holds several tensors of the logits' size. The loss' `cross_entropy` weight does not enter.
+    Raises `CbdError` when the vocabularies differ or the loss has no divergence. Source: arXiv 2306.13649
+    (JSD), arXiv 1503.02531 (T^2).
+    """
+    _check_vocabularies(student_logits.shape[-1], teacher_logits.shape[-1])
+    student, teacher = (
+        log_softmax(_at_least_float32(logits) / loss.temperature, dim=-1)
+        for logits in (student_logits, teacher_logits)
+    )
+    return loss.temperature**2 * _DENSE[_kind(loss)](student, teacher, loss.beta)
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) from log probabilities."""
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def _jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    log_weight = torch.tensor([beta, 1 - beta], dtype=student.dtype, device=student.device).log()
+    mixture = torch.logaddexp(teacher + log_weight[0], student + log_weight[1])
+    return beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
+
+
+def _no_divergence(*_: Any) -> Tensor:
+    raise CbdError("this loss has no divergence: choose forward_kl, reverse_kl or jsd")
+
+
+_DENSE = {
+    "none": _no_divergence,
+    "forward_kl": lambda student, teacher, _: _kl(teacher, student),
+    "reverse_kl": lambda student, teacher, _: _kl(student, teacher),
+    "jsd": _jsd,
+}
+
+
+def chunked(
+    hidden: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    loss: Loss,
+    teacher: tuple[Tensor, Tensor] | None = None,
+    chunk: int | None = None,
+) -> Sums:
+    """The loss from the hidden states, whose logits never exist at once: a few buffers of (chunk, V) are all.
+
+    The gradients of `hidden` and `head` are computed analytically beside the values, chunk by chunk, and
+    handed to autograd, so one call costs one product with each head and two for the gradients. Without
+    gradients (under `torch.no_grad`, or for an input that requires none) their products are skipped. Masked
+    rows cost nothing.
+
+    hidden: (N, D), the student's final hidden states, row i predicting labels[i] (the caller shifts).
+    head: (V, D), the student's output embedding, without bias.
+    labels: (N,) integers, -100 where a position does not count.
+    loss: what to minimise; its `cross_entropy` weight mixes the two parts.
+    teacher: the teacher's (hidden (N, Dt), head (V, Dt)), never differentiated; not used when the loss has no
+        divergence.
+    chunk: rows per chunk; chosen for the processor's cache when not given. The result does not depend on it
+        but for rounding.
+
+    Lower precisions are widened to float32 first (a copy of the heads), also under autocast; gradients come
+    back in their input's dtype. Raises `CbdError` when the shapes do not fit, the vocabularies differ, or the
+    loss needs a teacher and has none. Sources: as the module's; analytic gradients in the forward pass as in
+    arXiv 2410.10989.
+    """
+    _check(hidden, head, labels, loss, teacher)
+    if chunk is not None and chunk < 1:
+        raise CbdError(f"chunk {chunk} must be at least one row")
+    teacher_hidden, teacher_head = (
+        (None, None) if loss.divergence == "none" else (x.detach() for x in teacher)
+    )
+    kept = labels != IGNORED
+    if not kept.all():
+        rows = kept.nonzero().squeeze(1)
+        hidden, labels = hidden.index_select(0, rows), labels.index_select(0, rows)
+        teacher_hidden = None if teacher_hidden is None else teacher_hidden.index_select(0, rows)
+    wanted = tuple(torch.is_grad_enabled() and x.requires_grad for x in (hidden, head))
+    rest = (labels, loss, wanted, chunk or _chunk_rows(head))
+    return Sums(*_Chunked.apply(hidden, head, teacher_hidden, teacher_head, *rest))
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        teacher_hidden: Tensor | None,
+        teacher_head: Tensor | None,
+        *rest: Any,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        labels, loss, wanted, chunk = rest
+        teacher = None if teacher_hidden is None else (teacher_hidden, teacher_head)
+        with torch.autocast(hidden.device.type, enabled=False):
+            sums, gradients = _accumulate(hidden, head, labels, loss, teacher, (*wanted, chunk))
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(sums.cross_entropy, sums.divergence)
+        return tuple(sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        gradients = (None if gradient is None else gradient * scale for gradient in ctx.saved_tensors)
+        return (*gradients, *(None,) * 6)
+
+
+def _accumulate(
+    hidden: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    loss: Loss,
+    teacher: tuple[Tensor, Tensor] | None,
+    plan: tuple[bool, bool, int],
+) -> tuple[Sums, tuple[Tensor | None, Tensor | None]]:
+    """The sums, and those gradients of their total that `plan` wants: (hidden's?, head's?, chunk rows)."""
+    wants_hidden, wants_head, chunk = plan
+    dtype = torch.promote_types(torch.promote_types(hidden.dtype, head.dtype), torch.float32)
+    models = [
+        (states, weight.to(dtype)) for states, weight in [(hidden, head)] + ([teacher] if teacher else [])
+    ]
+    chunk = _even(len(hidden), chunk)
+    logits = torch.empty((len(models), chunk, len(head)), dtype=dtype, device=head.device)
+    results = torch.zeros((2, len(hidden), 1), dtype=dtype, device=head.device)
+    hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
+    head_gradient = torch.zeros_like(head, dtype=dtype) if wants_head else None
+    for start in range(0, len(hidden), chunk):
+        rows = slice(start, min(start + chunk, len(hidden)))
+        here = logits[:, : rows.stop - start]
+        for (states, weight), out in zip(models, here, strict=True):
+            torch.mm(states[rows].to(dtype), weight.T, out=out)
+        scale = _in_place(here, labels[rows, None], loss, wants_hidden or wants_head, results[:, rows])
+        if hidden_gradient is not None:
+            hidden_gradient[rows] = torch.mm(here[0], models[0][1]).mul_(scale)
+        if head_gradient is not None:
+            head_gradient.addmm_(here[0].T, hidden[rows].to(dtype) * scale)
+    sums = results.sum((1, 2), dtype=torch.float64).to(dtype)
+    total = (1 - loss.cross_entropy) * sums[1] + loss.cross_entropy * sums[0]
+    gradients = (hidden_gradient, None if head_gradient is None else head_gradient.to(head.dtype))
+    return Sums(total, sums[0], sums[1]), gradients
+
+
+def _in_place(logits: Tensor, labels: Tensor, loss: Loss, gradients: bool, results: Tensor) -> Tensor:
+    """Turn student logits (logits[0]) into their gradient but for a factor per row, which is returned (rows,
+    1).
+
+    logits: (1 or 2, rows, V), the student's and the teacher's, both overwritten. labels: (rows, 1). results:
+    (2, rows, 1), filled with the cross-entropy and the divergence. Goes by blocks of rows small enough that
+    each pass finds in the cache what the one before it left there.
+    """
+    _, rows, vocab = logits.shape
+    block = _block_rows(logits)
+    spare = torch.empty((min(block, rows), vocab), dtype=logits.dtype, device=logits.device)
+    scale = torch.empty_like(results[0])
+    work = _block if loss.temperature == 1 or loss.divergence == "none" else _tempered_block
+    for start in range(0, rows, block):
+        part = slice(start, start + block)
+        student = logits[0, part]
+        teacher = logits[1, part] if len(logits) > 1 else None
+        found = work(student, teacher, spare[: len(student)], labels[part], loss, gradients)
+        for out, value in zip((results[0], results[1], scale), found, strict=True):
+            out[part] = value
+    return scale
+
+
+Block = tuple[Tensor, Tensor, Tensor]
+
+
+def _block(s: Tensor, t: Tensor | None, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool) -> Block:
+    """Cross-entropy, divergence and the gradient's factor left in `s`, each (rows, 1), at temperature 1."""
+    s.sub_(s.amax(1, keepdim=True))
+    if t is not None:
+        t.sub_(t.amax(1, keepdim=True))
+    picked = s.gather(1, labels)
+    z, value = _KERNELS[_kind(loss)](s, t, spare, loss.cross_entropy, loss.beta, gradients)
+    if gradients and loss.cross_entropy:
+        s.scatter_add_(1, labels, z * -loss.cross_entropy)
+    return z.log() - picked, value, z.reciprocal()
+
+
+def _tempered_block(
+    s: Tensor, t: Tensor, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
+) -> Block:
+    """As `_block`, at another temperature: cross-entropy and divergence then need the softmax of different
+    logits.
+    """
+    weight, temperature = loss.cross_entropy, loss.temperature
+    s.sub_(s.amax(1, keepdim=True))
+    t.sub_(t.amax(1, keepdim=True)).mul_(1 / temperature)
+    picked = s.gather(1, labels)
+    z = torch.exp(s, out=spare).sum(1, keepdim=True)
+    cross_entropy = z.log() - picked
+    hard = (
+        spare.mul(weight / z).scatter_add_(1, labels, torch.full_like(z, -weight))
+        if gradients and weight
+        else None
+    )
+    s.mul_(1 / temperature)
+    z, value = _KERNELS[_kind(loss)](s, t, spare, 0.0, loss.beta, gradients)
+    scale = (1 - weight) * temperature / z
+    if hard is not None:
+        s.mul_(scale).add_(hard)
+        scale = torch.ones_like(scale)
+    return cross_entropy, value * temperature**2, scale
+
+
+# The kernels. Each takes the logits s and t less their rows' maxima and spare space e, all (rows, V), the
+# weight w of the cross-entropy and beta. It returns z, the student's sum of exponentials, and the divergence,
+# both (rows, 1), and leaves in s, when gradients are wanted, z times the gradient of (1 - w) * divergence + w
+# * logsumexp. They differ from the formulas only in that every exponential, logarithm and pass over (rows, V)
+# is done once, in place.
+
+
+def _cross_entropy(
+    s: Tensor, t: None, e: Tensor, w: float, beta: float, gradients: bool
+) -> tuple[Tensor, Tensor]:
+    z = s.exp_().sum(1, keepdim=True)
+    return z, torch.zeros_like(z)
+
+
+def _forward_kl(
+    s: Tensor, t: Tensor, e: Tensor, w: float, beta: float, gradients: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradient p_s - (1 - w) p_t."""
+    z_t = torch.exp(t, out=e).sum(1, keepdim=True)
+    mean = t.sub_(s).mul_(e).sum(1, keepdim=True) / z_t
+    z = s.exp_().sum(1, keepdim=True)
+    if gradients:
+        s.addcmul_(e, (w - 1) * z / z_t)
+    return z, mean + z.log() - z_t.log()
+
+
+def _reverse_kl(
+    s: Tensor, t: Tensor, e: Tensor, w: float, beta: float, gradients: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradient (1 - w) p_s (d - E[d]) + w p_s, with d = s - t and its expectation under p_s."""
+    z_t = torch.exp(t, out=e).sum(1, keepdim=True)
+    z = torch.exp(s, out=e).sum(1, keepdim=True)
+    mean = s.sub_(t).mul_(e).sum(1, keepdim=True) / z
+    if gradients:
+        (s.mul_(1 - w) if w else s).addcmul_(e, w - (1 - w) * mean)
+    return z, mean - z.log() + z_t.log()
+
+
+def _generalised_jsd(
+    s: Tensor, t: Tensor, e: Tensor, w: float, beta: float, gradients: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradient (1 - w) (1 - beta) p_s (log(p_s / M) - KL(s || M)) + w p_s.
+
+    With x = log(p_t / p_s), log(M / p_s) = log1p(beta * expm1(x)), which neither underflows nor loses the
+    small betas.
+    """
+    z_t = torch.exp(t, out=e).sum(1, keepdim=True)
+    t.sub_(s)
+    z = s.exp_().sum(1, keepdim=True)
+    t.add_((z / z_t).log()).clamp_(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    teacher_x = _dot(e, t) / z_t
+    u = t.expm1_().mul_(beta).log1p_()
+    teacher_u, student_u = _dot(e, u) / z_t, _dot(s, u) / z
+    if gradients:
+        factor = (1 - w) * (1 - beta)
+        s.mul_(torch.add(w + factor * student_u, u, alpha=-factor, out=u))
+    return z, beta * (teacher_x - teacher_u) - (1 - beta) * student_u
+
+
+_KERNELS = {
+    "none": _cross_entropy,
+    "forward_kl": _forward_kl,
+    "reverse_kl": _reverse_kl,
+    "jsd": _generalised_jsd,
+}
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1, keepdim=True)
+
+
+def _kind(loss: Loss) -> str:
+    """The loss' divergence, with the ends of the Jensen-Shannon family named as what they are."""
+    if loss.divergence == "jsd" and loss.beta in (0, 1):
+        return "reverse_kl" if loss.beta else "forward_kl"
+    return loss.divergence
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _chunk_rows(head: Tensor) -> int:
+    """Rows of logits per chunk (see `CHUNK_BYTES`)."""
+    return min(max(CHUNK_BYTES // (4 * len(head)), 16), LARGEST_CHUNK)
+
+
+def _even(rows: int, chunk: int) -> int:
+    """The chunk, made smaller as far as no more chunks are needed, so that the last is no small rest."""
+    return max(-(-rows // max(-(-rows // chunk), 1)), 1)
+
+
+def _block_rows(logits: Tensor) -> int:
+    """Rows per pass (see `BLOCK_BYTES`): all on a GPU, where what counts is the number of launches."""
+    _, rows, vocab = logits.shape
+    return max(BLOCK_BYTES // (vocab * logits.itemsize), 1) if logits.device.type == "cpu" else rows
+
+
+def _check_vocabularies(student: int, teacher: int) -> None:
+    if student != teacher:
+        raise CbdError(
+            f"the vocabularies differ (student {student:,}, teacher {teacher:,}): give both one tokenizer, "
+            f"or distil through a vocabulary bridge"
+        )
+
+
+def _check(
+    hidden: Tensor, head: Tensor, labels: Tensor, loss: Loss, teacher: tuple[Tensor, Tensor] | None
+) -> None:
+    fits = hidden.dim() == head.dim() == 2 and hidden.shape[1] == head.shape[1]
+    if not fits or labels.shape != hidden.shape[:1]:
+        raise CbdError(
+            f"hidden {tuple(hidden.shape)}, head {tuple(head.shape)} and labels {tuple(labels.shape)} do "
+            f"not fit: "
+            f"flatten them to (N, D), (V, D) and (N,)"
+        )
+    if loss.divergence == "none":
+        return
+    if teacher is None:
+        raise CbdError(f"{loss.divergence} needs a teacher: pass its (hidden, head)")
+    teacher_hidden, teacher_head = teacher
+    _check_vocabularies(len(head), len(teacher_head))
+    if teacher_hidden.shape != (len(hidden), teacher_head.shape[1]):
+        raise CbdError(
+            f"the teacher's hidden {tuple(teacher_hidden.shape)} should be "
+            f"{(len(hidden), teacher_head.shape[1])}: "
+            f"the student's rows by the width of the teacher's head"
+        )
+
+
+def per_row_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    """(B,): mean cross-entropy of each row, in nats per token, from (B, T, D), (V, D) and (B, T)."""
+    sums = [chunked(h, head, y, Loss()).cross_entropy for h, y in zip(hidden, labels, strict=True)]
+    return torch.stack(sums) / (labels >= 0).sum(1)
