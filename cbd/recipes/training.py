@@ -83,6 +83,8 @@ class Training:
                 f"batch {self.batch}, context {self.context} and accumulation {self.accumulation} must be "
                 f"at least 1"
             )
+        if isinstance(self.lr, (int, float)) and not self.lr > 0:
+            raise CbdError(f"learning rate {self.lr} must be above 0; raise --lr")
         if self.precision not in ("fp32", "bf16"):
             raise CbdError(f"precision {self.precision!r}: choose fp32 or bf16")
         if self.tokens < self.batch * self.context:
