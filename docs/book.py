@@ -200,7 +200,7 @@ def table_page(name: str) -> str:
     path = results.table_path(SCALE, name)
     frame = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns="experiment")
     frame = frame.loc[:, (frame != "").any()]
-    first = [column for column in ("spec", "method", "seed", "metric", "value") if column in frame]
+    first = [column for column in ("spec", "sizes", "method", "seed", "metric", "value") if column in frame]
     html = frame[[*first, *frame.columns.drop(first)]].to_html(index=False, border=0, classes="sortable raw")
     return (
         f"# {name}\n\n{{download}}`{path.name} <{staged(path)}>`: {len(frame)} rows, made by "
