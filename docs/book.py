@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cbd import results, scorecard
 from cbd.experiments import EXPERIMENTS
-from cbd.verdicts import EXPERIMENT, QUESTION
+from cbd.report import results, scorecard
+from cbd.report.verdicts import EXPERIMENT, QUESTION
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALE = "laptop"  # the scale whose tables, figures and notebooks are committed
