@@ -363,13 +363,12 @@ def test_every_start_is_trained_on_every_budget(tables, micro):
     for seed in SEEDS:
         for spec in micro.convergence_targets:
             rows = only(table, seed=seed, spec=spec.name)
-            runs = rows.groupby(["method", "operator"])["tokens"].agg(list)
-            budgets = {f"budget {b}": b for b in BUDGETS} | {f"budget {SCRATCH}": SCRATCH}
-            wanted = {(m, f"budget {b}") for m in (CBD, SMALLER, LARGER, RANDOM) for b in BUDGETS}
-            assert set(runs.index) == wanted | {(RANDOM, f"budget {SCRATCH}")}
-            for (_, operator), tokens in runs.items():
-                assert tokens[0] == 0 and tokens[-1] == budgets[operator]
-            same = [tokens for (_, operator), tokens in runs.items() if operator == f"budget {BUDGETS[0]}"]
+            runs = rows.groupby(["method", "budget"])["tokens"].agg(list)
+            wanted = {(m, b) for m in (CBD, SMALLER, LARGER, RANDOM) for b in BUDGETS}
+            assert set(runs.index) == wanted | {(RANDOM, SCRATCH)}
+            for (_, budget), tokens in runs.items():
+                assert tokens[0] == 0 and tokens[-1] == budget
+            same = [tokens for (_, budget), tokens in runs.items() if budget == BUDGETS[0]]
             assert all(tokens == same[0] for tokens in same), "curves are comparable point by point"
     # before training, a start is what the ladder measured: the shares of one start at both budgets are equal
     zero = only(table, tokens=0).groupby(["seed", "spec", "method"])["value"].nunique()
@@ -393,11 +392,11 @@ def check_speed_ups(losses: pd.DataFrame, derived: pd.DataFrame, micro: Scale) -
     for seed in SEEDS:
         for spec in (s.name for s in micro.convergence_targets):
             here = only(losses, seed=seed, spec=spec)
-            random = [run for _, run in only(here, method=RANDOM).groupby("operator")]
+            random = [run for _, run in only(here, method=RANDOM).groupby("budget")]
             for budget in BUDGETS:
-                rows = only(derived, seed=seed, spec=spec, operator=f"budget {budget}", method=CBD)
-                own = only(here, method=CBD, operator=f"budget {budget}")
-                same = only(here, method=RANDOM, operator=f"budget {budget}")
+                rows = only(derived, seed=seed, spec=spec, budget=budget, method=CBD)
+                own = only(here, method=CBD, budget=budget)
+                same = only(here, method=RANDOM, budget=budget)
                 for metric, target, scale in (
                     ("random_tokens_to_cbd_step_zero", own["value"].iloc[0], 1),
                     ("speedup_to_cbd_final", own["value"].iloc[-1], budget),
@@ -442,13 +441,13 @@ def test_costs_accumulate_over_sizes_at_every_scale(micro, name):
     table = paper_map.cumulative(scale)
     assert set(table["method"]) == set(paper_map.METHODS)
     for method, rows in table.groupby("method"):
-        assert list(rows["spec"]) == [str(n + 1) for n in range(len(scale.ladder))]
+        assert list(rows["sizes"]) == [n + 1 for n in range(len(scale.ladder))] and set(rows["spec"]) == {""}
         steps = np.diff(rows["value"].astype(float))
         if method == "chain (CBD)":
             assert (steps == 0).all() or steps.max() < 1e-3 * rows["value"].iloc[0], "further sizes are free"
         else:
             assert (steps > 0).all()
-    first = table[table["spec"] == "1"].set_index("method")["value"]
+    first = table[table["sizes"] == 1].set_index("method")["value"]
     training = replace(scale.recovery, tokens=scale.scratch)
     target, context = scale.ladder[0], scale.recovery.context
     steps = training.tokens // (training.batch * context)
@@ -517,9 +516,9 @@ def test_every_way_to_a_proxy_is_measured_at_every_stage(tables):
     ways = {bridge.SEQUENCE, bridge.ALM, bridge.ULD, bridge.RAW, bridge.RAW_COMPUTE}
     for seed in SEEDS:
         here = only(table, seed=seed)
-        assert set(here["method"]) - ways == {"source: a Llama"}
+        assert set(here["method"]) - ways == {"source"} and set(here["source"]) == {"a Llama"}
         for way in ways:
-            assert list(only(here, method=way)["operator"]) == ["proxy", "anchor 1", "anchor 2", "SLM"]
+            assert list(only(here, method=way)["stage"]) == ["proxy", "anchor 1", "anchor 2", "SLM"]
     assert table["value"].between(1, 12).all()
 
 
@@ -536,7 +535,7 @@ def test_what_the_source_does_is_done_once_for_all_seeds(tables):
     for metric in ("generated_tokens", "scored_tokens"):
         rows = only(table, metric=metric)
         assert len(rows) == len(SEEDS) and rows["recipe"].nunique() == 1
-    assert only(table, metric="bits_per_byte", method="source: a Llama")["recipe"].nunique() == 1
+    assert only(table, metric="bits_per_byte", method="source")["recipe"].nunique() == 1
 
 
 def test_equal_compute_counts_the_generation(tables, micro):
@@ -552,7 +551,7 @@ def test_the_bridges_differences_are_paired_by_seed(tables):
     table = tables["bridge"]
     found = findings.bridged(table).set_index(["stage", "method"])
     for stage in ("proxy", "SLM"):
-        values = only(table, metric="bits_per_byte", operator=stage).set_index(["method", "seed"])["value"]
+        values = only(table, metric="bits_per_byte", stage=stage).set_index(["method", "seed"])["value"]
         gaps = [values[bridge.SEQUENCE, seed] - values[bridge.RAW, seed] for seed in SEEDS]
         assert found.loc[(stage, bridge.SEQUENCE), "point"] == pytest.approx(np.mean(gaps), abs=1e-6)
 

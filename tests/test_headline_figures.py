@@ -55,7 +55,7 @@ def scratch_table(at_zero=AT_ZERO, sizes=tuple(SIZES)):
             for method, levels in at_zero.items():
                 found += scores(name, metric, method, spec, levels[metric], quiet, tokens=0)
             for tokens, value in zip(LADDER, values, strict=True):
-                more = {"tokens": tokens, "operator": f"budget {tokens}"}
+                more = {"tokens": tokens, "budget": tokens}
                 found += scores(name, metric, RANDOM, spec, value, noise, **more)
                 for method, levels in at_zero.items() if metric in CHANCE else ():
                     for end, shift in (("", 0), (" low", -0.01), (" high", 0.01)):
@@ -74,7 +74,7 @@ def equal_table():
     for spec in SIZES:
         for method, losses in EQUAL.items():
             for budget, loss in zip((150_000, 300_000), losses, strict=True):
-                more = {"tokens": budget, "operator": f"budget {budget}"}
+                more = {"tokens": budget, "budget": budget}
                 found += scores("equal_budget", "loss", method, spec, loss, 0.05, **more)
                 for metric in CHANCE:
                     value = CHANCE[metric] + (6 - loss) / 20

@@ -61,7 +61,7 @@ def runs(method: str, spec: str, value: float, seeds=SEEDS, spread: float = 0.01
     wobble = 0.001 * (sum(map(ord, method)) % 3)
     return [
         {"method": method, "spec": spec, "seed": seed, "value": value + spread * seed + wobble * (seed == 1)}
-        | {"recipe": f"{method}{spec}{seed}{more.get('operator', '')}"}
+        | {"recipe": f"{method}{spec}{seed}{more.get('operator', '')}{more.get('budget', '')}"}
         | more
         for seed in seeds
     ]
@@ -83,7 +83,7 @@ def recovery(zero: list[float], single: float = 4.0, random: float = 6.0, end: f
     rows = []
     for spec, start in zip(SPECS, zero, strict=True):
         for budget in (100, 200):
-            label = {"operator": f"budget {budget}"}
+            label = {"budget": budget}
             rows += runs(CBD, spec, start, **label)
             rows += runs(CBD, spec, single + end, tokens=budget, **label)
             for method, value in ((SMALLER, single), (LARGER, single + 1), (RANDOM, random)):
@@ -169,10 +169,10 @@ def bridge(sequence: float, likelihoods: float = 0.0, compute: float = 0.0) -> p
     """`bridge`: bits per byte of the SLM above those of no bridge at equal tokens."""
     gaps = {"sequence-level": sequence, "likelihoods (ALM)": likelihoods, "likelihoods (ULD)": likelihoods}
     gaps |= {"no bridge, equal tokens": 0.0, "no bridge, equal compute": compute}
-    label = {"metric": "bits_per_byte", "mixing": "llm", "operator": "SLM"}
+    label = {"metric": "bits_per_byte", "source": "llm", "stage": "SLM"}
     # the proxies say the opposite: only the SLM may count
     proxies = [
-        row for m, gap in gaps.items() for row in runs(m, "4x64", 3 - gap, **(label | {"operator": "proxy"}))
+        row for m, gap in gaps.items() for row in runs(m, "4x64", 3 - gap, **(label | {"stage": "proxy"}))
     ]
     return table(proxies + [row for m, gap in gaps.items() for row in runs(m, "2x32", 3 + gap, **label)])
 
@@ -183,7 +183,7 @@ def costs(chain_at: list[float], per_size: float = 2.0) -> pd.DataFrame:
     for i, value in enumerate(chain_at, start=1):
         each = {"chain (CBD)": value, "scratch": per_size * i, "direct distillation": 1.5 * per_size * i}
         rows += [
-            {"method": m, "spec": str(i), "seed": 0, "metric": "cumulative_flops", "value": v}
+            {"method": m, "sizes": i, "seed": 0, "metric": "cumulative_flops", "value": v}
             for m, v in each.items()
         ]
     return table(rows)

@@ -87,11 +87,12 @@ def design(scale: Scale, seed: int) -> Design:
     found = []
     for ways in bridges(scale, seed):
         name = ways.source.name
-        found.append(Measurement(_measured(ways.llm, scale), f"{SOURCE}: {name}", operator=SOURCE))
+        labels = {"source": name, "stage": SOURCE}
+        found.append(Measurement(_measured(ways.llm, scale), SOURCE, labels=labels))
         for method in ways.proxies():
             for stage, model in models(ways, method).items():
-                labels = {"mixing": name, "operator": stage}
-                found.append(Measurement(_measured(model, scale), method, **labels))
+                labels = {"source": name, "stage": stage}
+                found.append(Measurement(_measured(model, scale), method, labels=labels))
     return Design(tuple(found), lambda frame, designs: _costs(scale, designs))
 
 
@@ -103,12 +104,13 @@ def _costs(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
     """What each way to a proxy costs, and the tokens that the source wrote and read."""
     for seed in designs:
         for ways in bridges(scale, seed):
+            place = {"source": ways.source.name}
             shared = {SEQUENCE: ways.text, ALM: ways.scored, ULD: ways.scored}
             for method, proxy in ways.proxies().items():
-                labels = row_labels(Measurement(proxy, method, mixing=ways.source.name, operator="proxy"))
+                labels = row_labels(Measurement(proxy, method, labels=place | {"stage": "proxy"}))
                 source = shared[method].flops if method in shared else 0
                 yield labels | {"seed": seed, "metric": "flops", "value": float(proxy.flops + source)}
             for metric, recipe in (("generated_tokens", ways.text), ("scored_tokens", ways.scored)):
-                labels = row_labels(Measurement(recipe, f"{SOURCE}: {ways.source.name}", operator=SOURCE))
+                labels = row_labels(Measurement(recipe, SOURCE, labels=place | {"stage": SOURCE}))
                 value = store.record(recipe)[metric]
                 yield labels | {"seed": seed, "metric": metric, "value": float(value)}

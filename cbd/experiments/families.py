@@ -66,7 +66,8 @@ def design(scale: Scale, seed: int) -> Design:
             for (mixing, expansion), operator in READINGS.items():
                 for alpha in scale.alphas:
                     start = Interpolated(small, large, spec, alpha, operator)
-                    found.append(Measurement(measured(start), "CBD", alpha, mixing, expansion))
+                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
+                    found.append(Measurement(measured(start), "CBD", labels=labels))
     return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
 
 

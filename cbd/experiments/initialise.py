@@ -21,7 +21,8 @@ def design(scale: Scale, seed: int) -> Design:
                 found.append(Measurement(_evaluated(start, scale), method))
         for name, operator in OPERATORS.items():
             start = Interpolated(small, large, spec, "distance", operator)
-            found.append(Measurement(_evaluated(start, scale), f"CBD ({name})", None, operator.mixing, name))
+            labels = {"mixing": operator.mixing, "operator": name}
+            found.append(Measurement(_evaluated(start, scale), f"CBD ({name})", labels=labels))
     return Design(tuple(found))
 
 

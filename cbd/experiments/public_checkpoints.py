@@ -41,5 +41,6 @@ def design(scale: Scale, seed: int, pairs: tuple[Public, ...] = PUBLIC, text: Co
             for (mixing, expansion), operator in READINGS.items():
                 for alpha in scale.alphas:
                     start = Interpolated(pair.small, pair.large, spec, alpha, operator)
-                    found.append(Measurement(measured(start), "CBD", alpha, mixing, expansion))
+                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
+                    found.append(Measurement(measured(start), "CBD", labels=labels))
     return Design(tuple(found))

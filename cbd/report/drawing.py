@@ -302,14 +302,6 @@ def limits(summary: pd.DataFrame, pad: float = 0.08) -> tuple[float, float]:
     return low - air, high + air
 
 
-def budget_of(operator: str) -> float:
-    """The token budget that a row's `operator` column names."""
-    try:
-        return float(operator.removeprefix("budget "))
-    except ValueError as error:
-        raise CbdError(f"column 'operator' holds {operator!r}; it must read like 'budget 150000'") from error
-
-
 def file_bytes(figure: Figure, kind: str, salt: str = "cbd") -> bytes:
     """A figure as a file with nothing of the moment in it: no date, no random ids, no software version."""
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]

@@ -30,6 +30,10 @@ SCHEMA: dict[str, str] = {
     "alpha": REAL,
     "mixing": TEXT,
     "operator": TEXT,
+    "source": TEXT,  # the model that a chain or a bridge starts from
+    "stage": TEXT,  # of a bridged chain: source, proxy, anchor 1, ..., SLM
+    "budget": WHOLE,  # training tokens that a run was given (`tokens`: those that it has had so far)
+    "sizes": WHOLE,  # how many target sizes a cost is for
     "seed": WHOLE,
     "tokens": WHOLE,
     "flops": REAL,  # a paper-scale run passes 2^63
