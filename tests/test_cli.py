@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cbd import __version__, cli
 from cbd.commands.chain import parse_anchors
 from cbd.errors import CbdError
-from cbd.experiments.run import EXPERIMENTS, design_of
+from cbd.experiments import EXPERIMENTS
+from cbd.experiments.run import design_of
 from cbd.experiments.scales import SCALES
 from cbd.realize import store
 from cbd.recipes import costs

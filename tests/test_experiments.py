@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +19,7 @@ from transformers import AutoTokenizer
 from cbd.data import items, pairs
 from cbd.errors import CbdError
 from cbd.experiments import (
-    NEEDS_HUB,
+    EXPERIMENTS,
     PAPER,
     bridge,
     families,
@@ -27,7 +29,7 @@ from cbd.experiments import (
     scratch_vs_cbd,
 )
 from cbd.experiments import starts as models
-from cbd.experiments.run import EXPERIMENTS, design_of, rows_of, run, seeds_of
+from cbd.experiments.run import design_of, names_at, rows_of, run, seeds_of
 from cbd.experiments.scales import SCALES
 from cbd.experiments.scales.base import Bridge, Evaluation, Families, Headline, HomeGrown, Scale
 from cbd.experiments.scales.hub import Public
@@ -49,7 +51,7 @@ CONTEXT, BATCH = 16, 2
 STEP = BATCH * CONTEXT
 SEEDS = (0, 1)
 BUDGETS, SCRATCH = (8 * STEP, 16 * STEP), 24 * STEP
-LOCAL = [name for name in EXPERIMENTS if name not in NEEDS_HUB]
+LOCAL = [name for name in EXPERIMENTS if name != "public_checkpoints"]  # it needs the hub
 # paper_map runs nothing, and the bridge measures bits per byte alone
 MEASURED = [name for name in LOCAL if name not in ("paper_map", "bridge")]
 
@@ -247,14 +249,14 @@ def test_the_records_hold_every_run_and_everything_it_came_from(tables, micro, n
 
 def test_every_figure_is_drawn(root):
     drawn = figures.draw_all("micro")
-    names = set(figures.FIGURES) - set(NEEDS_HUB)
+    names = set(figures.FIGURES) - {"public_checkpoints"}
     assert {path.stem for path in drawn} == names
     assert {path.suffix for path in drawn} == {".png", ".svg"} and len(drawn) == 2 * len(names)
     assert all(path.stat().st_size > 1000 and root in path.parents for path in drawn)
 
 
 def test_an_unknown_experiment_is_refused(micro):
-    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of paper_map, chain"):
+    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of alpha, bridge, chain"):
         run("nonsense", micro)
 
 
@@ -611,6 +613,7 @@ def test_public_checkpoints_run_on_folders_of_the_same_shape(
         ("gpt2", "gpt_neox", "qwen3"), 2 + 3 * len(micro.alphas)
     )
     assert rows["value"].between(0, 20).all()
+    assert all(m.labels["seed"] is None for m in design.measurements), "nothing is drawn at random"
     assert not public_checkpoints.design(micro, 1, tuple(pairs), tiny_corpus).recipes
 
 
@@ -732,6 +735,23 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
         work = sum(store.record(recipe)["flops"] for recipe in made)
         tokens = work / spec.training_flops(micro.recovery.context)
         assert found.loc[method, "min"] == found.loc[method, "max"] == pytest.approx(tokens)
+
+
+def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
+    assert len(EXPERIMENTS) == 10 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert not {"run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
+    assert names_at(micro) == LOCAL
+    assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"families"}
+
+
+def test_names_are_known_without_heavy_imports():
+    code = (
+        "import sys; from cbd.experiments import EXPERIMENTS, PAPER; from cbd import cli; cli.parser();"
+        "assert PAPER['E1'] == 'chain' and 'Q2' not in PAPER;"
+        "sys.exit(sorted({'pandas', 'numpy', 'torch'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", PAPER)

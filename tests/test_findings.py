@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cbd.errors import CbdError
-from cbd.report import findings, results
+from cbd.report import claims, findings, results
 from cbd.report.names import CBD, LARGER, SMALLER
 
 
@@ -96,7 +96,7 @@ def test_recovery_compares_ends_of_runs_and_leaves_out_the_long_random_run():
 
 
 def test_reported_numbers_are_the_papers():
-    reported = findings.reported()
+    reported = claims.reported()
     e5 = reported[(reported.experiment == "E5") & (reported.tokens == 500_000_000)]
     assert e5["value"].item() == 80.26
 

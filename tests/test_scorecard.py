@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cbd.errors import CbdError
 from cbd.experiments import EXPERIMENTS
 from cbd.report import findings, results, scorecard
+from cbd.report.claims import claims, reported
 from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
 from cbd.report.scorecard import ENTRIES, NOTHING
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, OTHER, QUESTION, SIGN, Facts, Sides
@@ -60,7 +61,8 @@ def runs(method: str, spec: str, value: float, seeds=SEEDS, spread: float = 0.01
     """A row a seed; the same seeds move every method alike, and each a little by itself."""
     wobble = 0.001 * (sum(map(ord, method)) % 3)
     return [
-        {"method": method, "spec": spec, "seed": seed, "value": value + spread * seed + wobble * (seed == 1)}
+        {"method": method, "spec": spec, "seed": seed, "stderr": 0.02}
+        | {"value": value + spread * seed + wobble * (seed == 1)}
         | {"recipe": f"{method}{spec}{seed}{more.get('operator', '')}{more.get('budget', '')}"}
         | more
         for seed in seeds
@@ -413,15 +415,15 @@ def test_tasks_at_chance_are_named_and_not_judged():
 
 def test_the_papers_numbers_are_those_reported(empty):
     card = scorecard.scorecard("laptop").set_index("id")
-    said = scorecard.claims().set_index("id")["said"]
+    said = {claim.id: claim.said for claim in claims()}
     for name, text in card["paper"].items():
-        rows = findings.reported().query("experiment == @name")
+        rows = reported().query("experiment == @name")
         for row in rows.itertuples():
             assert (
                 f"{row.method} {row.value:g}" in text
                 or f"{row.method} {row.params_millions:g}M {row.value:g}" in text
             )
-        # no other number: what is left is the sizes, the tokens, and the words of scorecard.csv
+        # no other number: what is left is the sizes, the tokens, and the words of claims.csv
         left = text.removesuffix(said[name])
         known = {f"{value:g}" for value in rows["value"]} | {f"{size:g}" for size in rows["params_millions"]}
         known |= {scorecard._short(t).rstrip("MB") for t in rows["tokens"].dropna()} | {"2", "4"}  # 2-anchors

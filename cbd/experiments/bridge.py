@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import HomeGrown, Scale
-from cbd.experiments.starts import initialised
+from cbd.experiments.starts import inherited, initialised
 from cbd.realize import store
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Written
 from cbd.recipes.evaluation import BitsPerByte
 from cbd.recipes.models import Chain, Generated, Random, Source
 from cbd.recipes.operators import UNION
-from cbd.recipes.training import Anchor, Bridged, BridgeLoss, Scored, Trained
+from cbd.recipes.training import Bridged, BridgeLoss, Scored, Trained
 from cbd.report.names import ALM, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
 
 
@@ -62,11 +62,9 @@ class Bridges:
 
     def chain(self, proxy: Recipe) -> Chain:
         """The chain below a proxy, inherited and distilled step by step on the corpus."""
-        models = [proxy]
-        for spec in self.scale.bridge.anchors:
-            training = replace(self.scale.bridge.anchor_training, seed=self.seed)
-            models.append(Anchor.inherited(models[-1], spec, self.scale.corpus, training, self.scale.loss))
-        return Chain(tuple(models))
+        dial = self.scale.bridge
+        training = replace(dial.anchor_training, seed=self.seed)
+        return inherited(proxy, dial.anchors, self.scale.corpus, training, self.scale.loss)
 
 
 def bridges(scale: Scale, seed: int) -> list[Bridges]:

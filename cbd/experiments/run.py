@@ -75,7 +75,13 @@ def seeds_of(name: str, scale: Scale, first: int = 0) -> range:
 def _module(name: str) -> ModuleType:
     if name not in EXPERIMENTS:
         raise CbdError(f"no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
-    return import_module(EXPERIMENTS[name])
+    return import_module(f"cbd.experiments.{name}")
+
+
+def names_at(scale: Scale) -> list[str]:
+    """The experiments that "all" means at a scale: those whose module does not say otherwise (`runs_at`)."""
+    always = lambda scale: True  # noqa: E731
+    return [name for name in EXPERIMENTS if getattr(_module(name), "runs_at", always)(scale)]
 
 
 def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.DataFrame:
@@ -97,7 +103,7 @@ def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.D
     except CbdError as error:  # such as a rate beyond a search at which training diverges
         warnings.warn(f"a check is left out of the records: {error}", stacklevel=2)
     rows = [
-        row | {"seed": s} for s, design in designs.items() for m in design.measurements for row in rows_of(m)
+        {"seed": s} | row for s, design in designs.items() for m in design.measurements for row in rows_of(m)
     ]
     derive = designs[seed].derive
     frame = frame_of(name, rows)

@@ -22,18 +22,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from cbd.errors import CbdError, si
+from cbd.recipes.starts import BLUE, DASHDOT, DASHED, DOTTED, FINE, GREEN, GREY, LONG, RED
 from cbd.report import results, stats
 from cbd.report.drawing import (
-    BLUE,
-    DASHDOT,
-    DASHED,
-    DOTTED,
-    FINE,
-    GREEN,
-    GREY,
-    LONG,
     LOSS,
-    RED,
     WIDTH,
     arrow,
     broken_axes,

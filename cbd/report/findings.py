@@ -4,19 +4,11 @@ torch.
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import pandas as pd
 
 from cbd.errors import CbdError
 from cbd.report import headline, results, stats
 from cbd.report.names import CBD, LARGER, RAW, RAW_COMPUTE, SMALLER, SOURCE, STEPWISE
-
-
-def reported() -> pd.DataFrame:
-    """What the paper (arXiv 2605.07783) reports: experiment, method, size, tokens, metric, value."""
-    with files("cbd.report").joinpath("reported.csv").open() as file:
-        return pd.read_csv(file)
 
 
 def sizes(table: pd.DataFrame) -> dict[str, int]:

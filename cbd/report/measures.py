@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from cbd.experiments import EXPERIMENTS, NEEDS_HUB
 from cbd.report import findings, headline, stats
 from cbd.report.names import BRIDGED, CBD, CHAIN, LARGER, RANDOM, RAW, RAW_COMPUTE, SEQUENCE, SMALLER
 from cbd.report.verdicts import number
@@ -24,7 +23,6 @@ NEAR = 0.25  # how far the best alpha may lie from the rule's: a quarter of the 
 SHARE = 0.5  # of the longest budget: the smaller of the paper's two savings is 5B of 10B tokens
 SEEDS = 3
 SINGLE = "better single anchor"
-COUNTED = ("paper_map",)  # nothing is measured in these tables
 
 
 # ---- the chain
@@ -296,12 +294,9 @@ def bridged(tables: Tables) -> pd.DataFrame:
 
 
 def seeds(tables: Tables) -> pd.DataFrame:
-    """Q1: seeds behind each measured table."""
-    counts = {
-        name: int(tables[name]["seed"].nunique())
-        for name in EXPERIMENTS
-        if name in tables and name not in (*NEEDS_HUB, *COUNTED)
-    }
+    """Q1: seeds behind each measured table: one with standard errors, and with anything drawn at random."""
+    seeded = {name: table.dropna(subset=["stderr", "seed"]) for name, table in tables.items()}
+    counts = {name: int(table["seed"].nunique()) for name, table in seeded.items() if len(table)}
     return _exact(counts).assign(n=list(counts.values()))
 
 

@@ -85,6 +85,11 @@ def records_path(scale: str, experiment: str) -> Path:
     return results_folder(scale) / f"{_name('experiment', experiment)}.runs.jsonl"
 
 
+def names(scale: str) -> list[str]:
+    """The experiments that have a table at this scale, sorted."""
+    return sorted(path.stem for path in results_folder(scale).glob("*.csv"))
+
+
 def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A validated table from rows as dicts; columns that no row names stay empty.
 
