@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cbd.realize import store
 from cbd.recipes.base import Recipe
@@ -14,6 +13,9 @@ from cbd.recipes.data import Corpus, Items, Pairs, Written
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
 from cbd.recipes.models import Generated, Interpolated, Random, Sorted, Source, Transferred
 from cbd.recipes.training import Anchor, Bridged, Scored, Trained, Tuned, TunedRate
+
+if TYPE_CHECKING:
+    from cbd.training.lessons import Lesson
 
 
 @singledispatch
@@ -74,21 +76,26 @@ def _(recipe: Interpolated, out: Path, state: Path) -> dict[str, Any]:
 @build.register(Bridged)
 @build.register(Tuned)
 def _(recipe: Trained | Anchor | Bridged | Tuned, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.training.lessons import Lesson
     from cbd.training.loop import train
 
     lr = recipe.training.lr
     if isinstance(lr, TunedRate):
         lr = json.loads((store.folder(lr) / "rate.json").read_text())["lr"]
-    corpus = None if isinstance(recipe, Tuned) else store.folder(recipe.corpus)
-    lesson = Lesson(corpus, recipe.loss)
-    if isinstance(recipe, Anchor):
-        lesson = replace(lesson, teacher=store.folder(recipe.teacher), shared_vocab=recipe.shared_vocab)
-    elif isinstance(recipe, Bridged):
-        lesson = replace(lesson, scores=store.folder(recipe.scored))
-    elif isinstance(recipe, Tuned):
-        lesson = replace(lesson, pairs=store.folder(recipe.pairs))
+    lesson = _lesson(recipe)
     return train(store.folder(recipe.start), lesson, recipe.training, lr, out, state)
+
+
+def _lesson(recipe: Trained | Anchor | Bridged | Tuned) -> Lesson:
+    from cbd.training.lessons import BridgedLesson, DistilledLesson, PlainLesson, TunedLesson
+
+    if isinstance(recipe, Tuned):
+        return TunedLesson(store.folder(recipe.pairs))
+    corpus = store.folder(recipe.corpus)
+    if isinstance(recipe, Anchor):
+        return DistilledLesson(corpus, store.folder(recipe.teacher), recipe.loss, recipe.shared_vocab)
+    if isinstance(recipe, Bridged):
+        return BridgedLesson(corpus, store.folder(recipe.scored), recipe.loss)
+    return PlainLesson(corpus)
 
 
 @build.register
@@ -110,10 +117,11 @@ def _(recipe: Written, out: Path, state: Path) -> dict[str, Any]:
 @build.register
 def _(recipe: Scored, out: Path, state: Path) -> dict[str, Any]:
     from cbd.data.documents import training_documents
-    from cbd.training.likelihoods import score
+    from cbd.training.likelihoods import read_likelihoods
 
     texts = training_documents(recipe.corpus)
-    return score(store.folder(recipe.teacher), store.folder(recipe.corpus), texts, recipe, out, state)
+    folders = store.folder(recipe.teacher), store.folder(recipe.corpus)
+    return read_likelihoods(*folders, texts, recipe, out, state)
 
 
 @build.register

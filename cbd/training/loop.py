@@ -29,7 +29,7 @@ from cbd.evaluation.held_out import HeldOut, evaluate
 from cbd.models.checkpoints import Checkpoint, write
 from cbd.models.forward import load
 from cbd.recipes.training import Training
-from cbd.training.lessons import Feed, Lesson, objective_of
+from cbd.training.lessons import Feed, Lesson
 from cbd.training.losses import Sums
 
 CURVE = "curve.json"
@@ -174,7 +174,7 @@ def _prepare(start: Path, lesson: Lesson, training: Training, lr: float) -> Run:
             f"{training.accumulation} micro-batches; change --batch or the number of processes"
         )
     student = load(start)
-    objective, feed = objective_of(student, start, lesson, training, accelerator.device)
+    objective, feed = lesson.prepare(student, start, training, accelerator.device)
     matrices = [p for p in student.parameters() if p.ndim >= 2]
     vectors = [p for p in student.parameters() if p.ndim < 2]
     groups = [
