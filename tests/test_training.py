@@ -463,11 +463,11 @@ PLACES = {
     "a step": (loop.Run, "optimise"),
     "an evaluation": (loop.Run, "measure"),
     "the state's files": (loop, "save_file"),
-    "the state's rename": (Path, "rename"),
+    "the state's rename": (Path, "replace"),
     "the old state's removal": (loop.shutil, "rmtree"),
     "the result's files": (checkpoints, "save_file"),
     "the record": (store, "_write_record"),
-    "publishing": (store, "_publish"),
+    "publishing": (store, "publish"),
 }
 
 def serve(request):

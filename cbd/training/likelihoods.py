@@ -22,6 +22,7 @@ from cbd.data.alignment import Segmented, Segmenter, align
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
 from cbd.evaluation.held_out import HeldOut
+from cbd.files import replacing
 from cbd.models.forward import hidden_states, load_llm
 from cbd.recipes.training import Scored, Training
 
@@ -48,7 +49,9 @@ def read_likelihoods(
                 _check_packed(tokens, first, shard, corpus)
                 reader = reader or Reader(load_llm(teacher), scored)
                 others = segmenters[1].many([text for text, _ in shard], add_special_tokens=True)
-                _keep(place, _grouped(shard, others, reader))
+                arrays = _grouped(shard, others, reader)
+                with replacing(place) as fresh:
+                    save_file(arrays, fresh)
             bar.update(sum(len(one.ids) + 1 for _, one in shard))
     shards = [load_file(path) for path in sorted(state.glob("shard-*.safetensors"))]
     return _join(shards, out)
@@ -153,12 +156,6 @@ def _windows(length: int, context: int) -> Iterator[tuple[int, int]]:
     step = max(1, context // 2)
     for start in range(step, length - (context - step), step):
         yield start, context - step
-
-
-def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    fresh = path.with_suffix(".tmp")
-    save_file(arrays, fresh)
-    fresh.rename(path)
 
 
 def _join(shards: list[dict[str, np.ndarray]], out: Path) -> dict[str, Any]:
