@@ -132,11 +132,11 @@ def test_a_plan_adds_up_what_would_run(command, scale):
     assert status == 0 and errors == []
     first, *_, last = out.strip().splitlines()
     dial = SCALES[scale]
-    most = max(dial.seeds, dial.headline.seeds)
+    most = max(dial.seeds, dial.scratch_vs_cbd.seeds)
     assert first.startswith(f"{scale}: ") and f"{most} seeds" in first
     left_out = ["public_checkpoints", *([] if dial.families else ["families"])]
     names = [name for name in EXPERIMENTS if name not in left_out]
-    seeds = {name: dial.headline.seeds if name == "scratch_vs_cbd" else dial.seeds for name in names}
+    seeds = {name: dial.scratch_vs_cbd.seeds if name == "scratch_vs_cbd" else dial.seeds for name in names}
     recipes = [r for name in names for s in range(seeds[name]) for r in design_of(name, dial, s).recipes]
     needed = walk(recipes).values()
     assert f"in all {len(needed)} recipes, {sum(r.tokens for r in needed):,} training tokens" in last
