@@ -31,7 +31,7 @@ from cbd.experiments import (
 from cbd.experiments import starts as models
 from cbd.experiments.run import design_of, names_at, rows_of, run, seeds_of
 from cbd.experiments.scales import SCALES
-from cbd.experiments.scales.base import Bridge, Evaluation, Families, Headline, HomeGrown, Scale
+from cbd.experiments.scales.base import Bridge, Evaluation, Families, HomeGrown, Scale, ScratchVsCbd
 from cbd.experiments.scales.hub import Public
 from cbd.models.sources import local
 from cbd.realize import store
@@ -112,7 +112,7 @@ def micro(tiny_corpus) -> Scale:
             pairs=Pairs(tiny_corpus, count=20, tests=2, words=12, answer=8),
             items=Items(tiny_corpus, count=4, words=6, answer=3),
         ),
-        headline=Headline(
+        scratch_vs_cbd=ScratchVsCbd(
             targets=(shape(1, 32),),
             ladder=tuple(2 * STEP * 4**i for i in range(4)),
             searched=(BUDGETS[0], BUDGETS[1]),
@@ -180,7 +180,7 @@ def test_what_run_returns_is_what_it_wrote(ran, micro, tables):
 
 def test_two_runs_in_two_stores_write_the_same_bytes(ran, micro):
     # the second with one seed: its lines must be those of that seed (but for those over all seeds)
-    one = replace(micro, seeds=1, headline=replace(micro.headline, seeds=1))
+    one = replace(micro, seeds=1, scratch_vs_cbd=replace(micro.scratch_vs_cbd, seeds=1))
     names = ("paper_map", "initialise", "bridge", "scratch_vs_cbd")  # between them every kind of recipe
     first, second = ran(0, micro)[0], ran(1, one, names)[0]
     for name in names:
@@ -617,7 +617,7 @@ def test_public_checkpoints_run_on_folders_of_the_same_shape(
     assert not public_checkpoints.design(micro, 1, tuple(pairs), tiny_corpus).recipes
 
 
-# Headline ----------------------------------------------------------------------------------------------
+# Scratch against CBD -----------------------------------------------------------------------------------
 
 
 def test_every_initialisation_and_every_budget_is_scored(tables, micro):
@@ -629,24 +629,24 @@ def test_every_initialisation_and_every_budget_is_scored(tables, micro):
             own = only(rows, seed=seed)
             assert sorted(own[own.tokens == 0]["method"]) == ["CBD (bridged)", CBD]
             random = only(own, method=RANDOM)
-            assert sorted(random["tokens"]) == sorted(micro.headline.ladder)
-            assert len(own) == 2 + len(micro.headline.ladder)
+            assert sorted(random["tokens"]) == sorted(micro.scratch_vs_cbd.ladder)
+            assert len(own) == 2 + len(micro.scratch_vs_cbd.ladder)
 
 
 def test_the_experiment_has_seeds_of_its_own(micro):
-    more = replace(micro, headline=replace(micro.headline, seeds=5))
+    more = replace(micro, scratch_vs_cbd=replace(micro.scratch_vs_cbd, seeds=5))
     assert list(seeds_of("scratch_vs_cbd", more, 3)) == [3, 4, 5, 6, 7]
     assert len(seeds_of("equal_budget", more)) == micro.seeds
-    assert SCALES["laptop"].headline.seeds == 5 and len(SCALES["laptop"].headline.ladder) >= 8
+    assert SCALES["laptop"].scratch_vs_cbd.seeds == 5 and len(SCALES["laptop"].scratch_vs_cbd.ladder) >= 8
 
 
 def test_scratch_takes_the_rate_of_the_nearest_search_or_the_step_laws(micro):
-    spec = micro.headline.targets[0]
-    low, high = micro.headline.searched
+    spec = micro.scratch_vs_cbd.targets[0]
+    low, high = micro.scratch_vs_cbd.searched
     for tokens, nearest in ((STEP, low), (low, low), (high, high), (100 * high, high)):
         found = scratch_vs_cbd.scratch(micro, 0, spec, tokens).training
         assert {c.training.tokens for c in found.lr.candidates} == {nearest} and found.tokens == tokens
-    law = replace(micro, headline=replace(micro.headline, searched=()))
+    law = replace(micro, scratch_vs_cbd=replace(micro.scratch_vs_cbd, searched=()))
     rates = [scratch_vs_cbd.scratch(law, 0, spec, 10**n).training.lr for n in (6, 8)]
     assert rates[1] / rates[0] == pytest.approx(100**0.307, rel=1e-2)
 
@@ -664,7 +664,7 @@ def test_every_model_gets_the_same_fine_tuning(micro):
 
 def test_the_gap_is_the_difference_of_the_means_and_inside_its_interval(tables, micro):
     table = tables["scratch_vs_cbd"]
-    for tokens in micro.headline.ladder:
+    for tokens in micro.scratch_vs_cbd.ladder:
         for metric in ("cbd_cloze/nll", "cbd_reply/rougeL"):
             own = only(table, metric=metric, method=CBD)["value"].mean()
             random = only(table, metric=metric, method=RANDOM, tokens=tokens)["value"].mean()
@@ -680,7 +680,7 @@ def test_the_gap_is_the_difference_of_the_means_and_inside_its_interval(tables, 
 def test_equal_budgets_compare_at_equal_tokens(tables, micro):
     table = tables["equal_budget"]
     losses = only(table, metric="loss")
-    assert set(losses["tokens"]) == set(micro.headline.equal_budgets)
+    assert set(losses["tokens"]) == set(micro.scratch_vs_cbd.equal_budgets)
     found = headline.losses(table)
     own, random = (only(losses, method=m)["value"].mean() for m in (CBD, RANDOM))
     assert found["point"].iloc[0] == pytest.approx(own - random)
@@ -721,12 +721,14 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
     for row in found[found["above_chance"]].itertuples():
         assert math.isnan(row.chance) or max(row.cbd, row.scratch) > row.chance
     power = headline.detectable(table)
-    assert (power["comparisons"] == 2 * len(micro.headline.ladder)).all() and (power["n"] == len(SEEDS)).all()
+    assert (power["comparisons"] == 2 * len(micro.scratch_vs_cbd.ladder)).all() and (
+        power["n"] == len(SEEDS)
+    ).all()
 
 
 def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
     """Its FLOPs, all but the source's, in tokens of random weights: as the recipes and records have them."""
-    table, spec = tables["scratch_vs_cbd"], micro.headline.targets[0]
+    table, spec = tables["scratch_vs_cbd"], micro.scratch_vs_cbd.targets[0]
     found = headline.crossings(table).groupby("method")["chain"].agg(["min", "max"])
     sources = {CBD: models.source(micro, 0), "CBD (bridged)": bridge.bridges(micro, 0)[0].llm}
     for method, (_, slm) in scratch_vs_cbd.initialisations(micro, 0, spec).items():
@@ -793,5 +795,7 @@ def test_starts_of_a_search_are_told_apart(micro):
     kinds = {"Interpolated", "Random"} | {f"Transferred from {spec.name}" for spec in micro.anchors}
     assert set(found["start"]) == kinds and not found.duplicated(["spec", "start", "tokens"]).any()
     scratch = searches(results.read_records("micro", "scratch_vs_cbd"))
-    assert set(scratch["start"]) == {"Random"} and list(scratch["tokens"]) == list(micro.headline.searched)
+    assert set(scratch["start"]) == {"Random"} and list(scratch["tokens"]) == list(
+        micro.scratch_vs_cbd.searched
+    )
     assert searches(results.read_records("micro", "chain")).empty

@@ -366,6 +366,7 @@ def test_wrong_tables_are_refused(folder):
 def test_counts_are_short():
     numbers = (0, 950, 1_000, 99_999, 150_000, 999_600, 1_810_000, 124_440_000, 3e12)
     assert [si(n) for n in numbers] == ["0", "950", "1k", "100k", "150k", "1M", "1.81M", "124M", "3T"]
+    assert [si(n, " ") for n in (950, 254e9, 70.5e18)] == ["950", "254 G", "70.5 E"]
 
 
 def test_drawing_leaves_the_users_matplotlib_alone(drawn):

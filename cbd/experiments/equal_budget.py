@@ -12,10 +12,10 @@ from cbd.report.names import CBD, RANDOM
 def design(scale: Scale, seed: int) -> Design:
     """Loss and tasks after each budget; each kind of start trains at the best rate of its own search."""
     found = []
-    for spec in scale.headline.equal_targets:
+    for spec in scale.scratch_vs_cbd.equal_targets:
         begin = starts(scale, seed, spec)
         for method in (CBD, RANDOM):
-            for tokens in scale.headline.equal_budgets:
+            for tokens in scale.scratch_vs_cbd.equal_budgets:
                 run = recovery(scale, seed, spec, method, begin[method], tokens)
                 found += scored(scale, run, seed, method, budget=tokens)
     same = lambda ours, random: ours.labels["budget"] == random.labels["budget"]  # noqa: E731

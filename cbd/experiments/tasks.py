@@ -1,4 +1,4 @@
-"""What is measured on every finished model of the headline: held-out loss and tasks, item by item."""
+"""What is measured on every model that is compared with scratch: held-out loss and tasks, item by item."""
 
 from __future__ import annotations
 
