@@ -208,13 +208,11 @@ def _scale(options: argparse.Namespace):
 
 
 def _names(experiment: str, scale) -> list[str]:
-    """The experiments meant; "all" are those that the scale has and that need no hub of their own."""
-    from cbd.experiments import EXPERIMENTS, NEEDS_HUB, PAPER
+    """The experiments meant; "all" are those that say so themselves."""
+    from cbd.experiments import PAPER
+    from cbd.experiments.run import names_at
 
-    if experiment != "all":
-        return [PAPER.get(experiment, experiment)]
-    left_out = {*NEEDS_HUB, *(() if scale.families else ("families",))}
-    return [name for name in EXPERIMENTS if name not in left_out]
+    return names_at(scale) if experiment == "all" else [PAPER.get(experiment, experiment)]
 
 
 def _init(options: argparse.Namespace) -> None:

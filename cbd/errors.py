@@ -1,13 +1,13 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and how a large number is said."""
 
 
 class CbdError(ValueError):
     """Bad input: the message is one line that says what is wrong and names the remedy."""
 
 
-def si(number: float) -> str:
-    """A count in three digits with k, M, G or T: 150000 -> "150k"."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size * 0.9995:
-            return f"{number / size:.3g}{letter}"
+def si(number: float, space: str = "") -> str:
+    """A count in three digits with k, M, G, T, P or E, `space` between them: 150000 -> "150k"."""
+    for power, letter in zip((18, 15, 12, 9, 6, 3), "EPTGMk", strict=True):
+        if abs(number) >= 10**power * 0.9995:
+            return f"{number / 10**power:.3g}{space}{letter}"
     return f"{number:.3g}"

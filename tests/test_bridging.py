@@ -33,8 +33,8 @@ from cbd.recipes.specs import ModelSpec, gpt2, llama
 from cbd.recipes.training import Anchor, Bridged, BridgeLoss, Loss, Scored, Trained, Training
 from cbd.training import likelihoods as scoring
 from cbd.training.bridge import BridgeObjective, alm, bernoulli_kl, sorted_gap, token_likelihoods
-from cbd.training.lessons import Lesson
-from cbd.training.likelihoods import Scores, score
+from cbd.training.lessons import BridgedLesson, DistilledLesson
+from cbd.training.likelihoods import Likelihoods, read_likelihoods
 from cbd.training.loop import train
 
 SAMPLING = Sampling(documents=12, prompt=5, new=9, batch=5)
@@ -165,7 +165,7 @@ def test_the_sorted_gap_is_the_definition() -> None:
 def scored(tiny_corpus, tiny_corpus_folder, teacher, tmp_path_factory) -> tuple[Path, Scored]:
     recipe = Scored(Source("t", TEACHER), tiny_corpus, sample=3000, context=512, top=8)
     out, state = tmp_path_factory.mktemp("scored"), tmp_path_factory.mktemp("state")
-    score(teacher, tiny_corpus_folder, training_documents(tiny_corpus), recipe, out, state)
+    read_likelihoods(teacher, tiny_corpus_folder, training_documents(tiny_corpus), recipe, out, state)
     return out, recipe
 
 
@@ -235,9 +235,9 @@ def test_a_killed_scoring_goes_on(scored, tiny_corpus, tiny_corpus_folder, teach
     out.mkdir(), state.mkdir()
     arguments = (teacher, tiny_corpus_folder)
     with pytest.raises(KeyboardInterrupt):
-        score(*arguments, training_documents(tiny_corpus), scored[1], out, state)
+        read_likelihoods(*arguments, training_documents(tiny_corpus), scored[1], out, state)
     assert len(list(state.glob("*.safetensors"))) == 2
-    score(*arguments, training_documents(tiny_corpus), scored[1], out, state)
+    read_likelihoods(*arguments, training_documents(tiny_corpus), scored[1], out, state)
     assert len(calls) > 3
     for name, values in arrays(scored[0]).items():
         assert np.allclose(arrays(out)[name], values, rtol=1e-3, atol=1e-3, equal_nan=True)
@@ -246,16 +246,18 @@ def test_a_killed_scoring_goes_on(scored, tiny_corpus, tiny_corpus_folder, teach
 
 def test_text_that_was_not_packed_is_refused(scored, tiny_corpus_folder, teacher, tmp_path) -> None:
     with pytest.raises(CbdError, match="not those that"):
-        score(teacher, tiny_corpus_folder, iter(["another text"] * 99), scored[1], tmp_path, tmp_path)
+        read_likelihoods(
+            teacher, tiny_corpus_folder, iter(["another text"] * 99), scored[1], tmp_path, tmp_path
+        )
 
 
 def test_batches_hold_whole_groups_with_the_teachers_likelihood(scored, tiny_corpus_folder) -> None:
     found, tokens = arrays(scored[0]), Tokens(tiny_corpus_folder)
-    scores = Scores(scored[0], tokens)
+    likelihoods = Likelihoods(scored[0], tokens)
     training = Training(tokens=4096, lr=1e-3, batch=6, context=24, seed=5)
     for step in range(3):
-        parts = scores.parts(training, step)
-        starts = tokens.starts(5, step, 6, 24, limit=scores.tokens)
+        parts = likelihoods.parts(training, step)
+        starts = tokens.starts(5, step, 6, 24, limit=likelihoods.tokens)
         for row, start in enumerate(starts):
             labels = range(start + 1, start + 25)
             assert parts["labels"][row].tolist() == tokens.array("train")[labels].tolist()
@@ -290,7 +292,7 @@ def test_training_on_scores_brings_the_student_nearer(
     AutoTokenizer.from_pretrained(tiny_corpus_folder).save_pretrained(student)
     settings = Training(tokens=20_000, lr=5e-3, batch=4, context=32, evaluations=2, evaluation_tokens=128)
     loss = BridgeLoss(divergence, cross_entropy=0.0)
-    lesson = Lesson(tiny_corpus_folder, loss, scores=scored[0])
+    lesson = BridgedLesson(tiny_corpus_folder, scored[0], loss)
     out, state = tmp_path / "out", tmp_path / "state"
     out.mkdir(), state.mkdir()
     train(student, lesson, settings, settings.lr, out, state)
@@ -301,7 +303,7 @@ def test_training_on_scores_brings_the_student_nearer(
 
 def test_a_step_minimises_what_the_loss_says(scored, tiny_corpus_folder) -> None:
     """The objective's total is the weighted sum of its parts, and its gradient is the total's."""
-    parts = Scores(scored[0], Tokens(tiny_corpus_folder)).parts(
+    parts = Likelihoods(scored[0], Tokens(tiny_corpus_folder)).parts(
         Training(tokens=4096, lr=1e-3, batch=3, context=16), 0
     )
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in parts.items()}
@@ -508,7 +510,7 @@ def test_tables_padded_differently_distil_as_if_they_were_not(tiny_corpus_folder
         )
         out, state = place / "out", place / "state"
         out.mkdir(), state.mkdir()
-        lesson = Lesson(tiny_corpus_folder, Loss("reverse_kl", 0.0), guide, shared)
+        lesson = DistilledLesson(tiny_corpus_folder, guide, Loss("reverse_kl", 0.0), shared)
         train(start, lesson, settings, settings.lr, out, state)
         curves.append([step["divergence"] for step in json.loads((out / "steps.json").read_text())])
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)

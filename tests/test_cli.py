@@ -14,11 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cbd import __version__, cli
 from cbd.commands.chain import parse_anchors
 from cbd.errors import CbdError
-from cbd.experiments.run import EXPERIMENTS, design_of
+from cbd.experiments import EXPERIMENTS
+from cbd.experiments.run import design_of
 from cbd.experiments.scales import SCALES
 from cbd.models.interpolation import rewrite
 from cbd.realize import store
 from cbd.recipes import costs
+from cbd.recipes.base import walk
 from cbd.recipes.specs import gpt2
 from cbd.report import results
 
@@ -131,14 +133,14 @@ def test_a_plan_adds_up_what_would_run(command, scale):
     assert status == 0 and errors == []
     first, *_, last = out.strip().splitlines()
     dial = SCALES[scale]
-    most = max(dial.seeds, dial.headline.seeds)
+    most = max(dial.seeds, dial.scratch_vs_cbd.seeds)
     assert first.startswith(f"{scale}: ") and f"{most} seeds" in first
     left_out = ["public_checkpoints", *([] if dial.families else ["families"])]
     names = [name for name in EXPERIMENTS if name not in left_out]
-    seeds = {name: dial.headline.seeds if name == "scratch_vs_cbd" else dial.seeds for name in names}
+    seeds = {name: dial.scratch_vs_cbd.seeds if name == "scratch_vs_cbd" else dial.seeds for name in names}
     recipes = [r for name in names for s in range(seeds[name]) for r in design_of(name, dial, s).recipes]
-    needed = costs.needed(recipes)
-    assert f"in all {len(needed)} recipes, {costs.tokens(recipes):,} training tokens" in last
+    needed = walk(recipes).values()
+    assert f"in all {len(needed)} recipes, {sum(r.tokens for r in needed):,} training tokens" in last
     work, left = (
         float(n) * 10 ** {"P": 15, "E": 18, "T": 12}[u] for n, u in re.findall(r"([\d.e+]+) ([PET])", last)
     )

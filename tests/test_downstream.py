@@ -417,8 +417,8 @@ def test_the_papers_tasks_are_scored_as_lm_eval_scores_them(hub, model_of, monke
 
 
 def test_a_groups_tasks_are_pooled_item_by_item():
-    one = downstream.Score({"acc": [1.0, 0.0]}, {"acc": 0.25}, [0.5, 0.5])
-    two = downstream.Score({"acc": [1.0] * 6, "extra": [2.0] * 6}, {"acc": 0.5}, [1.0, 0.0])
+    one = downstream.TaskScore({"acc": [1.0, 0.0]}, {"acc": 0.25}, [0.5, 0.5])
+    two = downstream.TaskScore({"acc": [1.0] * 6, "extra": [2.0] * 6}, {"acc": 0.5}, [1.0, 0.0])
     found = downstream.pooled([one, two])
     assert found.items == {"acc": [1.0, 0.0] + [1.0] * 6}
     assert found.chance["acc"] == pytest.approx((2 * 0.25 + 6 * 0.5) / 8)

@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +19,7 @@ from transformers import AutoTokenizer
 from cbd.data import items, pairs
 from cbd.errors import CbdError
 from cbd.experiments import (
-    NEEDS_HUB,
+    EXPERIMENTS,
     PAPER,
     bridge,
     families,
@@ -27,9 +29,9 @@ from cbd.experiments import (
     scratch_vs_cbd,
 )
 from cbd.experiments import starts as models
-from cbd.experiments.run import EXPERIMENTS, design_of, rows_of, run, seeds_of
+from cbd.experiments.run import design_of, names_at, rows_of, run, seeds_of
 from cbd.experiments.scales import SCALES
-from cbd.experiments.scales.base import Bridge, Evaluation, Families, Headline, HomeGrown, Scale
+from cbd.experiments.scales.base import Bridge, Evaluation, Families, HomeGrown, Scale, ScratchVsCbd
 from cbd.experiments.scales.hub import Public
 from cbd.models.sources import local
 from cbd.realize import store
@@ -49,7 +51,7 @@ CONTEXT, BATCH = 16, 2
 STEP = BATCH * CONTEXT
 SEEDS = (0, 1)
 BUDGETS, SCRATCH = (8 * STEP, 16 * STEP), 24 * STEP
-LOCAL = [name for name in EXPERIMENTS if name not in NEEDS_HUB]
+LOCAL = [name for name in EXPERIMENTS if name != "public_checkpoints"]  # it needs the hub
 # paper_map runs nothing, and the bridge measures bits per byte alone
 MEASURED = [name for name in LOCAL if name not in ("paper_map", "bridge")]
 
@@ -110,7 +112,7 @@ def micro(tiny_corpus) -> Scale:
             pairs=Pairs(tiny_corpus, count=20, tests=2, words=12, answer=8),
             items=Items(tiny_corpus, count=4, words=6, answer=3),
         ),
-        headline=Headline(
+        scratch_vs_cbd=ScratchVsCbd(
             targets=(shape(1, 32),),
             ladder=tuple(2 * STEP * 4**i for i in range(4)),
             searched=(BUDGETS[0], BUDGETS[1]),
@@ -178,7 +180,7 @@ def test_what_run_returns_is_what_it_wrote(ran, micro, tables):
 
 def test_two_runs_in_two_stores_write_the_same_bytes(ran, micro):
     # the second with one seed: its lines must be those of that seed (but for those over all seeds)
-    one = replace(micro, seeds=1, headline=replace(micro.headline, seeds=1))
+    one = replace(micro, seeds=1, scratch_vs_cbd=replace(micro.scratch_vs_cbd, seeds=1))
     names = ("paper_map", "initialise", "bridge", "scratch_vs_cbd")  # between them every kind of recipe
     first, second = ran(0, micro)[0], ran(1, one, names)[0]
     for name in names:
@@ -247,14 +249,14 @@ def test_the_records_hold_every_run_and_everything_it_came_from(tables, micro, n
 
 def test_every_figure_is_drawn(root):
     drawn = figures.draw_all("micro")
-    names = set(figures.FIGURES) - set(NEEDS_HUB)
+    names = set(figures.FIGURES) - {"public_checkpoints"}
     assert {path.stem for path in drawn} == names
     assert {path.suffix for path in drawn} == {".png", ".svg"} and len(drawn) == 2 * len(names)
     assert all(path.stat().st_size > 1000 and root in path.parents for path in drawn)
 
 
 def test_an_unknown_experiment_is_refused(micro):
-    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of paper_map, chain"):
+    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of alpha, bridge, chain"):
         run("nonsense", micro)
 
 
@@ -363,13 +365,12 @@ def test_every_start_is_trained_on_every_budget(tables, micro):
     for seed in SEEDS:
         for spec in micro.convergence_targets:
             rows = only(table, seed=seed, spec=spec.name)
-            runs = rows.groupby(["method", "operator"])["tokens"].agg(list)
-            budgets = {f"budget {b}": b for b in BUDGETS} | {f"budget {SCRATCH}": SCRATCH}
-            wanted = {(m, f"budget {b}") for m in (CBD, SMALLER, LARGER, RANDOM) for b in BUDGETS}
-            assert set(runs.index) == wanted | {(RANDOM, f"budget {SCRATCH}")}
-            for (_, operator), tokens in runs.items():
-                assert tokens[0] == 0 and tokens[-1] == budgets[operator]
-            same = [tokens for (_, operator), tokens in runs.items() if operator == f"budget {BUDGETS[0]}"]
+            runs = rows.groupby(["method", "budget"])["tokens"].agg(list)
+            wanted = {(m, b) for m in (CBD, SMALLER, LARGER, RANDOM) for b in BUDGETS}
+            assert set(runs.index) == wanted | {(RANDOM, SCRATCH)}
+            for (_, budget), tokens in runs.items():
+                assert tokens[0] == 0 and tokens[-1] == budget
+            same = [tokens for (_, budget), tokens in runs.items() if budget == BUDGETS[0]]
             assert all(tokens == same[0] for tokens in same), "curves are comparable point by point"
     # before training, a start is what the ladder measured: the shares of one start at both budgets are equal
     zero = only(table, tokens=0).groupby(["seed", "spec", "method"])["value"].nunique()
@@ -393,11 +394,11 @@ def check_speed_ups(losses: pd.DataFrame, derived: pd.DataFrame, micro: Scale) -
     for seed in SEEDS:
         for spec in (s.name for s in micro.convergence_targets):
             here = only(losses, seed=seed, spec=spec)
-            random = [run for _, run in only(here, method=RANDOM).groupby("operator")]
+            random = [run for _, run in only(here, method=RANDOM).groupby("budget")]
             for budget in BUDGETS:
-                rows = only(derived, seed=seed, spec=spec, operator=f"budget {budget}", method=CBD)
-                own = only(here, method=CBD, operator=f"budget {budget}")
-                same = only(here, method=RANDOM, operator=f"budget {budget}")
+                rows = only(derived, seed=seed, spec=spec, budget=budget, method=CBD)
+                own = only(here, method=CBD, budget=budget)
+                same = only(here, method=RANDOM, budget=budget)
                 for metric, target, scale in (
                     ("random_tokens_to_cbd_step_zero", own["value"].iloc[0], 1),
                     ("speedup_to_cbd_final", own["value"].iloc[-1], budget),
@@ -442,13 +443,13 @@ def test_costs_accumulate_over_sizes_at_every_scale(micro, name):
     table = paper_map.cumulative(scale)
     assert set(table["method"]) == set(paper_map.METHODS)
     for method, rows in table.groupby("method"):
-        assert list(rows["spec"]) == [str(n + 1) for n in range(len(scale.ladder))]
+        assert list(rows["sizes"]) == [n + 1 for n in range(len(scale.ladder))] and set(rows["spec"]) == {""}
         steps = np.diff(rows["value"].astype(float))
         if method == "chain (CBD)":
             assert (steps == 0).all() or steps.max() < 1e-3 * rows["value"].iloc[0], "further sizes are free"
         else:
             assert (steps > 0).all()
-    first = table[table["spec"] == "1"].set_index("method")["value"]
+    first = table[table["sizes"] == 1].set_index("method")["value"]
     training = replace(scale.recovery, tokens=scale.scratch)
     target, context = scale.ladder[0], scale.recovery.context
     steps = training.tokens // (training.batch * context)
@@ -517,9 +518,9 @@ def test_every_way_to_a_proxy_is_measured_at_every_stage(tables):
     ways = {bridge.SEQUENCE, bridge.ALM, bridge.ULD, bridge.RAW, bridge.RAW_COMPUTE}
     for seed in SEEDS:
         here = only(table, seed=seed)
-        assert set(here["method"]) - ways == {"source: a Llama"}
+        assert set(here["method"]) - ways == {"source"} and set(here["source"]) == {"a Llama"}
         for way in ways:
-            assert list(only(here, method=way)["operator"]) == ["proxy", "anchor 1", "anchor 2", "SLM"]
+            assert list(only(here, method=way)["stage"]) == ["proxy", "anchor 1", "anchor 2", "SLM"]
     assert table["value"].between(1, 12).all()
 
 
@@ -536,7 +537,7 @@ def test_what_the_source_does_is_done_once_for_all_seeds(tables):
     for metric in ("generated_tokens", "scored_tokens"):
         rows = only(table, metric=metric)
         assert len(rows) == len(SEEDS) and rows["recipe"].nunique() == 1
-    assert only(table, metric="bits_per_byte", method="source: a Llama")["recipe"].nunique() == 1
+    assert only(table, metric="bits_per_byte", method="source")["recipe"].nunique() == 1
 
 
 def test_equal_compute_counts_the_generation(tables, micro):
@@ -552,7 +553,7 @@ def test_the_bridges_differences_are_paired_by_seed(tables):
     table = tables["bridge"]
     found = findings.bridged(table).set_index(["stage", "method"])
     for stage in ("proxy", "SLM"):
-        values = only(table, metric="bits_per_byte", operator=stage).set_index(["method", "seed"])["value"]
+        values = only(table, metric="bits_per_byte", stage=stage).set_index(["method", "seed"])["value"]
         gaps = [values[bridge.SEQUENCE, seed] - values[bridge.RAW, seed] for seed in SEEDS]
         assert found.loc[(stage, bridge.SEQUENCE), "point"] == pytest.approx(np.mean(gaps), abs=1e-6)
 
@@ -612,10 +613,11 @@ def test_public_checkpoints_run_on_folders_of_the_same_shape(
         ("gpt2", "gpt_neox", "qwen3"), 2 + 3 * len(micro.alphas)
     )
     assert rows["value"].between(0, 20).all()
+    assert all(m.labels["seed"] is None for m in design.measurements), "nothing is drawn at random"
     assert not public_checkpoints.design(micro, 1, tuple(pairs), tiny_corpus).recipes
 
 
-# Headline ----------------------------------------------------------------------------------------------
+# Scratch against CBD -----------------------------------------------------------------------------------
 
 
 def test_every_initialisation_and_every_budget_is_scored(tables, micro):
@@ -627,24 +629,24 @@ def test_every_initialisation_and_every_budget_is_scored(tables, micro):
             own = only(rows, seed=seed)
             assert sorted(own[own.tokens == 0]["method"]) == ["CBD (bridged)", CBD]
             random = only(own, method=RANDOM)
-            assert sorted(random["tokens"]) == sorted(micro.headline.ladder)
-            assert len(own) == 2 + len(micro.headline.ladder)
+            assert sorted(random["tokens"]) == sorted(micro.scratch_vs_cbd.ladder)
+            assert len(own) == 2 + len(micro.scratch_vs_cbd.ladder)
 
 
 def test_the_experiment_has_seeds_of_its_own(micro):
-    more = replace(micro, headline=replace(micro.headline, seeds=5))
+    more = replace(micro, scratch_vs_cbd=replace(micro.scratch_vs_cbd, seeds=5))
     assert list(seeds_of("scratch_vs_cbd", more, 3)) == [3, 4, 5, 6, 7]
     assert len(seeds_of("equal_budget", more)) == micro.seeds
-    assert SCALES["laptop"].headline.seeds == 5 and len(SCALES["laptop"].headline.ladder) >= 8
+    assert SCALES["laptop"].scratch_vs_cbd.seeds == 5 and len(SCALES["laptop"].scratch_vs_cbd.ladder) >= 8
 
 
 def test_scratch_takes_the_rate_of_the_nearest_search_or_the_step_laws(micro):
-    spec = micro.headline.targets[0]
-    low, high = micro.headline.searched
+    spec = micro.scratch_vs_cbd.targets[0]
+    low, high = micro.scratch_vs_cbd.searched
     for tokens, nearest in ((STEP, low), (low, low), (high, high), (100 * high, high)):
         found = scratch_vs_cbd.scratch(micro, 0, spec, tokens).training
         assert {c.training.tokens for c in found.lr.candidates} == {nearest} and found.tokens == tokens
-    law = replace(micro, headline=replace(micro.headline, searched=()))
+    law = replace(micro, scratch_vs_cbd=replace(micro.scratch_vs_cbd, searched=()))
     rates = [scratch_vs_cbd.scratch(law, 0, spec, 10**n).training.lr for n in (6, 8)]
     assert rates[1] / rates[0] == pytest.approx(100**0.307, rel=1e-2)
 
@@ -662,7 +664,7 @@ def test_every_model_gets_the_same_fine_tuning(micro):
 
 def test_the_gap_is_the_difference_of_the_means_and_inside_its_interval(tables, micro):
     table = tables["scratch_vs_cbd"]
-    for tokens in micro.headline.ladder:
+    for tokens in micro.scratch_vs_cbd.ladder:
         for metric in ("cbd_cloze/nll", "cbd_reply/rougeL"):
             own = only(table, metric=metric, method=CBD)["value"].mean()
             random = only(table, metric=metric, method=RANDOM, tokens=tokens)["value"].mean()
@@ -678,7 +680,7 @@ def test_the_gap_is_the_difference_of_the_means_and_inside_its_interval(tables, 
 def test_equal_budgets_compare_at_equal_tokens(tables, micro):
     table = tables["equal_budget"]
     losses = only(table, metric="loss")
-    assert set(losses["tokens"]) == set(micro.headline.equal_budgets)
+    assert set(losses["tokens"]) == set(micro.scratch_vs_cbd.equal_budgets)
     found = headline.losses(table)
     own, random = (only(losses, method=m)["value"].mean() for m in (CBD, RANDOM))
     assert found["point"].iloc[0] == pytest.approx(own - random)
@@ -719,12 +721,14 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
     for row in found[found["above_chance"]].itertuples():
         assert math.isnan(row.chance) or max(row.cbd, row.scratch) > row.chance
     power = headline.detectable(table)
-    assert (power["comparisons"] == 2 * len(micro.headline.ladder)).all() and (power["n"] == len(SEEDS)).all()
+    assert (power["comparisons"] == 2 * len(micro.scratch_vs_cbd.ladder)).all() and (
+        power["n"] == len(SEEDS)
+    ).all()
 
 
 def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
     """Its FLOPs, all but the source's, in tokens of random weights: as the recipes and records have them."""
-    table, spec = tables["scratch_vs_cbd"], micro.headline.targets[0]
+    table, spec = tables["scratch_vs_cbd"], micro.scratch_vs_cbd.targets[0]
     found = headline.crossings(table).groupby("method")["chain"].agg(["min", "max"])
     sources = {CBD: models.source(micro, 0), "CBD (bridged)": bridge.bridges(micro, 0)[0].llm}
     for method, (_, slm) in scratch_vs_cbd.initialisations(micro, 0, spec).items():
@@ -733,6 +737,23 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
         work = sum(store.record(recipe)["flops"] for recipe in made)
         tokens = work / spec.training_flops(micro.recovery.context)
         assert found.loc[method, "min"] == found.loc[method, "max"] == pytest.approx(tokens)
+
+
+def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
+    assert len(EXPERIMENTS) == 10 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert not {"run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
+    assert names_at(micro) == LOCAL
+    assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"families"}
+
+
+def test_names_are_known_without_heavy_imports():
+    code = (
+        "import sys; from cbd.experiments import EXPERIMENTS, PAPER; from cbd import cli; cli.parser();"
+        "assert PAPER['E1'] == 'chain' and 'Q2' not in PAPER;"
+        "sys.exit(sorted({'pandas', 'numpy', 'torch'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -774,5 +795,7 @@ def test_starts_of_a_search_are_told_apart(micro):
     kinds = {"Interpolated", "Random"} | {f"Transferred from {spec.name}" for spec in micro.anchors}
     assert set(found["start"]) == kinds and not found.duplicated(["spec", "start", "tokens"]).any()
     scratch = searches(results.read_records("micro", "scratch_vs_cbd"))
-    assert set(scratch["start"]) == {"Random"} and list(scratch["tokens"]) == list(micro.headline.searched)
+    assert set(scratch["start"]) == {"Random"} and list(scratch["tokens"]) == list(
+        micro.scratch_vs_cbd.searched
+    )
     assert searches(results.read_records("micro", "chain")).empty

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cbd.errors import CbdError
-from cbd.report import findings, results
+from cbd.report import claims, findings, results
 from cbd.report.names import CBD, LARGER, SMALLER
 
 
@@ -88,15 +88,15 @@ def test_recovery_compares_ends_of_runs_and_leaves_out_the_long_random_run():
     rows = []
     for tokens in (0, 100):
         values = {CBD: [4.0 - tokens / 1000], SMALLER: [4.2 - tokens / 1000], LARGER: [4.1], "random": [7.0]}
-        rows += starts(values, tokens=tokens, operator="budget 100")
-    rows += starts({"random": [6.0]}, tokens=1000, operator="budget 1000")
+        rows += starts(values, tokens=tokens, budget=100)
+    rows += starts({"random": [6.0]}, tokens=1000, budget=1000)
     said = findings.recovered(table(rows))
     assert "After 100 tokens (0 lower, 1 undecided, 0 higher): 2x32 -0.200" in said  # of one seed
     assert "1,000" not in said
 
 
 def test_reported_numbers_are_the_papers():
-    reported = findings.reported()
+    reported = claims.reported()
     e5 = reported[(reported.experiment == "E5") & (reported.tokens == 500_000_000)]
     assert e5["value"].item() == 80.26
 

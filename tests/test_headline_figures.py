@@ -12,7 +12,8 @@ import pytest
 from matplotlib.colors import same_color
 
 from cbd.errors import CbdError
-from cbd.report import drawing, figures, results
+from cbd.report import figures, results
+from cbd.report.names import LOOKS
 
 SEEDS = (0, 1, 2)
 LADDER = (1_000, 2_000, 4_000, 8_000)
@@ -55,7 +56,7 @@ def scratch_table(at_zero=AT_ZERO, sizes=tuple(SIZES)):
             for method, levels in at_zero.items():
                 found += scores(name, metric, method, spec, levels[metric], quiet, tokens=0)
             for tokens, value in zip(LADDER, values, strict=True):
-                more = {"tokens": tokens, "operator": f"budget {tokens}"}
+                more = {"tokens": tokens, "budget": tokens}
                 found += scores(name, metric, RANDOM, spec, value, noise, **more)
                 for method, levels in at_zero.items() if metric in CHANCE else ():
                     for end, shift in (("", 0), (" low", -0.01), (" high", 0.01)):
@@ -74,7 +75,7 @@ def equal_table():
     for spec in SIZES:
         for method, losses in EQUAL.items():
             for budget, loss in zip((150_000, 300_000), losses, strict=True):
-                more = {"tokens": budget, "operator": f"budget {budget}"}
+                more = {"tokens": budget, "budget": budget}
                 found += scores("equal_budget", "loss", method, spec, loss, 0.05, **more)
                 for metric in CHANCE:
                     value = CHANCE[metric] + (6 - loss) / 20
@@ -115,7 +116,7 @@ def caption(figure):
 
 
 def color(method):
-    return drawing.METHODS[method][0]
+    return LOOKS[method][0]
 
 
 def line_of(axes, method, points):
@@ -241,7 +242,7 @@ def test_more_tasks_go_to_further_rows(scratch):
 def test_bridged_sources_have_looks_of_their_own(scratch):
     sources = [f"{BRIDGED}: meta-llama/Meta-Llama-3-8B", f"{BRIDGED}: Qwen/Qwen3-4B"]
     for methods in ([UNION, BRIDGED, RANDOM], [UNION, *sources, RANDOM]):
-        looks = [drawing.METHODS[method] for method in methods]
+        looks = [LOOKS[method] for method in methods]
         for part in zip(*looks, strict=True):
             assert len(set(part)) == len(methods)
     table = scratch_table({UNION: AT_ZERO[UNION], **dict.fromkeys(sources, AT_ZERO[BRIDGED])}, ("2x48",))

@@ -1,7 +1,9 @@
 """What realizing promises: only what is missing is made, the same bits by one or by many, whole errors."""
 
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -15,11 +17,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cbd import recipes
 from cbd.errors import CbdError
 from cbd.models.sources import hub, local
 from cbd.realize import store
+from cbd.realize.builders import BUILDERS
 from cbd.realize.order import pending
 from cbd.realize.run import realize, realize_all
+from cbd.recipes.base import Recipe
 from cbd.recipes.costs import flops
 from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
@@ -71,6 +76,16 @@ def every_result(root: Path) -> dict[str, bytes]:
     return {
         name: path.read_bytes() for name, path in names.items() if name.split("/")[0] not in ("locks", "work")
     }
+
+
+# Builders ----------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_recipe_has_a_builder():
+    for info in pkgutil.iter_modules(recipes.__path__, "cbd.recipes."):
+        importlib.import_module(info.name)
+    kinds = {kind for kind in Recipe.__subclasses__() if kind.__module__.startswith("cbd.")}
+    assert len(kinds) > 15 and set(BUILDERS) == kinds
 
 
 # What is missing ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cbd.errors import CbdError
 from cbd.experiments import EXPERIMENTS
 from cbd.report import findings, results, scorecard
+from cbd.report.claims import claims, reported
 from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
 from cbd.report.scorecard import ENTRIES, NOTHING
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, OTHER, QUESTION, SIGN, Facts, Sides
@@ -60,8 +61,9 @@ def runs(method: str, spec: str, value: float, seeds=SEEDS, spread: float = 0.01
     """A row a seed; the same seeds move every method alike, and each a little by itself."""
     wobble = 0.001 * (sum(map(ord, method)) % 3)
     return [
-        {"method": method, "spec": spec, "seed": seed, "value": value + spread * seed + wobble * (seed == 1)}
-        | {"recipe": f"{method}{spec}{seed}{more.get('operator', '')}"}
+        {"method": method, "spec": spec, "seed": seed, "stderr": 0.02}
+        | {"value": value + spread * seed + wobble * (seed == 1)}
+        | {"recipe": f"{method}{spec}{seed}{more.get('operator', '')}{more.get('budget', '')}"}
         | more
         for seed in seeds
     ]
@@ -83,7 +85,7 @@ def recovery(zero: list[float], single: float = 4.0, random: float = 6.0, end: f
     rows = []
     for spec, start in zip(SPECS, zero, strict=True):
         for budget in (100, 200):
-            label = {"operator": f"budget {budget}"}
+            label = {"budget": budget}
             rows += runs(CBD, spec, start, **label)
             rows += runs(CBD, spec, single + end, tokens=budget, **label)
             for method, value in ((SMALLER, single), (LARGER, single + 1), (RANDOM, random)):
@@ -169,10 +171,10 @@ def bridge(sequence: float, likelihoods: float = 0.0, compute: float = 0.0) -> p
     """`bridge`: bits per byte of the SLM above those of no bridge at equal tokens."""
     gaps = {"sequence-level": sequence, "likelihoods (ALM)": likelihoods, "likelihoods (ULD)": likelihoods}
     gaps |= {"no bridge, equal tokens": 0.0, "no bridge, equal compute": compute}
-    label = {"metric": "bits_per_byte", "mixing": "llm", "operator": "SLM"}
+    label = {"metric": "bits_per_byte", "source": "llm", "stage": "SLM"}
     # the proxies say the opposite: only the SLM may count
     proxies = [
-        row for m, gap in gaps.items() for row in runs(m, "4x64", 3 - gap, **(label | {"operator": "proxy"}))
+        row for m, gap in gaps.items() for row in runs(m, "4x64", 3 - gap, **(label | {"stage": "proxy"}))
     ]
     return table(proxies + [row for m, gap in gaps.items() for row in runs(m, "2x32", 3 + gap, **label)])
 
@@ -183,7 +185,7 @@ def costs(chain_at: list[float], per_size: float = 2.0) -> pd.DataFrame:
     for i, value in enumerate(chain_at, start=1):
         each = {"chain (CBD)": value, "scratch": per_size * i, "direct distillation": 1.5 * per_size * i}
         rows += [
-            {"method": m, "spec": str(i), "seed": 0, "metric": "cumulative_flops", "value": v}
+            {"method": m, "sizes": i, "seed": 0, "metric": "cumulative_flops", "value": v}
             for m, v in each.items()
         ]
     return table(rows)
@@ -413,15 +415,15 @@ def test_tasks_at_chance_are_named_and_not_judged():
 
 def test_the_papers_numbers_are_those_reported(empty):
     card = scorecard.scorecard("laptop").set_index("id")
-    said = scorecard.claims().set_index("id")["said"]
+    said = {claim.id: claim.said for claim in claims()}
     for name, text in card["paper"].items():
-        rows = findings.reported().query("experiment == @name")
+        rows = reported().query("experiment == @name")
         for row in rows.itertuples():
             assert (
                 f"{row.method} {row.value:g}" in text
                 or f"{row.method} {row.params_millions:g}M {row.value:g}" in text
             )
-        # no other number: what is left is the sizes, the tokens, and the words of scorecard.csv
+        # no other number: what is left is the sizes, the tokens, and the words of claims.csv
         left = text.removesuffix(said[name])
         known = {f"{value:g}" for value in rows["value"]} | {f"{size:g}" for size in rows["params_millions"]}
         known |= {scorecard._short(t).rstrip("MB") for t in rows["tokens"].dropna()} | {"2", "4"}  # 2-anchors

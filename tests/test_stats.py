@@ -316,7 +316,7 @@ def test_tokens_to_reach_reads_the_columns_of_a_results_table():
 
 
 def test_lower_bounds_stand_in_for_runs_that_never_got_there():
-    base = {"experiment": "convergence", "method": "CBD", "spec": "4x80", "operator": "budget 9"}
+    base = {"experiment": "convergence", "method": "CBD", "spec": "4x80", "budget": 9}
     rows = [base | {"metric": "speedup_final", "seed": s, "value": v} for s, v in ((0, 3.0), (1, nan))]
     rows += [base | {"metric": "speedup_final_lower_bound", "seed": s, "value": 1.5} for s in (1, 0)]
     found = stats.with_lower_bounds(results.table(rows), "speedup_final")

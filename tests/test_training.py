@@ -34,7 +34,7 @@ from cbd.recipes.models import Random
 from cbd.recipes.specs import gpt2
 from cbd.recipes.training import Anchor, Loss, Trained, Training
 from cbd.training import loop
-from cbd.training.lessons import Lesson, Objective
+from cbd.training.lessons import DistilledLesson, Objective, PlainLesson
 from cbd.training.loop import lr_factor, train
 from cbd.training.losses import divergence
 
@@ -68,18 +68,21 @@ def teacher(save_gpt2, corpus) -> Path:
     return save_gpt2(**BIG, tokenizer=corpus)
 
 
+def lesson(corpus: Path, loss: Loss, teacher: Path) -> PlainLesson | DistilledLesson:
+    return PlainLesson(corpus) if loss.divergence == "none" else DistilledLesson(corpus, teacher, loss)
+
+
 @pytest.fixture
 def run(start, teacher, corpus, tmp_path):
     """`run(loss=..., **changes)`: train the tiny student; returns the folder of the result."""
 
-    def go(loss: Loss = PLAIN, student: Path = start, guide: Path | None = teacher, **changes) -> Path:
+    def go(loss: Loss = PLAIN, student: Path = start, guide: Path = teacher, **changes) -> Path:
         settings = replace(TRAINING, **changes)
         place = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         out, state = place / "out", place / "state"
         out.mkdir(parents=True)
         state.mkdir()
-        guide = guide if loss.divergence != "none" else None
-        train(student, Lesson(corpus, loss, guide), settings, settings.lr, out, state)
+        train(student, lesson(corpus, loss, guide), settings, settings.lr, out, state)
         return out
 
     return go
@@ -229,8 +232,7 @@ def fresh(start, teacher, corpus):
 
     def prepare(loss: Loss, accumulation: int):
         settings = replace(TRAINING, accumulation=accumulation)
-        guide = teacher if loss.divergence != "none" else None
-        return loop._prepare(start, Lesson(corpus, loss, guide), settings, settings.lr)
+        return loop._prepare(start, lesson(corpus, loss, teacher), settings, settings.lr)
 
     return prepare
 
@@ -461,11 +463,11 @@ PLACES = {
     "a step": (loop.Run, "optimise"),
     "an evaluation": (loop.Run, "measure"),
     "the state's files": (loop, "save_file"),
-    "the state's rename": (Path, "rename"),
+    "the state's rename": (Path, "replace"),
     "the old state's removal": (loop.shutil, "rmtree"),
     "the result's files": (checkpoints, "save_file"),
     "the record": (store, "_write_record"),
-    "publishing": (store, "_publish"),
+    "publishing": (store, "publish"),
 }
 
 def serve(request):

@@ -32,7 +32,7 @@ BATCH = 32
 
 
 @dataclass
-class Score:
+class TaskScore:
     """One task's outcome. items: metric -> a number an item; chance: metric -> what guessing would get.
 
     frequency: how often each option is the most likely one, as shares; empty where there are no options.
@@ -59,8 +59,8 @@ def evaluate(
     data: Mapping[str, Path] | None = None,
     shots: int = 0,
     limit: int | None = None,
-) -> dict[str, Score]:
-    """The checkpoint's scores on lm-eval tasks, a `Score` a name; a group's subtasks are pooled.
+) -> dict[str, TaskScore]:
+    """The checkpoint's scores on lm-eval tasks, a `TaskScore` a name; a group's subtasks are pooled.
 
     data: the folders behind our own tasks ("items", "pairs"). shots: examples in the prompt. limit: the first
     items of each task only. Raises `CbdError` as `load_tasks` and `load_llm`'s folder do.
@@ -169,7 +169,7 @@ def all_of(loaded: Mapping[str, list[Any]]) -> list[Any]:
     return list({task.task_name: task for leaves in loaded.values() for task in leaves}.values())
 
 
-def score_of(task: Any, samples: list[dict[str, Any]], model: HFLM) -> Score:
+def score_of(task: Any, samples: list[dict[str, Any]], model: HFLM) -> TaskScore:
     """What a finished task's samples say, by the kind of its questions."""
     samples = sorted(samples, key=lambda sample: sample["doc_id"])
     if task.OUTPUT_TYPE == "multiple_choice":
@@ -179,13 +179,13 @@ def score_of(task: Any, samples: list[dict[str, Any]], model: HFLM) -> Score:
     return _texts(task, samples)
 
 
-def _choices(task: Any, samples: list[dict[str, Any]]) -> Score:
+def _choices(task: Any, samples: list[dict[str, Any]]) -> TaskScore:
     """acc and acc_norm (likelihood divided by the option's length in characters), as lm-eval has them.
 
     margin: log-likelihood of the right option minus that of the best other one, nats; negative when wrong.
     Chance: the mean over all options of what the score were if that one was right.
     """
-    score = Score({"acc": [], "acc_norm": [], "margin": []})
+    score = TaskScore({"acc": [], "acc_norm": [], "margin": []})
     picked: Counter[int] = Counter()
     options = 0
     guesses, margins = [], []
@@ -210,36 +210,36 @@ def _choices(task: Any, samples: list[dict[str, Any]]) -> Score:
     return score
 
 
-def _words(samples: list[dict[str, Any]], model: HFLM) -> Score:
+def _words(samples: list[dict[str, Any]], model: HFLM) -> TaskScore:
     """acc: the greedy choice is right; nll: nats of the answer.
 
     Chance: always the most frequent answer for acc; every token equally likely for nll.
     """
     replies = [sample["filtered_resps"][0] for sample in samples]
-    score = Score({"acc": [float(r[1]) for r in replies], "nll": [-float(r[0]) for r in replies]})
+    score = TaskScore({"acc": [float(r[1]) for r in replies], "nll": [-float(r[0]) for r in replies]})
     most = Counter(str(sample["target"]) for sample in samples).most_common(1)[0][1]
     tokens = np.mean([len(model.tok_encode(str(sample["target"]))) for sample in samples])
     score.chance = {"acc": most / len(samples), "nll": float(tokens * math.log(model.vocab_size))}
     return score
 
 
-def _texts(task: Any, samples: list[dict[str, Any]]) -> Score:
+def _texts(task: Any, samples: list[dict[str, Any]]) -> TaskScore:
     """The task's own metrics. Chance: the right answer of the item before, scored as if it were generated."""
     metrics = samples[0]["metrics"]
-    score = Score({metric: [float(sample[metric]) for sample in samples] for metric in metrics})
+    score = TaskScore({metric: [float(sample[metric]) for sample in samples] for metric in metrics})
     answers = [str(sample["target"]) for sample in samples]
     others = [task.process_results(samples[i]["doc"], [answers[i - 1]]) for i in range(len(samples))]
     score.chance = {metric: float(np.mean([other[metric] for other in others])) for metric in metrics}
     return score
 
 
-def pooled(scores: list[Score]) -> Score:
+def pooled(scores: list[TaskScore]) -> TaskScore:
     """The items of a group's subtasks as one task's; each item weighs the same."""
     if len(scores) == 1:
         return scores[0]
     metrics = set.intersection(*(set(score.items) for score in scores))
     sizes = [len(next(iter(score.items.values()))) for score in scores]
-    found = Score({m: [x for score in scores for x in score.items[m]] for m in sorted(metrics)})
+    found = TaskScore({m: [x for score in scores for x in score.items[m]] for m in sorted(metrics)})
     found.chance = {
         m: float(np.average([score.chance[m] for score in scores], weights=sizes))
         for m in sorted(metrics)

@@ -47,8 +47,8 @@ def bits_per_byte(model: Path, tokens: Tokens, recipe: BitsPerByte) -> dict[str,
             f"the {recipe.split} split has no document of {recipe.window} bytes: shorten the window"
         )
     network, segmenter = load_llm(model), Segmenter(AutoTokenizer.from_pretrained(model))
-    scored = [_scored(network, segmenter, found[i : i + BATCH]) for i in range(0, len(found), BATCH)]
-    bits, size = (np.concatenate(values) for values in zip(*scored, strict=True))
+    parts = [_bits_of(network, segmenter, found[i : i + BATCH]) for i in range(0, len(found), BATCH)]
+    bits, size = (np.concatenate(values) for values in zip(*parts, strict=True))
     mean = bits.sum() / size.sum()
     spread = (bits - mean * size).std(ddof=1) / size.mean() if len(bits) > 1 else math.nan
     return {
@@ -87,7 +87,7 @@ def _before_space(text: bytes, place: int) -> int:
 
 
 @torch.inference_mode()
-def _scored(model: nn.Module, segmenter: Segmenter, batch: list[Window]) -> tuple[np.ndarray, np.ndarray]:
+def _bits_of(model: nn.Module, segmenter: Segmenter, batch: list[Window]) -> tuple[np.ndarray, np.ndarray]:
     """Bits and bytes of each window's second half."""
     longest = getattr(model.config, "max_position_embeddings", None) or 2**31
     parts = []

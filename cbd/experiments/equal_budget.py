@@ -12,12 +12,12 @@ from cbd.report.names import CBD, RANDOM
 def design(scale: Scale, seed: int) -> Design:
     """Loss and tasks after each budget; each kind of start trains at the best rate of its own search."""
     found = []
-    for spec in scale.headline.equal_targets:
+    for spec in scale.scratch_vs_cbd.equal_targets:
         begin = starts(scale, seed, spec)
         for method in (CBD, RANDOM):
-            for tokens in scale.headline.equal_budgets:
+            for tokens in scale.scratch_vs_cbd.equal_budgets:
                 run = recovery(scale, seed, spec, method, begin[method], tokens)
-                found += scored(scale, run, seed, method, operator=f"budget {tokens}")
-    same = lambda ours, random: ours.operator == random.operator  # noqa: E731
+                found += scored(scale, run, seed, method, budget=tokens)
+    same = lambda ours, random: ours.labels["budget"] == random.labels["budget"]  # noqa: E731
     checks = beyond_searches(m.recipe for m in found)
     return Design(tuple(found), lambda frame, designs: gaps(designs, same), checks)

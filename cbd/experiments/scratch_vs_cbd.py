@@ -24,7 +24,7 @@ from cbd.report.names import BRIDGED, CBD, CHAIN_TOKENS, RANDOM, SEQUENCE
 
 
 def seeds(scale: Scale) -> int:
-    return scale.headline.seeds
+    return scale.scratch_vs_cbd.seeds
 
 
 def initialisations(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, tuple[str, Recipe]]:
@@ -48,7 +48,7 @@ def scratch(scale: Scale, seed: int, spec: ModelSpec, tokens: int) -> Trained:
     """
     start = Random(spec, scale.corpus, seed)
     training = replace(scale.recovery, seed=seed)
-    budgets = scale.headline.searched
+    budgets = scale.scratch_vs_cbd.searched
     if not budgets:
         return Trained(start, scale.corpus, by_step_law(training, spec, tokens))
     nearest = min(budgets, key=lambda budget: (abs(math.log(budget / tokens)), budget))
@@ -59,12 +59,12 @@ def scratch(scale: Scale, seed: int, spec: ModelSpec, tokens: int) -> Trained:
 def design(scale: Scale, seed: int) -> Design:
     """Loss and tasks of every initialisation at zero tokens, and of scratch at every step of the ladder."""
     found = []
-    for spec in scale.headline.targets:
+    for spec in scale.scratch_vs_cbd.targets:
         for method, (name, slm) in initialisations(scale, seed, spec).items():
-            found += scored(scale, slm, seed, method, mixing=name)
-        for tokens in scale.headline.ladder:
+            found += scored(scale, slm, seed, method, source=name)
+        for tokens in scale.scratch_vs_cbd.ladder:
             run = scratch(scale, seed, spec, tokens)
-            found += scored(scale, run, seed, RANDOM, operator=f"budget {tokens}")
+            found += scored(scale, run, seed, RANDOM, budget=tokens)
 
     def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
         yield from gaps(designs, lambda ours, random: True)
@@ -79,9 +79,9 @@ def chain_tokens(scale: Scale, seed: int) -> Iterator[dict]:
     The source LLMs are given; anchors, and a bridge's text and proxy, are counted.
     """
     given = [source(scale, seed), *(ways.llm for ways in bridges(scale, seed))]
-    for spec in scale.headline.targets:
+    for spec in scale.scratch_vs_cbd.targets:
         for method, (name, slm) in initialisations(scale, seed, spec).items():
             work = costs.flops([slm], given)
             tokens = work / spec.training_flops(scale.recovery.context)
-            labels = row_labels(Measurement(slm, method, mixing=name))
+            labels = row_labels(Measurement(slm, method, labels={"source": name}))
             yield labels | {"flops": work, "metric": CHAIN_TOKENS, "value": tokens}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import AutoTokenizer
 
 from cbd.data.documents import training_documents
 from cbd.errors import CbdError
+from cbd.files import write_text
 from cbd.models.forward import load_llm
 from cbd.recipes.data import Corpus
 from cbd.recipes.models import Sampling
@@ -39,7 +39,7 @@ def generate(source: Path, corpus: Corpus, sampling: Sampling, out: Path, state:
         for i in tqdm(
             missing, desc="generate", unit="batch", initial=len(batches) - len(missing), total=len(batches)
         ):
-            _keep(_place(state, i), writer.write(batches[i], i))
+            write_text(_place(state, i), json.dumps(writer.write(batches[i], i), ensure_ascii=False))
     rows = [row for i in range(len(batches)) for row in json.loads(_place(state, i).read_text())]
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (out / TEXT).write_text("".join(lines), "utf-8")
@@ -119,13 +119,3 @@ def texts(folder: Path) -> list[str]:
 
 def _place(state: Path, number: int) -> Path:
     return state / f"batch-{number:06d}.json"
-
-
-def _keep(path: Path, rows: list[dict[str, Any]]) -> None:
-    """On disk by one rename: a killed run leaves whole batches only."""
-    fresh = path.with_suffix(".tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(rows, file, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)

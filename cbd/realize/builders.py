@@ -1,169 +1,156 @@
-"""From a recipe to its folder: a few lines for each kind of recipe."""
+"""From a recipe to its folder: a few lines for each kind of recipe.
+
+A builder fills the folder `out` with what its recipe describes, whose inputs are finished, and returns what
+was measured. What its work can go on from after a kill lies in `state`.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import singledispatch
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cbd.realize import store
+from cbd.realize.store import folder, record
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs, Written
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
 from cbd.recipes.models import Generated, Interpolated, Random, Sorted, Source, Transferred
+from cbd.recipes.operators import Trans
 from cbd.recipes.training import Anchor, Bridged, Scored, Trained, Tuned, TunedRate
 
+if TYPE_CHECKING:
+    from cbd.training.lessons import Lesson
 
-@singledispatch
+Measured = dict[str, Any] | None
+
+
 def build(recipe: Recipe, out: Path, state: Path) -> dict[str, Any]:
-    """Fill `out` with what the recipe describes; its inputs are finished. Returns what was measured."""
-    raise TypeError(f"no way to make a {type(recipe).__name__}")
+    """Make one recipe with the builder of its kind."""
+    return BUILDERS[type(recipe)](recipe, out, state) or {}
 
 
-@build.register
-def _(recipe: Corpus, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.data.corpus import build as build_corpus
-
-    build_corpus(recipe, out)
-    return {}
+# Data ------------------------------------------------------------------------------------------------------
 
 
-@build.register
-def _(recipe: Source, out: Path, state: Path) -> dict[str, Any]:
+def corpus(recipe: Corpus, out: Path, state: Path) -> Measured:
+    from cbd.data.corpus import build
+
+    build(recipe, out)
+
+
+def written(recipe: Written, out: Path, state: Path) -> Measured:
+    from cbd.data.corpus import build_written
+    from cbd.models.generation import texts
+
+    build_written(texts(folder(recipe.text)), folder(recipe.corpus), out)
+
+
+def items(recipe: Items, out: Path, state: Path) -> Measured:
+    from cbd.data.items import build
+
+    return build(recipe, out)
+
+
+def pairs(recipe: Pairs, out: Path, state: Path) -> Measured:
+    from cbd.data.pairs import build
+
+    return build(recipe, out)
+
+
+# Models ----------------------------------------------------------------------------------------------------
+
+
+def source(recipe: Source, out: Path, state: Path) -> Measured:
     from cbd.models.sources import fetch
 
     return fetch(recipe, out)
 
 
-@build.register
-def _(recipe: Random, out: Path, state: Path) -> dict[str, Any]:
+def random(recipe: Random, out: Path, state: Path) -> Measured:
     from cbd.models.sources import initialise_randomly
 
-    return initialise_randomly(recipe.spec, store.folder(recipe.corpus), recipe.seed, out)
+    return initialise_randomly(recipe.spec, folder(recipe.corpus), recipe.seed, out)
 
 
-@build.register
-def _(recipe: Sorted, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.models.interpolation import transfer
-    from cbd.recipes.operators import Trans
-
-    transfer(store.folder(recipe.model), recipe.spec, out, Trans(cut_width="sorted"))
-    return {}
-
-
-@build.register
-def _(recipe: Transferred, out: Path, state: Path) -> dict[str, Any]:
+def transferred(recipe: Sorted | Transferred, out: Path, state: Path) -> Measured:
     from cbd.models.interpolation import transfer
 
-    transfer(store.folder(recipe.model), recipe.spec, out, recipe.trans)
-    return {}
+    trans = recipe.trans if isinstance(recipe, Transferred) else Trans(cut_width="sorted")
+    transfer(folder(recipe.model), recipe.spec, out, trans)
 
 
-@build.register
-def _(recipe: Interpolated, out: Path, state: Path) -> dict[str, Any]:
+def interpolated(recipe: Interpolated, out: Path, state: Path) -> Measured:
     from cbd.models.interpolation import initialize
 
-    small, large = store.folder(recipe.small), store.folder(recipe.large)
+    small, large = folder(recipe.small), folder(recipe.large)
     return initialize(small, large, recipe.spec, out, recipe.alpha, recipe.operator)
 
 
-@build.register(Trained)
-@build.register(Anchor)
-@build.register(Bridged)
-@build.register(Tuned)
-def _(recipe: Trained | Anchor | Bridged | Tuned, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.training.lessons import Lesson
+def generated(recipe: Generated, out: Path, state: Path) -> Measured:
+    from cbd.models.generation import generate
+
+    return generate(folder(recipe.source), recipe.corpus, recipe.sampling, out, state)
+
+
+# Training --------------------------------------------------------------------------------------------------
+
+
+def trained(recipe: Trained, out: Path, state: Path) -> Measured:
+    from cbd.training.lessons import PlainLesson
+
+    return _train(recipe, PlainLesson(folder(recipe.corpus)), out, state)
+
+
+def anchor(recipe: Anchor, out: Path, state: Path) -> Measured:
+    from cbd.training.lessons import DistilledLesson
+
+    folders = folder(recipe.corpus), folder(recipe.teacher)
+    return _train(recipe, DistilledLesson(*folders, recipe.loss, recipe.shared_vocab), out, state)
+
+
+def bridged(recipe: Bridged, out: Path, state: Path) -> Measured:
+    from cbd.training.lessons import BridgedLesson
+
+    folders = folder(recipe.corpus), folder(recipe.scored)
+    return _train(recipe, BridgedLesson(*folders, recipe.loss), out, state)
+
+
+def tuned(recipe: Tuned, out: Path, state: Path) -> Measured:
+    from cbd.training.lessons import TunedLesson
+
+    return _train(recipe, TunedLesson(folder(recipe.pairs)), out, state)
+
+
+def _train(recipe: Trained | Anchor | Bridged | Tuned, lesson: Lesson, out: Path, state: Path) -> Measured:
     from cbd.training.loop import train
 
     lr = recipe.training.lr
     if isinstance(lr, TunedRate):
-        lr = json.loads((store.folder(lr) / "rate.json").read_text())["lr"]
-    corpus = None if isinstance(recipe, Tuned) else store.folder(recipe.corpus)
-    lesson = Lesson(corpus, recipe.loss)
-    if isinstance(recipe, Anchor):
-        lesson = replace(lesson, teacher=store.folder(recipe.teacher), shared_vocab=recipe.shared_vocab)
-    elif isinstance(recipe, Bridged):
-        lesson = replace(lesson, scores=store.folder(recipe.scored))
-    elif isinstance(recipe, Tuned):
-        lesson = replace(lesson, pairs=store.folder(recipe.pairs))
-    return train(store.folder(recipe.start), lesson, recipe.training, lr, out, state)
+        lr = json.loads((folder(lr) / "rate.json").read_text())["lr"]
+    return train(folder(recipe.start), lesson, recipe.training, lr, out, state)
 
 
-@build.register
-def _(recipe: Generated, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.models.generation import generate
-
-    return generate(store.folder(recipe.source), recipe.corpus, recipe.sampling, out, state)
-
-
-@build.register
-def _(recipe: Written, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.data.corpus import build_written
-    from cbd.models.generation import texts
-
-    build_written(texts(store.folder(recipe.text)), store.folder(recipe.corpus), out)
-    return {}
-
-
-@build.register
-def _(recipe: Scored, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.data.documents import training_documents
-    from cbd.training.likelihoods import score
-
-    texts = training_documents(recipe.corpus)
-    return score(store.folder(recipe.teacher), store.folder(recipe.corpus), texts, recipe, out, state)
-
-
-@build.register
-def _(recipe: BitsPerByte, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.data.tokens import Tokens
-    from cbd.evaluation.bits import bits_per_byte
-
-    metrics = bits_per_byte(store.folder(recipe.model), Tokens(store.folder(recipe.corpus)), recipe)
-    (out / "metrics.json").write_text(json.dumps(metrics))
-    return {"metrics": metrics}
-
-
-@build.register
-def _(recipe: Items, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.data.items import build as build_items
-
-    return build_items(recipe, out)
-
-
-@build.register
-def _(recipe: Pairs, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.data.pairs import build as build_pairs
-
-    return build_pairs(recipe, out)
-
-
-@build.register
-def _(recipe: Downstream, out: Path, state: Path) -> dict[str, Any]:
-    from cbd.evaluation.benchmark import evaluate
-
-    data = {n: store.folder(r) for n, r in (("items", recipe.items), ("pairs", recipe.pairs)) if r}
-    scores = evaluate(store.folder(recipe.model), recipe.tasks, data, recipe.shots, recipe.limit)
-    (out / "metrics.json").write_text(json.dumps({task: score.summary() for task, score in scores.items()}))
-    (out / "items.json").write_text(json.dumps({task: score.items for task, score in scores.items()}))
-    return {}
-
-
-@build.register
-def _(recipe: TunedRate, out: Path, state: Path) -> dict[str, Any]:
-    losses = {c.training.lr: store.record(c)["final_loss"] for c in recipe.candidates}
-    result = {
-        "lr": min(losses, key=losses.__getitem__),
-        "final_loss": {f"{lr:g}": x for lr, x in losses.items()},
-    }
+def tuned_rate(recipe: TunedRate, out: Path, state: Path) -> Measured:
+    losses = {run.training.lr: record(run)["final_loss"] for run in recipe.candidates}
+    by_rate = {f"{lr:g}": loss for lr, loss in losses.items()}
+    result = {"lr": min(losses, key=losses.__getitem__), "final_loss": by_rate}
     (out / "rate.json").write_text(json.dumps(result))
     return result
 
 
-@build.register
-def _(recipe: Evaluated, out: Path, state: Path) -> dict[str, Any]:
+def scored(recipe: Scored, out: Path, state: Path) -> Measured:
+    from cbd.data.documents import training_documents
+    from cbd.training.likelihoods import read_likelihoods
+
+    folders = folder(recipe.teacher), folder(recipe.corpus)
+    return read_likelihoods(*folders, training_documents(recipe.corpus), recipe, out, state)
+
+
+# Evaluation ------------------------------------------------------------------------------------------------
+
+
+def evaluated(recipe: Evaluated, out: Path, state: Path) -> Measured:
     import torch
 
     from cbd.data.tokens import Tokens
@@ -172,9 +159,51 @@ def _(recipe: Evaluated, out: Path, state: Path) -> dict[str, Any]:
     from cbd.recipes.training import Loss
     from cbd.training.lessons import Objective
 
-    held_out = HeldOut.of(Tokens(store.folder(recipe.corpus)), recipe.split, recipe.sample, recipe.context)
+    held_out = HeldOut.of(Tokens(folder(recipe.corpus)), recipe.split, recipe.sample, recipe.context)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective = Objective(load(store.folder(recipe.model)).to(device), Loss())
-    metrics = evaluate(objective, held_out, device)
+    objective = Objective(load(folder(recipe.model)).to(device), Loss())
+    return _measured(evaluate(objective, held_out, device), out)
+
+
+def bits_per_byte(recipe: BitsPerByte, out: Path, state: Path) -> Measured:
+    from cbd.data.tokens import Tokens
+    from cbd.evaluation.bits import bits_per_byte
+
+    return _measured(bits_per_byte(folder(recipe.model), Tokens(folder(recipe.corpus)), recipe), out)
+
+
+def _measured(metrics: dict[str, Any], out: Path) -> Measured:
     (out / "metrics.json").write_text(json.dumps(metrics))
     return {"metrics": metrics}
+
+
+def downstream(recipe: Downstream, out: Path, state: Path) -> Measured:
+    from cbd.evaluation.benchmark import evaluate
+
+    data = {name: folder(r) for name, r in (("items", recipe.items), ("pairs", recipe.pairs)) if r}
+    scores = evaluate(folder(recipe.model), recipe.tasks, data, recipe.shots, recipe.limit)
+    (out / "metrics.json").write_text(json.dumps({task: score.summary() for task, score in scores.items()}))
+    (out / "items.json").write_text(json.dumps({task: score.items for task, score in scores.items()}))
+
+
+BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
+    Corpus: corpus,
+    Written: written,
+    Items: items,
+    Pairs: pairs,
+    Source: source,
+    Random: random,
+    Sorted: transferred,
+    Transferred: transferred,
+    Interpolated: interpolated,
+    Generated: generated,
+    Trained: trained,
+    Anchor: anchor,
+    Bridged: bridged,
+    Tuned: tuned,
+    TunedRate: tuned_rate,
+    Scored: scored,
+    Evaluated: evaluated,
+    BitsPerByte: bits_per_byte,
+    Downstream: downstream,
+}

@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cbd.realize import store
-from cbd.recipes.base import Recipe
+from cbd.recipes.base import Recipe, walk
 
 
 def pending(recipes: Iterable[Recipe]) -> list[Recipe]:
     """What is missing for these recipes, inputs first; what only finished recipes needed is left out."""
-    found: dict[str, Recipe] = {}
-
-    def visit(recipe: Recipe) -> None:
-        if recipe.key in found or store.finished(recipe):
-            return
-        for source in recipe.inputs:
-            visit(source)
-        found[recipe.key] = recipe
-
-    for recipe in recipes:
-        visit(recipe)
-    return list(found.values())
+    return list(walk(recipes, skip=store.finished).values())
 
 
 def weight(recipe: Recipe) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from cbd.errors import si
 from cbd.realize import store
 from cbd.recipes import costs
-from cbd.recipes.base import Recipe
+from cbd.recipes.base import Recipe, walk
 
 
 @dataclass
@@ -34,7 +35,7 @@ def grouped(recipes: Iterable[Recipe]) -> list[Group]:
     """The tree of these recipes, shared parts once, inputs first; equal steps (seeds, alphas) grouped."""
     groups: dict[tuple, Group] = {}
     number_of: dict[str, int] = {}
-    for recipe in costs.needed(recipes):
+    for recipe in walk(recipes).values():
         spec = recipe.spec.name if hasattr(recipe, "spec") else ""
         needs = {number_of[source.key] for source in recipe.inputs}
         signature = (type(recipe).__name__, spec, recipe.tokens, frozenset(needs))
@@ -56,15 +57,15 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
         needs = ", ".join(f"#{n}" for n in sorted(g.needs))
         finished = f"{g.done}/{len(g.recipes)}" if done else None
         tokens = f"{g.tokens:,}" if g.tokens else "-"
-        work, hours = (_si(g.flops), _hours(accelerator.hours(g.flops))) if g.flops else ("-", "-")
+        work, hours = (si(g.flops, " "), _hours(accelerator.hours(g.flops))) if g.flops else ("-", "-")
         lines.append(_line((g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs)))
-    everything = costs.needed(recipes)
+    everything = walk(recipes).values()
     total = sum(recipe.flops for recipe in everything)
     left = sum(recipe.flops for recipe in everything if not (done and store.finished(recipe)))
     trained = sum(recipe.tokens for recipe in everything)
     lines.append(
-        f"in all {len(everything)} recipes, {trained:,} training tokens, {_si(total)} FLOPs"
-        + (f", of which {_si(left)} are left" if done else "")
+        f"in all {len(everything)} recipes, {trained:,} training tokens, {si(total, ' ')} FLOPs"
+        + (f", of which {si(left, ' ')} are left" if done else "")
         + f": {_hours(accelerator.hours(left))} h on {accelerator.name} at {accelerator.utilisation:.0%} of "
         f"its peak"
     )
@@ -82,10 +83,3 @@ def _line(values: tuple) -> str:
 
 def _hours(hours: float) -> str:
     return "0" if not hours else f"{hours:,.1f}" if hours >= 0.05 else "< 0.1"
-
-
-def _si(number: float) -> str:
-    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if number >= size:
-            return f"{number / size:.3g} {letter}"
-    return f"{number:.0f}"

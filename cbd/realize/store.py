@@ -28,6 +28,7 @@ from filelock import FileLock
 
 import cbd
 from cbd.errors import CbdError
+from cbd.files import publish
 from cbd.recipes.base import Recipe
 
 RECORD = "record.json"
@@ -75,7 +76,7 @@ def make(recipe: Recipe, build: Build) -> Path:
         started = time.time()
         measured = build(out, state)
         _write_record(out, recipe, measured, started)
-        _publish(out, final)
+        publish(out, final)  # a folder that is there without a record is damaged
         shutil.rmtree(work, ignore_errors=True)
     return final
 
@@ -105,18 +106,6 @@ def _write_record(out: Path, recipe: Recipe, measured: dict[str, Any], started: 
         "tree": recipe.tree(),
     }
     (out / RECORD).write_text(json.dumps(content | surroundings() | measured, indent=1) + "\n")
-
-
-def _publish(out: Path, final: Path) -> None:
-    for path in out.rglob(
-        "*"
-    ):  # on disk before it is visible: a power cut must not leave trusted, empty files
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    shutil.rmtree(final, ignore_errors=True)  # only a damaged folder without a record can be here
-    final.parent.mkdir(parents=True, exist_ok=True)
-    out.rename(final)
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from typing import Any, ClassVar
@@ -91,12 +91,17 @@ def _recipes_in(item: Any) -> Iterator[Recipe]:
             yield from _recipes_in(value)
 
 
-def walk(recipes: Iterable[Recipe]) -> dict[str, Recipe]:
-    """All recipes that these need, each once, inputs before what uses them, by key."""
+def walk(
+    recipes: Iterable[Recipe], skip: Callable[[Recipe], bool] = lambda recipe: False
+) -> dict[str, Recipe]:
+    """All recipes that these need, each once, inputs before what uses them, by key.
+
+    skip: says of a recipe that neither it nor what it alone is made from is needed.
+    """
     found: dict[str, Recipe] = {}
 
     def visit(recipe: Recipe) -> None:
-        if recipe.key not in found:
+        if recipe.key not in found and not skip(recipe):
             for source in recipe.inputs:
                 visit(source)
             found[recipe.key] = recipe

@@ -1,11 +1,11 @@
-"""What recipes cost, from the same trees that are run: FLOPs and tokens, shared parts counted once."""
+"""What recipes cost, from the same trees that are run: FLOPs, shared parts counted once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cbd.recipes.base import Recipe
+from cbd.recipes.base import Recipe, walk
 
 
 def flops(recipes: Iterable[Recipe], given: Iterable[Recipe] = ()) -> int:
@@ -13,40 +13,19 @@ def flops(recipes: Iterable[Recipe], given: Iterable[Recipe] = ()) -> int:
 
     given: recipes that exist already (a public source LLM): neither they nor what made them is counted.
     """
-    return sum(recipe.flops for recipe in needed(recipes, given))
-
-
-def tokens(recipes: Iterable[Recipe], given: Iterable[Recipe] = ()) -> int:
-    """Training tokens of making all these recipes."""
-    return sum(recipe.tokens for recipe in needed(recipes, given))
-
-
-def needed(recipes: Iterable[Recipe], given: Iterable[Recipe] = ()) -> list[Recipe]:
-    """Every recipe that must run, each once, inputs first; the way to a `given` recipe is left out."""
     have = {recipe.key for recipe in given}
-    found: dict[str, Recipe] = {}
-
-    def visit(recipe: Recipe) -> None:
-        if recipe.key in have or recipe.key in found:
-            return
-        for source in recipe.inputs:
-            visit(source)
-        found[recipe.key] = recipe
-
-    for recipe in recipes:
-        visit(recipe)
-    return list(found.values())
+    return sum(recipe.flops for recipe in walk(recipes, skip=lambda recipe: recipe.key in have).values())
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """A device to quote hours for: peak in FLOP/s of its training precision, and the share that training
-    reaches.
-    """
+    """A device to quote hours for."""
 
     name: str
     peak: float
+    """FLOP/s of its training precision."""
     utilisation: float
+    """The share of the peak that training reaches."""
 
     def hours(self, work: float) -> float:
         return work / (self.peak * self.utilisation) / 3600
@@ -60,5 +39,3 @@ A100 = Accelerator("A100, bf16", 312e12, 0.40)
 CPU = Accelerator("two CPU cores, fp32", 150e9, 0.40)
 
 ACCELERATORS = {"h100": H100, "a100": A100, "cpu": CPU}
-
-__all__ = ["ACCELERATORS", "Accelerator", "flops", "needed", "tokens"]

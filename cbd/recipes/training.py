@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 from cbd.errors import CbdError
 from cbd.recipes.base import Recipe
@@ -116,9 +116,6 @@ class Trained(Recipe):
     start: Recipe
     corpus: Corpus
     training: Training
-
-    teacher: ClassVar[None] = None
-    loss: ClassVar[Loss] = Loss()
 
     @property
     def spec(self) -> ModelSpec:
@@ -303,8 +300,6 @@ class Tuned(Recipe):
     pairs: Pairs
     training: Training
 
-    teacher: ClassVar[None] = None
-    loss: ClassVar[Loss] = Loss()
     spec = Trained.spec
     tokens = Trained.tokens
     flops = Trained.flops

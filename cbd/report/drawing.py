@@ -23,19 +23,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from cbd.errors import CbdError, si
-from cbd.report import names
+from cbd.recipes.starts import DASHDOT, DASHED, FINE, LONG
+from cbd.report.names import LOOKS
 
 WIDTH = 7.0  # inches: the text width of a page
 PALETTE = sns.color_palette("colorblind").as_hex()
-BLUE, ORANGE, GREEN, RED, PINK, BROWN = PALETTE[:6]
-GREY = "#555555"
-DOTTED, DASHED, DASHDOT, LONG, FINE = (
-    (0, (1, 1.3)),
-    (0, (4, 1.6)),
-    (0, (5, 1.5, 1, 1.5)),
-    (0, (8, 2)),
-    (0, (2, 1)),
-)
 STYLE = {
     **sns.axes_style("ticks"),
     "font.family": "sans-serif",
@@ -58,33 +50,6 @@ STYLE = {
     "lines.markersize": 4.5,
     "lines.markeredgewidth": 0.6,
 }
-_CBD, _NEAREST, _PRUNED = (BLUE, "o", "-"), (ORANGE, "s", DASHED), (GREEN, "^", DASHDOT)
-METHODS: dict[str, tuple[str, str, Any]] = {
-    names.CBD: _CBD,
-    names.CHAIN: _CBD,
-    names.STEPWISE: _CBD,
-    "CBD (literal)": (RED, "D", LONG),
-    "CBD (duplicate)": (PINK, "P", FINE),
-    "CBD (lossy)": (BROWN, "v", DASHED),
-    "CBD (tile)": (PALETTE[9], "<", DASHDOT),
-    names.SMALLER: _NEAREST,
-    names.DIRECT_COMPUTE: _NEAREST,
-    names.DIRECT: _NEAREST,
-    names.LARGER: _PRUNED,
-    names.DIRECT_TOKENS: _PRUNED,
-    names.SEQUENCE: _CBD,
-    names.ALM: (ORANGE, "s", DASHED),
-    names.ULD: (PINK, "P", FINE),
-    names.RAW: (GREY, "X", DOTTED),
-    names.RAW_COMPUTE: (GREEN, "^", DASHDOT),
-    names.BRIDGED: (ORANGE, "h", DASHDOT),
-    f"{names.BRIDGED}: meta-llama/Meta-Llama-3-8B": (ORANGE, "h", DASHDOT),
-    f"{names.BRIDGED}: Qwen/Qwen3-4B": (PINK, "d", LONG),
-    names.SOURCE: ("#000000", "*", "-"),
-    names.RANDOM: (GREY, "X", DOTTED),
-    names.SCRATCH: (GREY, "X", DOTTED),
-}
-"""(colour, marker, line style) of each method, in the order in which legends name them."""
 SPARE = [
     (PALETTE[6], ">", LONG),
     (PALETTE[7], "h", DASHED),
@@ -130,12 +95,10 @@ def new_figure(height: float, width: float = WIDTH) -> Picture:
 def styles_of(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, marker and line style for each method, in legend order; unknown ones get the spare styles."""
     present = set(methods)
-    unknown = sorted(present - set(METHODS))
+    unknown = sorted(present - set(LOOKS))
     if len(unknown) > len(SPARE):
-        raise CbdError(
-            f"{len(unknown)} methods have no style of their own; name them in cbd.report.drawing.METHODS"
-        )
-    chosen = {m: METHODS[m] for m in METHODS if m in present} | dict(zip(unknown, SPARE, strict=False))
+        raise CbdError(f"{len(unknown)} methods have no style of their own; name them in cbd.report.names")
+    chosen = {m: LOOKS[m] for m in LOOKS if m in present} | dict(zip(unknown, SPARE, strict=False))
     return {
         m: {"color": color, "marker": marker, "linestyle": line}
         for m, (color, marker, line) in chosen.items()
@@ -300,14 +263,6 @@ def limits(summary: pd.DataFrame, pad: float = 0.08) -> tuple[float, float]:
     low, high = float(ends.min().min()), float(ends.max().max())
     air = max(high - low, 1e-3) * pad
     return low - air, high + air
-
-
-def budget_of(operator: str) -> float:
-    """The token budget that a row's `operator` column names."""
-    try:
-        return float(operator.removeprefix("budget "))
-    except ValueError as error:
-        raise CbdError(f"column 'operator' holds {operator!r}; it must read like 'budget 150000'") from error
 
 
 def file_bytes(figure: Figure, kind: str, salt: str = "cbd") -> bytes:

@@ -22,22 +22,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from cbd.errors import CbdError, si
+from cbd.recipes.starts import BLUE, DASHDOT, DASHED, DOTTED, FINE, GREEN, GREY, LONG, RED
 from cbd.report import results, stats
 from cbd.report.drawing import (
-    BLUE,
-    DASHDOT,
-    DASHED,
-    DOTTED,
-    FINE,
-    GREEN,
-    GREY,
-    LONG,
     LOSS,
-    RED,
     WIDTH,
     arrow,
     broken_axes,
-    budget_of,
     caption,
     curve,
     dots,
@@ -66,13 +57,9 @@ from cbd.report.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, RANDOM, SOURCE,
 def paper_map(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E16: cumulative cost of N target sizes, for each way to make them.
 
-    Reads metric "cumulative_flops": method, `spec` (the number of sizes, as text) and value (FLOPs).
+    Reads metric "cumulative_flops": method, sizes and value (FLOPs).
     """
     rows = pick(table, "cumulative_flops")
-    try:
-        rows = rows.assign(sizes=rows["spec"].astype(int))
-    except ValueError as error:
-        raise CbdError(f"column 'spec' must hold the number of sizes in this table: {error}") from error
     summary = stats.summarise(rows, ["method", "sizes"])
     styles = styles_of(summary["method"])
     figure = new_figure(3.3, 5.4)
@@ -394,24 +381,24 @@ def _alpha_panel(
 def convergence(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E5: validation loss against training tokens for each start; columns are sizes, rows budgets.
 
-    Reads metric "loss" by method, spec, tokens and `operator` (the budget, as "budget 150000"). The upper
+    Reads metric "loss" by method, spec, budget and tokens. The upper
     part of each panel holds what random initialisation passes through, on a coarser scale.
     """
-    summary = stats.summarise(pick(table, "loss"), ["method", "spec", "operator", "tokens"])
+    summary = stats.summarise(pick(table, "loss"), ["method", "spec", "budget", "tokens"])
     specs, styles = sizes_of(pick(table, "loss")), styles_of(summary["method"])
-    compared = summary.groupby("operator")["method"].nunique()  # a longer run of one start alone is not a row
-    budgets = sorted(compared[compared == compared.max()].index, key=budget_of)
+    compared = summary.groupby("budget")["method"].nunique()  # a longer run of one start alone is not a row
+    budgets = sorted(compared[compared == compared.max()].index)
     figure = new_figure(1.3 + 2.5 * len(budgets), max(WIDTH, 1 + 2.1 * len(specs)))
     cells = figure.add_gridspec(2 * len(budgets), len(specs), height_ratios=(0.42, 1) * len(budgets))
     for i, budget in enumerate(budgets):
-        row = summary[summary["operator"] == budget]
+        row = summary[summary["budget"] == budget]
         for j, (spec, label) in enumerate(specs.items()):
             panels = _convergence_panel(figure, (cells, i, j), row, spec, styles)
             if i == 0:
                 panels[0].set_title(label.replace(" parameters", ""))
             panels[-1].set_xlabel("training tokens" if i == len(budgets) - 1 else "")
             if j == 0:
-                panels[-1].set_ylabel(f"budget {si(budget_of(budget))} tokens\nloss (nats per token)")
+                panels[-1].set_ylabel(f"budget {si(budget)} tokens\nloss (nats per token)")
             else:
                 for axes in panels:
                     axes.tick_params(axis="y", labelleft=False)
@@ -473,11 +460,9 @@ def speedup(table: pd.DataFrame, scale: str | None = None, date: str | None = No
     if not parts:
         raise CbdError(f"the table has no rows of metric {' or '.join(SPEEDUPS)}; run the experiment")
     rows = pd.concat(parts.values())
-    runs = rows[["spec", "operator"]].drop_duplicates()
+    runs = rows[["spec", "budget"]].drop_duplicates()
     specs = list(sizes_of(table[table["metric"].isin(parts)]))
-    places = sorted(
-        zip(runs["spec"], runs["operator"], strict=True), key=lambda r: (budget_of(r[1]), specs.index(r[0]))
-    )
+    places = sorted(zip(runs["spec"], runs["budget"], strict=True), key=lambda r: (r[1], specs.index(r[0])))
     styles = styles_of(rows["method"])
     figure = new_figure(1.5 + 0.33 * len(places))
     panels = figure.subplots(1, len(parts), sharex=True, sharey=True, squeeze=False)[0]
@@ -485,7 +470,7 @@ def speedup(table: pd.DataFrame, scale: str | None = None, date: str | None = No
     for letter, axes, (metric, part) in zip("ab", panels, parts.items(), strict=False):
         summaries.append(_speedup_panel(axes, part, places, styles))
         panel_title(axes, letter, SPEEDUPS[metric])
-    panels[0].set_yticks(range(len(places)), [f"{spec}, {si(budget_of(b))} tokens" for spec, b in places])
+    panels[0].set_yticks(range(len(places)), [f"{spec}, {si(b)} tokens" for spec, b in places])
     panels[0].set_ylim(len(places) - 0.5, -0.5)
     if len(styles) > 1:
         legend(figure, styles, 4, line=False)
@@ -501,17 +486,17 @@ def speedup(table: pd.DataFrame, scale: str | None = None, date: str | None = No
 
 
 def _speedup_panel(
-    axes: Axes, part: pd.DataFrame, places: list[tuple[str, str]], styles: dict[str, dict[str, Any]]
+    axes: Axes, part: pd.DataFrame, places: list[tuple[str, int]], styles: dict[str, dict[str, Any]]
 ) -> pd.DataFrame:
-    summary = stats.summarise(part, ["method", "spec", "operator"])
-    bounds = part.groupby(["method", "spec", "operator"])["bound"].any()
+    summary = stats.summarise(part, ["method", "spec", "budget"])
+    bounds = part.groupby(["method", "spec", "budget"])["bound"].any()
     axes.set_xscale("log")
     axes.axvline(1, color="0.6", linewidth=0.8, zorder=0)
     for k, (method, style) in enumerate(styles.items()):
         shift = (k - (len(styles) - 1) / 2) * 0.22
         for _, row in summary[(summary["method"] == method) & np.isfinite(summary["point"])].iterrows():
-            y = places.index((row["spec"], row["operator"])) + shift
-            bound = bounds[method, row["spec"], row["operator"]]
+            y = places.index((row["spec"], row["budget"])) + shift
+            bound = bounds[method, row["spec"], row["budget"]]
             look = {"markersize": 6.5, "markeredgewidth": 1.2}
             if bound:
                 look |= {"markerfacecolor": "white", "markeredgecolor": style["color"]}
@@ -534,24 +519,24 @@ def _speedup_panel(
 def bridge(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E15: bits per byte along the chain, from the source to the interpolated SLM, by each way to the proxy.
 
-    Reads metric "bits_per_byte" by method, `mixing` (the source's name) and `operator` (the stage); the
+    Reads metric "bits_per_byte" by method, source and stage; the
     source's own row is a line across the panel. One panel a source.
     """
     rows = pick(table, "bits_per_byte")
-    own = rows[rows["operator"] == SOURCE]
-    models = rows[rows["operator"] != SOURCE]
-    summary = stats.summarise(models, ["method", "mixing", "operator"])
-    stages = list(dict.fromkeys(models["operator"]))  # in the order of the table
-    sources, styles = sorted(set(summary["mixing"])), styles_of(summary["method"])
+    own = rows[rows["stage"] == SOURCE]
+    models = rows[rows["stage"] != SOURCE]
+    summary = stats.summarise(models, ["method", "source", "stage"])
+    stages = list(dict.fromkeys(models["stage"]))  # in the order of the table
+    sources, styles = sorted(set(summary["source"])), styles_of(summary["method"])
     figure = new_figure(3.4, max(WIDTH, 3.6 * len(sources)))
     panels = figure.subplots(1, len(sources), sharey=True, squeeze=False)[0]
     for axes, source in zip(panels, sources, strict=True):
         for i, (method, style) in enumerate(styles.items()):
-            part = summary[(summary["method"] == method) & (summary["mixing"] == source)]
-            part = part.set_index("operator").reindex([s for s in stages if s in set(part["operator"])])
+            part = summary[(summary["method"] == method) & (summary["source"] == source)]
+            part = part.set_index("stage").reindex([s for s in stages if s in set(part["stage"])])
             places = [stages.index(stage) + (i - (len(styles) - 1) / 2) * 0.11 for stage in part.index]
             dots(axes, places, part.reset_index(), style)
-        value = own[own["method"] == f"source: {source}"]["value"].mean()
+        value = own[own["source"] == source]["value"].mean()
         axes.axhline(value, color=GREY, linewidth=1, linestyle=DOTTED, zorder=0)
         axes.annotate(f"source, {value:.2f}", (0, value), (2, 3), textcoords="offset points", fontsize=8)
         axes.set_xticks(range(len(stages)), stages)

@@ -4,19 +4,11 @@ torch.
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import pandas as pd
 
 from cbd.errors import CbdError
 from cbd.report import headline, results, stats
 from cbd.report.names import CBD, LARGER, RAW, RAW_COMPUTE, SMALLER, SOURCE, STEPWISE
-
-
-def reported() -> pd.DataFrame:
-    """What the paper (arXiv 2605.07783) reports: experiment, method, size, tokens, metric, value."""
-    with files("cbd.report").joinpath("reported.csv").open() as file:
-        return pd.read_csv(file)
 
 
 def sizes(table: pd.DataFrame) -> dict[str, int]:
@@ -49,7 +41,7 @@ def against(table: pd.DataFrame, baseline: str, metric: str = "loss") -> pd.Data
 
 
 def final(table: pd.DataFrame) -> pd.DataFrame:
-    """The last point of every curve: one row for each (method, spec, operator, seed)."""
+    """The last point of every curve: one row for each (method, spec, budget, seed)."""
     rows = table[table["metric"] == "loss"]
     return rows[rows["tokens"] == rows.groupby("recipe")["tokens"].transform("max")]
 
@@ -155,7 +147,7 @@ def recovered(table: pd.DataFrame) -> str:
     """
     ends = final(table)
     parts = []
-    for operator, rows in sorted(ends.groupby("operator"), key=lambda item: int(item[0].split()[1])):
+    for budget, rows in ends.groupby("budget"):
         singles = rows[rows["method"].isin([SMALLER, LARGER])]
         if singles.empty:
             continue
@@ -164,7 +156,7 @@ def recovered(table: pd.DataFrame) -> str:
         )
         both = pd.concat([rows[rows["method"] == CBD], best])
         found = against(both, "best single anchor")
-        after = f"After {int(operator.split()[1]):,} tokens ({stats.tally(found['verdict'])})"
+        after = f"After {budget:,} tokens ({stats.tally(found['verdict'])})"
         parts.append(f"{after}: {_differences(found, 'spec')}")
     return f"CBD (union) minus the better single anchor, nats per token. {'. '.join(parts)}."
 
@@ -174,10 +166,10 @@ def speedups(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for metric in ("speedup_to_random_final", "speedup_to_cbd_final"):
         rows = stats.with_lower_bounds(table, metric)
-        summary = stats.summarise(rows, ["spec", "operator"]).assign(metric=metric)
-        bounds = rows.groupby(["spec", "operator"])["bound"].any().rename("bound").reset_index()
-        found.append(summary.merge(bounds, on=["spec", "operator"]))
-    return pd.concat(found)[["metric", "spec", "operator", "point", "low", "high", "n", "bound"]]
+        summary = stats.summarise(rows, ["spec", "budget"]).assign(metric=metric)
+        bounds = rows.groupby(["spec", "budget"])["bound"].any().rename("bound").reset_index()
+        found.append(summary.merge(bounds, on=["spec", "budget"]))
+    return pd.concat(found)[["metric", "spec", "budget", "point", "low", "high", "n", "bound"]]
 
 
 def steps_lost(table: pd.DataFrame) -> pd.DataFrame:
@@ -223,9 +215,9 @@ def _direct(table: pd.DataFrame) -> str:
 
 def bridged(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
     """Bits per byte of each way to a proxy minus the baseline's, a row a source, stage and method."""
-    models = table[(table["metric"] == "bits_per_byte") & (table["operator"] != SOURCE)]
+    models = table[(table["metric"] == "bits_per_byte") & (table["stage"] != SOURCE)]
     parts = []
-    for (source, stage), rows in models.groupby(["mixing", "operator"], sort=False):
+    for (source, stage), rows in models.groupby(["source", "stage"], sort=False):
         found = against(rows.assign(spec=stage), baseline, "bits_per_byte")
         parts.append(found.rename(columns={"spec": "stage"}).assign(source=source))
     return pd.concat(parts)[["source", "stage", "method", "point", "low", "high", "n", "verdict"]]
@@ -282,7 +274,7 @@ def against_random(table: pd.DataFrame) -> str:
 
     def words(metric: str) -> str:
         rows = found[found["metric"] == metric].dropna(subset="point").itertuples()
-        budget = lambda r: f"{int(r.operator.split()[1]):,}"  # noqa: E731
+        budget = lambda r: f"{r.budget:,}"  # noqa: E731
         return "; ".join(f"{r.spec}, {budget(r)}: {'at least ' * r.bound}{r.point:.3g}x" for r in rows)
 
     return (

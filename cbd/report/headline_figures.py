@@ -25,7 +25,6 @@ from cbd.report.drawing import (
     LOSS,
     WIDTH,
     arrow,
-    budget_of,
     budgets_axis,
     caption,
     curve,
@@ -287,8 +286,8 @@ def _gap_caption(
 def equal_budget(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """E4 and E13: CBD and random weights after the same budgets, for each size: the loss, and the tasks.
 
-    Reads metric "loss" and the main metric of each task with its "<metric> chance", by method, spec, seed and
-    `operator` (the budget, as "budget 150000"). A run's score is the mean over the tasks, in percent.
+    Reads metric "loss" and the main metric of each task with its "<metric> chance", by method, spec, budget
+    and seed. A run's score is the mean over the tasks, in percent.
     """
     _with_tasks(table, "equal_budget")
     tasks, loss = headline.main_metrics(table), pick(table, "loss")
@@ -296,7 +295,7 @@ def equal_budget(table: pd.DataFrame, scale: str | None = None, date: str | None
     specs, looks = sizes_of(loss), _budget_looks(loss)
     figure = new_figure(3.6)
     panels = figure.subplots(1, 2)
-    parts = [stats.summarise(rows, ["method", "spec", "operator"]) for rows in (loss, scores)]
+    parts = [stats.summarise(rows, ["method", "spec", "budget"]) for rows in (loss, scores)]
     for axes, part in zip(panels, parts, strict=True):
         _budget_panel(axes, part, specs, looks)
     panels[0].set_ylabel(LOSS)
@@ -304,7 +303,7 @@ def equal_budget(table: pd.DataFrame, scale: str | None = None, date: str | None
     panel_title(panels[0], "a", "held-out text")
     panel_title(panels[1], "b", f"mean of {len(tasks)} tasks" if tasks[1:] else _task(tasks[0]))
     handles = [
-        Line2D([], [], linestyle="none", label=f"{method}, {si(budget_of(budget))} tokens", **look)
+        Line2D([], [], linestyle="none", label=f"{method}, {si(budget)} tokens", **look)
         for (method, budget), look in looks.items()
     ]
     chance = 100 * float(np.mean([headline.chance(table, task) for task in tasks]))
@@ -322,7 +321,7 @@ def equal_budget(table: pd.DataFrame, scale: str | None = None, date: str | None
 
 def _averaged(table: pd.DataFrame, tasks: Sequence[str], loss: pd.DataFrame) -> pd.DataFrame:
     """One row for each run that has a loss: the mean of its tasks, in percent."""
-    run = ["method", "spec", "operator", "seed"]
+    run = ["method", "spec", "budget", "seed"]
     wide = _in_percent(table, tasks).pivot_table(index=run, columns="metric", values="value")
     wide = wide.reindex(index=pd.MultiIndex.from_frame(loss[run]), columns=list(tasks))
     lacking = wide.isna().to_numpy().nonzero()
@@ -332,9 +331,9 @@ def _averaged(table: pd.DataFrame, tasks: Sequence[str], loss: pd.DataFrame) -> 
     return wide.mean(axis=1).rename("value").reset_index()
 
 
-def _budget_looks(loss: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+def _budget_looks(loss: pd.DataFrame) -> dict[tuple[str, int], dict[str, Any]]:
     """Colour and marker by method, filling by budget: the more tokens, the fuller."""
-    budgets = sorted(set(loss["operator"]), key=budget_of)
+    budgets = sorted(set(loss["budget"]))
     shares = np.linspace(0, 1, len(budgets)) if len(budgets) > 1 else [1.0]
     return {
         (method, budget): {"color": style["color"], "marker": style["marker"], **_filled(style, share)}
@@ -344,17 +343,17 @@ def _budget_looks(loss: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _budget_panel(
-    axes: Axes, part: pd.DataFrame, specs: dict[str, str], looks: dict[tuple[str, str], dict[str, Any]]
+    axes: Axes, part: pd.DataFrame, specs: dict[str, str], looks: dict[tuple[str, int], dict[str, Any]]
 ) -> None:
     """A column for each size, and in it a marker for each method and budget side by side."""
     order = {spec: i for i, spec in enumerate(specs)}
     step = 0.64 / max(len(looks) - 1, 1)
     for k, ((method, budget), look) in enumerate(looks.items()):
-        own = part[(part["method"] == method) & (part["operator"] == budget)]
+        own = part[(part["method"] == method) & (part["budget"] == budget)]
         places = [order[spec] + (k - (len(looks) - 1) / 2) * step for spec in own["spec"]]
         lacking = [spec for spec in order if spec not in set(own["spec"])]
         if lacking:
-            raise _missing(f"row of {method!r} of size {lacking[0]} with {budget}", "equal_budget")
+            raise _missing(f"row of {method!r} of size {lacking[0]} with budget {budget}", "equal_budget")
         dots(axes, places, own, look, **look)
     axes.set_xticks(list(order.values()), [label.replace(" parameters", "") for label in specs.values()])
     axes.set_xlim(-0.55, len(order) - 0.45)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from cbd.experiments import EXPERIMENTS, NEEDS_HUB
 from cbd.report import findings, headline, stats
 from cbd.report.names import BRIDGED, CBD, CHAIN, LARGER, RANDOM, RAW, RAW_COMPUTE, SEQUENCE, SMALLER
 from cbd.report.verdicts import number
@@ -24,7 +23,6 @@ NEAR = 0.25  # how far the best alpha may lie from the rule's: a quarter of the 
 SHARE = 0.5  # of the longest budget: the smaller of the paper's two savings is 5B of 10B tokens
 SEEDS = 3
 SINGLE = "better single anchor"
-COUNTED = ("paper_map",)  # nothing is measured in these tables
 
 
 # ---- the chain
@@ -160,9 +158,9 @@ def against_single(tables: Tables) -> pd.DataFrame:
     parts = [start_against_single(tables).assign(group="at step zero")]
     ends = findings.final(tables["convergence"])
     ends = ends[ends["method"] != RANDOM]
-    for budget in sorted(set(ends["operator"]), key=_budget):
-        found = _paired(_with_single(ends[ends["operator"] == budget]), CBD, SINGLE)
-        parts.append(found.assign(group=f"after {_budget(budget):,} tokens"))
+    for budget in sorted(set(ends["budget"])):
+        found = _paired(_with_single(ends[ends["budget"] == budget]), CBD, SINGLE)
+        parts.append(found.assign(group=f"after {budget:,} tokens"))
     found = pd.concat(parts, ignore_index=True)
     return found.assign(unit=found["unit"] + " " + found["group"])
 
@@ -296,12 +294,9 @@ def bridged(tables: Tables) -> pd.DataFrame:
 
 
 def seeds(tables: Tables) -> pd.DataFrame:
-    """Q1: seeds behind each measured table."""
-    counts = {
-        name: int(tables[name]["seed"].nunique())
-        for name in EXPERIMENTS
-        if name in tables and name not in (*NEEDS_HUB, *COUNTED)
-    }
+    """Q1: seeds behind each measured table: one with standard errors, and with anything drawn at random."""
+    seeded = {name: table.dropna(subset=["stderr", "seed"]) for name, table in tables.items()}
+    counts = {name: int(table["seed"].nunique()) for name, table in seeded.items() if len(table)}
     return _exact(counts).assign(n=list(counts.values()))
 
 
@@ -325,8 +320,8 @@ def _with_single(rows: pd.DataFrame) -> pd.DataFrame:
 def _zero_and_after(table: pd.DataFrame) -> pd.DataFrame:
     """CBD's loss at zero tokens, and the other starts' after the smallest budget."""
     rows = table[(table["metric"] == "loss") & (table["method"] != RANDOM)]
-    first = min(rows["operator"], key=_budget)
-    rows = table[(table["metric"] == "loss") & (table["operator"] == first)]
+    first = rows["budget"].min()
+    rows = table[(table["metric"] == "loss") & (table["budget"] == first)]
     start = rows[(rows["method"] == CBD) & (rows["tokens"] == 0)]
     return pd.concat([start, findings.final(rows[rows["method"] != CBD])])
 
@@ -370,19 +365,13 @@ def _slms(tables: Tables, baseline: str) -> pd.DataFrame:
 
 def _cost(tables: Tables) -> pd.DataFrame:
     rows = tables["paper_map"]
-    rows = rows[rows["metric"] == "cumulative_flops"]
-    return rows.assign(sizes=rows["spec"].astype(int))
+    return rows[rows["metric"] == "cumulative_flops"]
 
 
 def _smallest(tables: Tables) -> Tables:
     """The table of equal budgets, its smallest size only."""
     table = tables["equal_budget"]
     return {"equal_budget": table[table["spec"] == next(iter(findings.sizes(table)))]}
-
-
-def _budget(operator: str) -> int:
-    """The tokens of a label such as "budget 150000"."""
-    return int(operator.split()[1])
 
 
 def _generative(table: pd.DataFrame) -> list[str]:

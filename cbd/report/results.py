@@ -30,6 +30,10 @@ SCHEMA: dict[str, str] = {
     "alpha": REAL,
     "mixing": TEXT,
     "operator": TEXT,
+    "source": TEXT,  # the model that a chain or a bridge starts from
+    "stage": TEXT,  # of a bridged chain: source, proxy, anchor 1, ..., SLM
+    "budget": WHOLE,  # training tokens that a run was given (`tokens`: those that it has had so far)
+    "sizes": WHOLE,  # how many target sizes a cost is for
     "seed": WHOLE,
     "tokens": WHOLE,
     "flops": REAL,  # a paper-scale run passes 2^63
@@ -79,6 +83,11 @@ def table_path(scale: str, experiment: str) -> Path:
 def records_path(scale: str, experiment: str) -> Path:
     """The JSON lines of an experiment's runs, whether or not they exist."""
     return results_folder(scale) / f"{_name('experiment', experiment)}.runs.jsonl"
+
+
+def names(scale: str) -> list[str]:
+    """The experiments that have a table at this scale, sorted."""
+    return sorted(path.stem for path in results_folder(scale).glob("*.csv"))
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The scorecard: for every experiment of the paper and every doubt of its readers, the claim, the paper's
 figure, ours, and a verdict by a rule. Reads results only; no torch.
 
-Claims, and what the paper says without a table, are in scorecard.csv; its numbers are in reported.csv.
+Claims and the paper's numbers are in `cbd.report.claims`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from cbd.errors import CbdError
-from cbd.experiments import EXPERIMENTS
-from cbd.report import findings, measures, results
+from cbd.report import measures, results
+from cbd.report.claims import Claim, claims, reported
 from cbd.report.measures import NEAR, SEEDS, SHARE, TOLERATED, Tables
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, QUESTION, Facts, Sides
 
@@ -225,24 +224,14 @@ ENTRIES = {
 
 def scorecard(scale: str) -> pd.DataFrame:
     """A row for each of E1 to E16 and Q1 to Q11, with the columns of `Row`, from the tables that exist."""
-    tables = {
-        name: results.read_table(scale, name)
-        for name in EXPERIMENTS
-        if results.table_path(scale, name).exists()
-    }
-    rows = [_row(line, tables, scale) for line in claims().itertuples()]
+    tables = {name: results.read_table(scale, name) for name in results.names(scale)}
+    rows = [_row(claim, tables, scale) for claim in claims()]
     return pd.DataFrame([asdict(row) for row in rows])
-
-
-def claims() -> pd.DataFrame:
-    """What is at stake: id, claim, said (the paper's words where it gives no number)."""
-    with files("cbd.report").joinpath("scorecard.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, keep_default_na=False)
 
 
 def paper(name: str, said: str = "") -> str:
     """The paper's figures of an experiment, from reported.csv, then its words."""
-    rows = findings.reported()
+    rows = reported()
     rows = rows[rows["experiment"] == name]
     several = rows["params_millions"].nunique() > 1
     parts = []
@@ -300,8 +289,8 @@ def show(scale: str) -> HTML:
     return HTML(style.to_html(table_uuid="scorecard"))
 
 
-def _row(line, tables: Tables, scale: str) -> Row:
-    words = EXPERIMENT if line.id.startswith("E") else QUESTION
+def _row(line: Claim, tables: Tables, scale: str) -> Row:
+    words = QUESTION if line.is_question else EXPERIMENT
     entry = ENTRIES.get(line.id)
     start = {"id": line.id, "claim": line.claim, "paper": paper(line.id, line.said), "scale": scale}
     if entry is None:

@@ -214,10 +214,10 @@ def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
 def with_lower_bounds(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The rows of `metric`, each missing value replaced by that of `<metric>_lower_bound` in the same run.
 
-    Adds the column `bound`: whether the value is a lower bound. A run is recognised by method, spec, operator
+    Adds the column `bound`: whether the value is a lower bound. A run is recognised by method, spec, budget
     and seed. Raises `CbdError` when a run occurs twice.
     """
-    run = ["method", "spec", "operator", "seed"]
+    run = ["method", "spec", "budget", "seed"]
     _once_per_seed(frame[frame["metric"] == metric], run[:-1], "value")
     rows = frame[frame["metric"] == metric].copy()
     bounds = frame[frame["metric"] == f"{metric}_lower_bound"][[*run, "value"]]

@@ -21,7 +21,7 @@ SMALLEST = 1e-6  # nats: a likelihood of exactly one has no logarithm of its com
 class BridgeObjective(nn.Module):
     """A student with its bridge loss; see `cbd.training.lessons.Objective` for the two ways to call it.
 
-    forward(input_ids, labels, groups, likelihoods, sorted): as `likelihoods.Scores.parts` gives them.
+    forward(input_ids, labels, groups, likelihoods, sorted): as `likelihoods.Likelihoods.parts` gives them.
     """
 
     def __init__(self, student: nn.Module, loss: BridgeLoss):

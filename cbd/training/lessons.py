@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from cbd.errors import CbdError
 from cbd.evaluation.held_out import HeldOut
 from cbd.models.forward import hidden_states, load
 from cbd.recipes.training import BridgeLoss, Loss, Training
+from cbd.training.bridge import BridgeObjective
+from cbd.training.likelihoods import Likelihoods
 from cbd.training.losses import Sums, chunked, per_row_loss
-
-PLAIN = Loss()
+from cbd.training.responses import Responses
 
 
 class Objective(nn.Module):
@@ -82,60 +83,100 @@ class Text:
         return HeldOut.of(self.tokens, "validation", training.evaluation_tokens, training.context)
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What a run learns, and from whom: folders of finished recipes.
+class Lesson(Protocol):
+    """What a run learns, and from whom; each kind below names the folders of finished recipes."""
 
-    shared_vocab: tokens that teacher and student share where their tables are padded differently.
-    scores: a source's likelihoods (`training.likelihoods`), which a `BridgeLoss` needs. pairs: prompts and
-    responses (`cbd.training.responses`), learnt instead of the corpus' text.
+    verb: ClassVar[str]
+
+    def prepare(
+        self, student: nn.Module, start: Path, training: Training, device: torch.device
+    ) -> tuple[nn.Module, Feed]:
+        """The objective around `student`, which was loaded from `start`, and the batches for it.
+
+        device: where a teacher goes. Raises `CbdError` when vocabularies do not fit.
+        """
+
+
+@dataclass(frozen=True)
+class PlainLesson:
+    """The next tokens of a corpus."""
+
+    corpus: Path
+
+    verb: ClassVar[str] = "train"
+
+    def prepare(
+        self, student: nn.Module, start: Path, training: Training, device: torch.device
+    ) -> tuple[nn.Module, Feed]:
+        return Objective(student, Loss()), Text(_tokens_for(student, self.corpus))
+
+
+@dataclass(frozen=True)
+class DistilledLesson:
+    """The output distributions of a teacher with the student's tokenizer, on the text of a corpus.
+
+    shared_vocab: tokens that the two share where their tables are padded differently.
     """
 
-    corpus: Path | None
-    loss: Loss | BridgeLoss = PLAIN
-    teacher: Path | None = None
+    corpus: Path
+    teacher: Path
+    loss: Loss
     shared_vocab: int | None = None
-    scores: Path | None = None
-    pairs: Path | None = None
 
-    @property
-    def verb(self) -> str:
-        if self.pairs:
-            return "tune"
-        plain = isinstance(self.loss, Loss) and self.loss.divergence == "none"
-        return "train" if plain else "bridge" if self.scores else "distil"
+    verb: ClassVar[str] = "distil"
 
-
-def objective_of(
-    student: nn.Module, start: Path, lesson: Lesson, training: Training, device: torch.device
-) -> tuple[nn.Module, Feed]:
-    """What is minimised, and the batches for it. Raises `CbdError` when vocabularies do not fit."""
-    if lesson.pairs is not None:
-        from cbd.training.responses import Responses
-
-        return Objective(student, lesson.loss), Responses(lesson.pairs, start, training.context)
-    tokens = Tokens(lesson.corpus)
-    _check_vocabulary(student, tokens)
-    if lesson.scores is not None:
-        from cbd.training.bridge import BridgeObjective
-        from cbd.training.likelihoods import Scores
-
-        return BridgeObjective(student, lesson.loss), Scores(lesson.scores, tokens)
-    guide = None
-    if lesson.teacher is not None:
-        guide = load(lesson.teacher).to(device).requires_grad_(False)
-        _check_vocabulary(guide, tokens)
-        if lesson.shared_vocab is None and guide.config.vocab_size != student.config.vocab_size:
+    def prepare(
+        self, student: nn.Module, start: Path, training: Training, device: torch.device
+    ) -> tuple[nn.Module, Feed]:
+        _tokens_for(student, self.corpus)
+        teacher = load(self.teacher).to(device).requires_grad_(False)
+        tokens = _tokens_for(teacher, self.corpus)
+        sizes = student.config.vocab_size, teacher.config.vocab_size
+        if self.shared_vocab is None and sizes[0] != sizes[1]:
             raise CbdError(
-                f"the vocabularies differ (student {student.config.vocab_size:,}, teacher "
-                f"{guide.config.vocab_size:,}): give both one tokenizer, or use a bridge (`Bridged`)"
+                f"the vocabularies differ (student {sizes[0]:,}, teacher {sizes[1]:,}): give both one "
+                "tokenizer, or use a bridge (`Bridged`)"
             )
-    return Objective(student, lesson.loss, guide, lesson.shared_vocab), Text(tokens)
+        return Objective(student, self.loss, teacher, self.shared_vocab), Text(tokens)
 
 
-def _check_vocabulary(model: nn.Module, tokens: Tokens) -> None:
+@dataclass(frozen=True)
+class BridgedLesson:
+    """The likelihoods that a teacher of another vocabulary gave to the text of a corpus."""
+
+    corpus: Path
+    likelihoods: Path
+    loss: BridgeLoss
+
+    verb: ClassVar[str] = "bridge"
+
+    def prepare(
+        self, student: nn.Module, start: Path, training: Training, device: torch.device
+    ) -> tuple[nn.Module, Feed]:
+        feed = Likelihoods(self.likelihoods, _tokens_for(student, self.corpus))
+        return BridgeObjective(student, self.loss), feed
+
+
+@dataclass(frozen=True)
+class TunedLesson:
+    """The responses of pairs, whose prompts are given."""
+
+    pairs: Path
+
+    verb: ClassVar[str] = "tune"
+
+    def prepare(
+        self, student: nn.Module, start: Path, training: Training, device: torch.device
+    ) -> tuple[nn.Module, Feed]:
+        return Objective(student, Loss()), Responses(self.pairs, start, training.context)
+
+
+def _tokens_for(model: nn.Module, corpus: Path) -> Tokens:
+    """The corpus, whose ids the model must know."""
+    tokens = Tokens(corpus)
     if model.config.vocab_size < tokens.vocab_size:
         raise CbdError(
             f"the model's vocabulary ({model.config.vocab_size}) is smaller than the corpus' "
             f"({tokens.vocab_size}): tokenize the corpus with the model's tokenizer"
         )
+    return tokens

@@ -22,17 +22,18 @@ from cbd.data.alignment import Segmented, Segmenter, align
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
 from cbd.evaluation.held_out import HeldOut
+from cbd.files import replacing
 from cbd.models.forward import hidden_states, load_llm
 from cbd.recipes.training import Scored, Training
 
-SHARD = 16_384  # tokens of the corpus that are scored between two points of resumption
+SHARD = 16_384  # tokens of the corpus that are read between two points of resumption
 BATCH_TOKENS = 4096  # tokens of the teacher in one forward pass
 
 
-def score(
+def read_likelihoods(
     teacher: Path, corpus: Path, texts: Iterable[str], scored: Scored, out: Path, state: Path
 ) -> dict[str, Any]:
-    """Fill `out` with groups.bin, scores.bin, sorted.bin and scored.json, which `Scores` reads.
+    """Fill `out` with groups.bin, scores.bin, sorted.bin and scored.json, which `Likelihoods` reads.
 
     texts: the corpus' training documents, in its order. Kept in `state` shard by shard, so that a killed run
     goes on. Raises `CbdError` when the texts are not those that the corpus was packed from.
@@ -41,14 +42,16 @@ def score(
     segmenters = [Segmenter(AutoTokenizer.from_pretrained(folder)) for folder in (corpus, teacher)]
     reader: Reader | None = None
     limit = min(scored.sample, tokens.count("train"))
-    with tqdm(total=limit, desc="score", unit="token", unit_scale=True) as bar:
+    with tqdm(total=limit, desc="read", unit="token", unit_scale=True) as bar:
         for number, (first, shard) in enumerate(_shards(texts, segmenters[0], limit)):
             place = state / f"shard-{number:06d}.safetensors"
             if not place.exists():
                 _check_packed(tokens, first, shard, corpus)
                 reader = reader or Reader(load_llm(teacher), scored)
                 others = segmenters[1].many([text for text, _ in shard], add_special_tokens=True)
-                _keep(place, _scored(shard, others, reader))
+                arrays = _grouped(shard, others, reader)
+                with replacing(place) as fresh:
+                    save_file(arrays, fresh)
             bar.update(sum(len(one.ids) + 1 for _, one in shard))
     shards = [load_file(path) for path in sorted(state.glob("shard-*.safetensors"))]
     return _join(shards, out)
@@ -78,12 +81,12 @@ def _check_packed(tokens: Tokens, first: int, shard: Sequence[tuple[str, Segment
         raise CbdError(f"the texts are not those that {corpus} was packed from: build the corpus again")
 
 
-def _scored(
+def _grouped(
     shard: Sequence[tuple[str, Segmented]], others: Sequence[Segmented], reader: Reader
 ) -> dict[str, np.ndarray]:
     """Groups of the corpus' tokens (-1 for the end-of-text id), and what the teacher says of each group."""
     found = reader.read([other.ids for other in others])
-    groups, scores, tops, count = [], [], [], 0
+    groups, values, tops, count = [], [], [], 0
     for (_, one), other, (likelihoods, top) in zip(shard, others, found, strict=True):
         mine, theirs = align(one, other)
         n = int(mine.max(initial=-1)) + 1
@@ -93,12 +96,12 @@ def _scored(
         last = np.zeros(n, np.int64)
         last[theirs[kept]] = np.flatnonzero(kept)  # of several, the last one stays
         groups.append(np.append(np.where(mine < 0, -1, mine + count), -1))
-        scores.append(sums)
+        values.append(sums)
         tops.append(top[last])
         count += n
     return {
         "groups": np.concatenate(groups).astype(np.int32),
-        "scores": np.concatenate(scores).astype(np.float32),
+        "scores": np.concatenate(values).astype(np.float32),
         "sorted": np.concatenate(tops).astype(np.float16),
     }
 
@@ -148,17 +151,11 @@ class Reader:
 
 
 def _windows(length: int, context: int) -> Iterator[tuple[int, int]]:
-    """Starts of overlapping windows, and how many tokens of each an earlier window has scored."""
+    """Starts of overlapping windows, and how many tokens of each an earlier window has read."""
     yield 0, 0
     step = max(1, context // 2)
     for start in range(step, length - (context - step), step):
         yield start, context - step
-
-
-def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    fresh = path.with_suffix(".tmp")
-    save_file(arrays, fresh)
-    fresh.rename(path)
 
 
 def _join(shards: list[dict[str, np.ndarray]], out: Path) -> dict[str, Any]:
@@ -173,14 +170,14 @@ def _join(shards: list[dict[str, np.ndarray]], out: Path) -> dict[str, Any]:
     return {"scored_tokens": content["tokens"], "groups": content["groups"]}
 
 
-class Scores:
-    """A finished scoring, memory-mapped, beside the corpus whose training tokens it scores."""
+class Likelihoods:
+    """The finished likelihoods of a teacher, memory-mapped, beside the corpus whose tokens they are of."""
 
     def __init__(self, folder: Path, corpus: Tokens):
         content = json.loads((folder / "scored.json").read_text())
         self.corpus, self.tokens, self.top = corpus, content["tokens"], content["top"]
         self._groups = np.memmap(folder / "groups.bin", "<i4", mode="r")
-        self._scores = np.memmap(folder / "scores.bin", "<f4", mode="r")
+        self._values = np.memmap(folder / "scores.bin", "<f4", mode="r")
         self._sorted = np.memmap(folder / "sorted.bin", "<f2", mode="r") if self.top else None
 
     def parts(self, training: Training, step: int) -> dict[str, np.ndarray]:
@@ -198,14 +195,14 @@ class Scores:
         groups = np.where(around < self.tokens, self._groups[np.minimum(around, self.tokens - 1)], -1)
         labels = groups[:, 1:-1].astype(np.int64)
         cut = (labels == groups[:, :1]) | (labels == groups[:, -1:])
-        scores = self._scores[np.maximum(labels, 0)]
-        kept = (labels >= 0) & ~cut & np.isfinite(scores)
+        values = self._values[np.maximum(labels, 0)]
+        kept = (labels >= 0) & ~cut & np.isfinite(values)
         first = np.where(kept, labels, np.iinfo(np.int64).max).min(1, keepdims=True)
         found = {
             "input_ids": rows[:, :-1],
             "labels": rows[:, 1:],
             "groups": np.where(kept, labels - first, -1),
-            "likelihoods": np.where(kept, scores, 0).astype(np.float32),
+            "likelihoods": np.where(kept, values, 0).astype(np.float32),
         }
         return found | ({"sorted": self._following(groups)} if self.top else {})
 

@@ -26,10 +26,11 @@ from tqdm import tqdm
 
 from cbd.errors import CbdError
 from cbd.evaluation.held_out import HeldOut, evaluate
+from cbd.files import replacing
 from cbd.models.checkpoints import Checkpoint, write
 from cbd.models.forward import load
 from cbd.recipes.training import Training
-from cbd.training.lessons import Feed, Lesson, objective_of
+from cbd.training.lessons import Feed, Lesson
 from cbd.training.losses import Sums
 
 CURVE = "curve.json"
@@ -174,7 +175,7 @@ def _prepare(start: Path, lesson: Lesson, training: Training, lr: float) -> Run:
             f"{training.accumulation} micro-batches; change --batch or the number of processes"
         )
     student = load(start)
-    objective, feed = objective_of(student, start, lesson, training, accelerator.device)
+    objective, feed = lesson.prepare(student, start, training, accelerator.device)
     matrices = [p for p in student.parameters() if p.ndim >= 2]
     vectors = [p for p in student.parameters() if p.ndim < 2]
     groups = [
@@ -233,17 +234,14 @@ def _save(run: Run, state: Path) -> None:
     if not run.accelerator.is_main_process:
         return
     moments = {f"{name}/{kind}": t for name, kinds in optimizer["state"].items() for kind, t in kinds.items()}
-    fresh, final = state / "writing", state / f"step-{run.progress.step:09d}"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file({name: t.contiguous().clone() for name, t in model.items()}, fresh / "model.safetensors")
-    save_file({name: t.contiguous().clone() for name, t in moments.items()}, fresh / "optimizer.safetensors")
-    (fresh / "progress.json").write_text(json.dumps(vars(run.progress)))
-    for path in fresh.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    fresh.rename(final)
-    for old in state.glob("step-*"):
+    final = state / f"step-{run.progress.step:09d}"
+    with replacing(final) as fresh:
+        fresh.mkdir()
+        for name, tensors in (("model", model), ("optimizer", moments)):
+            copies = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
+            save_file(copies, fresh / f"{name}.safetensors")
+        (fresh / "progress.json").write_text(json.dumps(vars(run.progress)))
+    for old in state.iterdir():  # what a killed process was writing, too
         if old != final:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -3,14 +3,14 @@
 Forward KL is KL(teacher || student), reverse KL is KL(student || teacher), and the generalised Jensen-Shannon
 divergence is beta * KL(teacher || M) + (1 - beta) * KL(student || M) with the mixture
 M = beta * teacher + (1 - beta) * student (arXiv 2306.13649). As there, its ends are the two KLs, not the
-limits of
-JSD_beta, which are zero: beta 0 means forward, beta 1 reverse KL. A temperature T divides both logits, and
-the divergence is multiplied by T^2 (arXiv 1503.02531). Everything is computed in float32, or float64 if the
-inputs are.
+limits of JSD_beta, which are zero: beta 0 means forward, beta 1 reverse KL. A temperature T divides both
+logits, and the divergence is multiplied by T^2 (arXiv 1503.02531). Everything is computed in float32, or in
+float64 if the inputs are.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -121,17 +121,27 @@ def chunked(
     _check(hidden, head, labels, loss, teacher)
     if chunk is not None and chunk < 1:
         raise CbdError(f"chunk {chunk} must be at least one row")
-    teacher_hidden, teacher_head = (
-        (None, None) if loss.divergence == "none" else (x.detach() for x in teacher)
-    )
+    teacher_hidden, teacher_head = None, None
+    if loss.divergence != "none":
+        teacher_hidden, teacher_head = (x.detach() for x in teacher)
     kept = labels != IGNORED
     if not kept.all():
         rows = kept.nonzero().squeeze(1)
         hidden, labels = hidden.index_select(0, rows), labels.index_select(0, rows)
         teacher_hidden = None if teacher_hidden is None else teacher_hidden.index_select(0, rows)
-    wanted = tuple(torch.is_grad_enabled() and x.requires_grad for x in (hidden, head))
-    rest = (labels, loss, wanted, chunk or _chunk_rows(head))
-    return Sums(*_Chunked.apply(hidden, head, teacher_hidden, teacher_head, *rest))
+    wanted = (torch.is_grad_enabled() and x.requires_grad for x in (hidden, head))
+    plan = _Plan(loss, *wanted, chunk or _chunk_rows(head))
+    return Sums(*_Chunked.apply(hidden, head, teacher_hidden, teacher_head, labels, plan))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to minimise, which gradients are wanted, and how many rows of logits are held at a time."""
+
+    loss: Loss
+    hidden_gradient: bool
+    head_gradient: bool
+    chunk: int
 
 
 class _Chunked(torch.autograd.Function):
@@ -142,12 +152,12 @@ class _Chunked(torch.autograd.Function):
         head: Tensor,
         teacher_hidden: Tensor | None,
         teacher_head: Tensor | None,
-        *rest: Any,
+        labels: Tensor,
+        plan: _Plan,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        labels, loss, wanted, chunk = rest
-        teacher = None if teacher_hidden is None else (teacher_hidden, teacher_head)
+        models = [(hidden, head)] + ([] if teacher_hidden is None else [(teacher_hidden, teacher_head)])
         with torch.autocast(hidden.device.type, enabled=False):
-            sums, gradients = _accumulate(hidden, head, labels, loss, teacher, (*wanted, chunk))
+            sums, gradients = _accumulate(models, labels, plan)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(sums.cross_entropy, sums.divergence)
         return tuple(sums)
@@ -156,47 +166,43 @@ class _Chunked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         gradients = (None if gradient is None else gradient * scale for gradient in ctx.saved_tensors)
-        return (*gradients, *(None,) * 6)
+        return (*gradients, *(None,) * 4)
 
 
 def _accumulate(
-    hidden: Tensor,
-    head: Tensor,
-    labels: Tensor,
-    loss: Loss,
-    teacher: tuple[Tensor, Tensor] | None,
-    plan: tuple[bool, bool, int],
+    models: list[tuple[Tensor, Tensor]], labels: Tensor, plan: _Plan
 ) -> tuple[Sums, tuple[Tensor | None, Tensor | None]]:
-    """The sums, and those gradients of their total that `plan` wants: (hidden's?, head's?, chunk rows)."""
-    wants_hidden, wants_head, chunk = plan
+    """The sums, and those gradients of their total (of the student's hidden, of its head) that are wanted.
+
+    models: (hidden, head) of the student and, where there is one, of the teacher.
+    """
+    hidden, head = models[0]
     dtype = torch.promote_types(torch.promote_types(hidden.dtype, head.dtype), torch.float32)
-    models = [
-        (states, weight.to(dtype)) for states, weight in [(hidden, head)] + ([teacher] if teacher else [])
-    ]
-    chunk = _even(len(hidden), chunk)
+    models = [(states, weight.to(dtype)) for states, weight in models]
+    chunk = _even(len(hidden), plan.chunk)
     logits = torch.empty((len(models), chunk, len(head)), dtype=dtype, device=head.device)
     results = torch.zeros((2, len(hidden), 1), dtype=dtype, device=head.device)
-    hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
-    head_gradient = torch.zeros_like(head, dtype=dtype) if wants_head else None
+    hidden_gradient = torch.empty_like(hidden) if plan.hidden_gradient else None
+    head_gradient = torch.zeros_like(head, dtype=dtype) if plan.head_gradient else None
+    gradients = plan.hidden_gradient or plan.head_gradient
     for start in range(0, len(hidden), chunk):
         rows = slice(start, min(start + chunk, len(hidden)))
         here = logits[:, : rows.stop - start]
         for (states, weight), out in zip(models, here, strict=True):
             torch.mm(states[rows].to(dtype), weight.T, out=out)
-        scale = _in_place(here, labels[rows, None], loss, wants_hidden or wants_head, results[:, rows])
+        scale = _in_place(here, labels[rows, None], plan.loss, gradients, results[:, rows])
         if hidden_gradient is not None:
             hidden_gradient[rows] = torch.mm(here[0], models[0][1]).mul_(scale)
         if head_gradient is not None:
             head_gradient.addmm_(here[0].T, hidden[rows].to(dtype) * scale)
-    sums = results.sum((1, 2), dtype=torch.float64).to(dtype)
-    total = (1 - loss.cross_entropy) * sums[1] + loss.cross_entropy * sums[0]
-    gradients = (hidden_gradient, None if head_gradient is None else head_gradient.to(head.dtype))
-    return Sums(total, sums[0], sums[1]), gradients
+    sums, share = results.sum((1, 2), dtype=torch.float64).to(dtype), plan.loss.cross_entropy
+    total = (1 - share) * sums[1] + share * sums[0]
+    head_gradient = None if head_gradient is None else head_gradient.to(head.dtype)
+    return Sums(total, sums[0], sums[1]), (hidden_gradient, head_gradient)
 
 
 def _in_place(logits: Tensor, labels: Tensor, loss: Loss, gradients: bool, results: Tensor) -> Tensor:
-    """Turn student logits (logits[0]) into their gradient but for a factor per row, which is returned (rows,
-    1).
+    """Turn the student's logits into their gradient but for a factor a row, which is returned: (rows, 1).
 
     logits: (1 or 2, rows, V), the student's and the teacher's, both overwritten. labels: (rows, 1). results:
     (2, rows, 1), filled with the cross-entropy and the divergence. Goes by blocks of rows small enough that
@@ -220,101 +226,114 @@ def _in_place(logits: Tensor, labels: Tensor, loss: Loss, gradients: bool, resul
 Block = tuple[Tensor, Tensor, Tensor]
 
 
-def _block(s: Tensor, t: Tensor | None, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool) -> Block:
-    """Cross-entropy, divergence and the gradient's factor left in `s`, each (rows, 1), at temperature 1."""
-    s.sub_(s.amax(1, keepdim=True))
-    if t is not None:
-        t.sub_(t.amax(1, keepdim=True))
-    picked = s.gather(1, labels)
-    z, value = _KERNELS[_kind(loss)](s, t, spare, loss.cross_entropy, loss.beta, gradients)
-    if gradients and loss.cross_entropy:
-        s.scatter_add_(1, labels, z * -loss.cross_entropy)
-    return z.log() - picked, value, z.reciprocal()
+def _block(
+    student: Tensor, teacher: Tensor | None, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
+) -> Block:
+    """Cross-entropy, divergence and the factor of the gradient left in `student`, each (rows, 1), at
+    temperature 1.
+    """
+    student.sub_(student.amax(1, keepdim=True))
+    if teacher is not None:
+        teacher.sub_(teacher.amax(1, keepdim=True))
+    picked = student.gather(1, labels)
+    kernel, share = _KERNELS[_kind(loss)], loss.cross_entropy
+    total, divergence = kernel(student, teacher, spare, share, loss.beta, gradients)
+    if gradients and share:
+        student.scatter_add_(1, labels, total * -share)
+    return total.log() - picked, divergence, total.reciprocal()
 
 
 def _tempered_block(
-    s: Tensor, t: Tensor, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
+    student: Tensor, teacher: Tensor, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
 ) -> Block:
-    """As `_block`, at another temperature: cross-entropy and divergence then need the softmax of different
-    logits.
-    """
-    weight, temperature = loss.cross_entropy, loss.temperature
-    s.sub_(s.amax(1, keepdim=True))
-    t.sub_(t.amax(1, keepdim=True)).mul_(1 / temperature)
-    picked = s.gather(1, labels)
-    z = torch.exp(s, out=spare).sum(1, keepdim=True)
-    cross_entropy = z.log() - picked
-    hard = (
-        spare.mul(weight / z).scatter_add_(1, labels, torch.full_like(z, -weight))
-        if gradients and weight
-        else None
-    )
-    s.mul_(1 / temperature)
-    z, value = _KERNELS[_kind(loss)](s, t, spare, 0.0, loss.beta, gradients)
-    scale = (1 - weight) * temperature / z
-    if hard is not None:
-        s.mul_(scale).add_(hard)
+    """As `_block`, at another temperature: the two parts then need the softmax of different logits."""
+    share, temperature = loss.cross_entropy, loss.temperature
+    student.sub_(student.amax(1, keepdim=True))
+    teacher.sub_(teacher.amax(1, keepdim=True)).mul_(1 / temperature)
+    picked = student.gather(1, labels)
+    total = torch.exp(student, out=spare).sum(1, keepdim=True)
+    cross_entropy = total.log() - picked
+    of_labels = None
+    if gradients and share:
+        of_labels = spare.mul(share / total).scatter_add_(1, labels, torch.full_like(total, -share))
+    student.mul_(1 / temperature)
+    total, divergence = _KERNELS[_kind(loss)](student, teacher, spare, 0.0, loss.beta, gradients)
+    scale = (1 - share) * temperature / total
+    if of_labels is not None:
+        student.mul_(scale).add_(of_labels)
         scale = torch.ones_like(scale)
-    return cross_entropy, value * temperature**2, scale
+    return cross_entropy, divergence * temperature**2, scale
 
 
-# The kernels. Each takes the logits s and t less their rows' maxima and spare space e, all (rows, V), the
-# weight w of the cross-entropy and beta. It returns z, the student's sum of exponentials, and the divergence,
-# both (rows, 1), and leaves in s, when gradients are wanted, z times the gradient of (1 - w) * divergence + w
-# * logsumexp. They differ from the formulas only in that every exponential, logarithm and pass over (rows, V)
-# is done once, in place.
+# The kernels. Each takes the logits of student and teacher less their rows' maxima and spare space, all
+# (rows, V), the share of the cross-entropy and beta. It returns the student's sum of exponentials and the
+# divergence, both (rows, 1), and leaves in `student`, when gradients are wanted, that sum times the gradient
+# of (1 - share) * divergence + share * logsumexp. They differ from the formulas only in that every
+# exponential, logarithm and pass over (rows, V) is done once, in place.
 
 
 def _cross_entropy(
-    s: Tensor, t: None, e: Tensor, w: float, beta: float, gradients: bool
+    student: Tensor, teacher: None, spare: Tensor, share: float, beta: float, gradients: bool
 ) -> tuple[Tensor, Tensor]:
-    z = s.exp_().sum(1, keepdim=True)
-    return z, torch.zeros_like(z)
+    total = student.exp_().sum(1, keepdim=True)
+    return total, torch.zeros_like(total)
 
 
 def _forward_kl(
-    s: Tensor, t: Tensor, e: Tensor, w: float, beta: float, gradients: bool
+    student: Tensor, teacher: Tensor, spare: Tensor, share: float, beta: float, gradients: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradient p_s - (1 - w) p_t."""
-    z_t = torch.exp(t, out=e).sum(1, keepdim=True)
-    mean = t.sub_(s).mul_(e).sum(1, keepdim=True) / z_t
-    z = s.exp_().sum(1, keepdim=True)
+    """Gradient p - (1 - share) q, with p the student's and q the teacher's probabilities."""
+    exponentials = torch.exp(teacher, out=spare)
+    teacher_total = exponentials.sum(1, keepdim=True)
+    mean_gap = teacher.sub_(student).mul_(exponentials).sum(1, keepdim=True) / teacher_total
+    total = student.exp_().sum(1, keepdim=True)
     if gradients:
-        s.addcmul_(e, (w - 1) * z / z_t)
-    return z, mean + z.log() - z_t.log()
+        student.addcmul_(exponentials, (share - 1) * total / teacher_total)
+    return total, mean_gap + total.log() - teacher_total.log()
 
 
 def _reverse_kl(
-    s: Tensor, t: Tensor, e: Tensor, w: float, beta: float, gradients: bool
+    student: Tensor, teacher: Tensor, spare: Tensor, share: float, beta: float, gradients: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradient (1 - w) p_s (d - E[d]) + w p_s, with d = s - t and its expectation under p_s."""
-    z_t = torch.exp(t, out=e).sum(1, keepdim=True)
-    z = torch.exp(s, out=e).sum(1, keepdim=True)
-    mean = s.sub_(t).mul_(e).sum(1, keepdim=True) / z
+    """Gradient (1 - share) p (gap - E[gap]) + share p, with p the student's probabilities, by which E is
+    taken, and gap the student's logits less the teacher's.
+    """
+    teacher_total = torch.exp(teacher, out=spare).sum(1, keepdim=True)
+    exponentials = torch.exp(student, out=spare)
+    total = exponentials.sum(1, keepdim=True)
+    weighted_gap = student.sub_(teacher).mul_(exponentials)
+    mean_gap = weighted_gap.sum(1, keepdim=True) / total
     if gradients:
-        (s.mul_(1 - w) if w else s).addcmul_(e, w - (1 - w) * mean)
-    return z, mean - z.log() + z_t.log()
+        if share:
+            weighted_gap.mul_(1 - share)
+        weighted_gap.addcmul_(exponentials, share - (1 - share) * mean_gap)
+    return total, mean_gap - total.log() + teacher_total.log()
 
 
 def _generalised_jsd(
-    s: Tensor, t: Tensor, e: Tensor, w: float, beta: float, gradients: bool
+    student: Tensor, teacher: Tensor, spare: Tensor, share: float, beta: float, gradients: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradient (1 - w) (1 - beta) p_s (log(p_s / M) - KL(s || M)) + w p_s.
+    """Gradient (1 - share) (1 - beta) p (log(p / M) - KL(p || M)) + share p, with p the student's
+    probabilities, q the teacher's and M their mixture.
 
-    With x = log(p_t / p_s), log(M / p_s) = log1p(beta * expm1(x)), which neither underflows nor loses the
-    small betas.
+    With the log ratio x = log(q / p), log(M / p) = log1p(beta * expm1(x)), which neither underflows nor loses
+    the small betas.
     """
-    z_t = torch.exp(t, out=e).sum(1, keepdim=True)
-    t.sub_(s)
-    z = s.exp_().sum(1, keepdim=True)
-    t.add_((z / z_t).log()).clamp_(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
-    teacher_x = _dot(e, t) / z_t
-    u = t.expm1_().mul_(beta).log1p_()
-    teacher_u, student_u = _dot(e, u) / z_t, _dot(s, u) / z
+    teacher_exponentials = torch.exp(teacher, out=spare)
+    teacher_total = teacher_exponentials.sum(1, keepdim=True)
+    log_ratio = teacher.sub_(student)
+    exponentials = student.exp_()
+    total = exponentials.sum(1, keepdim=True)
+    log_ratio.add_((total / teacher_total).log()).clamp_(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    teacher_ratio = _dot(teacher_exponentials, log_ratio) / teacher_total
+    log_mixture = log_ratio.expm1_().mul_(beta).log1p_()  # of M / p
+    teacher_mean = _dot(teacher_exponentials, log_mixture) / teacher_total
+    student_mean = _dot(exponentials, log_mixture) / total
     if gradients:
-        factor = (1 - w) * (1 - beta)
-        s.mul_(torch.add(w + factor * student_u, u, alpha=-factor, out=u))
-    return z, beta * (teacher_x - teacher_u) - (1 - beta) * student_u
+        factor = (1 - share) * (1 - beta)
+        added = share + factor * student_mean
+        student.mul_(torch.add(added, log_mixture, alpha=-factor, out=log_mixture))
+    return total, beta * (teacher_ratio - teacher_mean) - (1 - beta) * student_mean
 
 
 _KERNELS = {
@@ -360,7 +379,7 @@ def _check_vocabularies(student: int, teacher: int) -> None:
     if student != teacher:
         raise CbdError(
             f"the vocabularies differ (student {student:,}, teacher {teacher:,}): give both one tokenizer, "
-            f"or distil through a vocabulary bridge"
+            "or distil through a vocabulary bridge"
         )
 
 
@@ -370,9 +389,8 @@ def _check(
     fits = hidden.dim() == head.dim() == 2 and hidden.shape[1] == head.shape[1]
     if not fits or labels.shape != hidden.shape[:1]:
         raise CbdError(
-            f"hidden {tuple(hidden.shape)}, head {tuple(head.shape)} and labels {tuple(labels.shape)} do "
-            f"not fit: "
-            f"flatten them to (N, D), (V, D) and (N,)"
+            f"hidden {tuple(hidden.shape)}, head {tuple(head.shape)} and labels {tuple(labels.shape)} "
+            "do not fit: flatten them to (N, D), (V, D) and (N,)"
         )
     if loss.divergence == "none":
         return
@@ -383,8 +401,7 @@ def _check(
     if teacher_hidden.shape != (len(hidden), teacher_head.shape[1]):
         raise CbdError(
             f"the teacher's hidden {tuple(teacher_hidden.shape)} should be "
-            f"{(len(hidden), teacher_head.shape[1])}: "
-            f"the student's rows by the width of the teacher's head"
+            f"{(len(hidden), teacher_head.shape[1])}: the student's rows by the width of the teacher's head"
         )
 
 

@@ -19,8 +19,7 @@ from cbd.experiments.scales import SCALES
 from cbd.realize import store
 from cbd.realize.run import realize
 from cbd.recipes.models import Random
-from cbd.recipes.training import Loss
-from cbd.training.lessons import Lesson
+from cbd.training.lessons import DistilledLesson, PlainLesson
 from cbd.training.loop import Run, _prepare
 
 STEPS, REPEATS = 12, 5
@@ -67,10 +66,11 @@ def measure(student, teacher, threads: int) -> dict:
 def prepare(student, teacher) -> Run:
     """The project's own run on the laptop corpus, from random weights."""
     start = realize(Random(student, SCALE.corpus))
-    guide = realize(Random(teacher, SCALE.corpus)) if teacher else None
     training = replace(SCALE.recovery, tokens=10_000_000)
-    loss = SCALE.loss if teacher else Loss()
-    return _prepare(start, Lesson(store.folder(SCALE.corpus), loss, guide), training, 1e-3)
+    lesson = PlainLesson(store.folder(SCALE.corpus))
+    if teacher:
+        lesson = DistilledLesson(lesson.corpus, realize(Random(teacher, SCALE.corpus)), SCALE.loss)
+    return _prepare(start, lesson, training, 1e-3)
 
 
 def advance(run: Run) -> None:

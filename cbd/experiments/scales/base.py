@@ -21,56 +21,58 @@ class HomeGrown:
 
 @dataclass(frozen=True)
 class Bridge:
-    """Sizes and budgets of the bridge (E15, Q10).
-
-    sources: the LLMs that the chain shall start from. sampling: the text that each writes. scored: training
-    tokens whose likelihoods it gives, with `context` tokens of its own at a time. proxy: anchor zero, trained
-    for `proxy_training`; anchors: the chain below it; target: the SLM that is interpolated in it.
-    bytes: held-out text on which bits per byte are measured.
-    """
+    """Sizes and budgets of the bridge (E15, Q10)."""
 
     sources: tuple[Source | HomeGrown, ...]
+    """The LLMs that the chain shall start from."""
     sampling: Sampling
+    """The text that each of them writes."""
     scored: int
+    """Training tokens of the corpus whose likelihoods each of them gives."""
     context: int
+    """Tokens that a source sees at a time."""
     proxy: ModelSpec
+    """Anchor zero, which learns from the source."""
     proxy_training: Training
     anchors: tuple[ModelSpec, ...]
+    """The chain below the proxy, from large to small."""
     anchor_training: Training
     target: ModelSpec
+    """The SLM that is interpolated in that chain."""
     bytes: int
+    """Held-out text on which bits per byte are measured."""
 
 
 @dataclass(frozen=True)
 class Families:
-    """One small chain in each family (E2 and E7 beyond GPT-2; Q9).
-
-    sizes: (layers, width) of the source and its anchors, from large to small; targets: those in between.
-    vocabularies: family -> its tokens; Llama's own, so that the chain does not hang on one tokenizer.
-    """
+    """One small chain in each family (E2 and E7 beyond GPT-2; Q9)."""
 
     vocabularies: tuple[tuple[str, int], ...]
+    """Family and its tokens; Llama has its own, so that the chain does not hang on one tokenizer."""
     sizes: tuple[tuple[int, int], ...]
+    """Layers and width of the source and its anchors, from large to small."""
     targets: tuple[tuple[int, int], ...]
+    """Layers and width of the sizes in between."""
     source_training: Training
     anchor_training: Training
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How finished models are scored on tasks (the paper's section 4), by the names that lm-eval knows.
-
-    choice: tasks scored by likelihood, the model as it is. generation: tasks scored after `tuning` on the
-    `pairs`. shots: numbers of examples in the prompt, each a score of its own; limit: items a task, at most.
-    """
+    """How finished models are measured on tasks (the paper's section 4), by the names that lm-eval knows."""
 
     choice: tuple[str, ...]
+    """Tasks measured by likelihood, the model as it is."""
     generation: tuple[str, ...]
+    """Tasks measured after fine-tuning on the pairs."""
     tuning: Training
     pairs: Pairs
     items: Items | None = None
+    """What our own tasks of likelihood are made from."""
     shots: tuple[int, ...] = (0,)
+    """Numbers of examples in the prompt, each measured by itself."""
     limit: int | None = None
+    """Items of a task, at most."""
 
     def on(self, corpus: Corpus) -> Evaluation:
         """The same, made from another corpus."""
@@ -80,61 +82,75 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """CBD without recovery against scratch (E3, E8), and both at equal budgets (E4, E13).
-
-    targets: the SLMs. ladder: tokens of the runs from random weights, each with its own finished schedule.
-    searched: budgets at which the rate of random weights is searched (a run takes the nearest's); none where
-    the Step Law says it. seeds: how many. equal_targets, equal_budgets: sizes and recovery tokens.
-    """
+class ScratchVsCbd:
+    """CBD without recovery against scratch (E3, E8), and both at equal budgets (E4, E13)."""
 
     targets: tuple[ModelSpec, ...]
+    """The SLMs of E3 and E8."""
     ladder: tuple[int, ...]
+    """Tokens of the runs from random weights, each with a finished schedule of its own."""
     searched: tuple[int, ...]
+    """Budgets at which the rate of random weights is searched; a run takes the nearest one's.
+
+    Where there are none, the Step Law says rate and batch.
+    """
     seeds: int
+    """How many seeds E3 and E8 run."""
     equal_targets: tuple[ModelSpec, ...]
+    """The SLMs of E4 and E13."""
     equal_budgets: tuple[int, ...]
+    """Recovery tokens of E4 and E13, after either start."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes, budgets and rates of all experiments at one scale.
-
-    source: a shape, trained here from random weights, or a model that exists. anchors: the chain below it,
-    from large to small; a `Source` is the public checkpoint that the anchor starts from. ladder,
-    alpha_targets and
-    convergence_targets: the sizes to initialise in the three experiments. budgets: recovery tokens; scratch:
-    the longest run from random weights. rates: learning rates searched for each kind of start; random starts
-    search `random_rates`. seeds: how many; jobs x threads: processes and threads used on a CPU.
-    machine: what a plan counts hours on, a name in `cbd.recipes.costs.ACCELERATORS`.
-    """
+    """Sizes, budgets and rates of all experiments at one scale."""
 
     name: str
     cost: str
+    """What running all of it takes, in words."""
     corpus: Corpus
     source: ModelSpec | Source
+    """A shape, trained here from random weights, or a model that exists."""
     source_training: Training | None
+    """None where the source exists."""
     anchors: tuple[ModelSpec | Source, ...]
+    """The chain below the source, from large to small; a `Source` is a public checkpoint to start from."""
     anchor_training: Training
     loss: Loss
+    """What the chain's distillation minimises."""
     ladder: tuple[ModelSpec, ...]
+    """The sizes that are initialised (E2)."""
     alpha_targets: tuple[ModelSpec, ...]
+    """The sizes at which alpha varies (E7)."""
     alphas: tuple[float, ...]
     convergence_targets: tuple[ModelSpec, ...]
+    """The sizes that are trained on (E5)."""
     recovery: Training
+    """Training after a start; budget and rate come from below."""
     budgets: tuple[int, ...]
+    """Tokens of recovery."""
     scratch: int
+    """Tokens of the longest run from random weights (E5)."""
     rates: tuple[float, ...]
+    """Learning rates that are searched for every kind of start but random weights."""
     random_rates: tuple[float, ...]
+    """Learning rates that are searched for random weights."""
     seeds: int
+    """How many."""
     sample: int
+    """Held-out tokens on which a finished model is measured."""
     bridge: Bridge
     evaluation: Evaluation
-    headline: Headline
-    families: Families | None = None  # from the gpu scale on, `public_checkpoints` takes its place
+    scratch_vs_cbd: ScratchVsCbd
+    families: Families | None = None
+    """None from the gpu scale on, where `public_checkpoints` takes its place."""
     jobs: int = 2
+    """Processes side by side."""
     threads: int | None = 1
+    """Threads of each process; None: torch's choice."""
     machine: str = "cpu"
+    """What a plan counts hours on, a name in `cbd.recipes.costs.ACCELERATORS`."""
 
     @property
     def source_spec(self) -> ModelSpec:

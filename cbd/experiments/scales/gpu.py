@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cbd.experiments.scales.base import Headline, Scale
+from cbd.experiments.scales.base import Scale, ScratchVsCbd
 from cbd.experiments.scales.hub import OPENWEBTEXT, hub_bridge, hub_evaluation, public
 from cbd.recipes.specs import GPT2_B, GPT2_L, GPT2_M, SLM_138M, gpt2
 from cbd.recipes.training import Loss, Training
@@ -42,7 +42,7 @@ def gpu() -> Scale:
         sample=1_048_576,
         bridge=hub_bridge(training, 100_000, GPT2_M, (GPT2_B,), gpt2(18, 896)),
         evaluation=hub_evaluation(training),
-        headline=Headline(
+        scratch_vs_cbd=ScratchVsCbd(
             targets=(SLM_138M, gpt2(18, 896)),
             ladder=tuple(4_000_000 * 2**i for i in range(8)),
             searched=(),

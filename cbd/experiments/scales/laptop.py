@@ -10,8 +10,8 @@ from cbd.experiments.scales.base import (
     Bridge,
     Evaluation,
     Families,
-    Headline,
     Scale,
+    ScratchVsCbd,
     small_shapes,
 )
 from cbd.recipes.data import Items, Pairs
@@ -27,8 +27,8 @@ def laptop() -> Scale:
     )
     return Scale(
         name="laptop",
-        cost="about two hours on two CPU cores; the bridge takes three more, the headline one and a half, "
-        "the families one",
+        cost="about two hours on two CPU cores; the bridge takes three more, scratch against CBD one and a "
+        "half, the families one",
         corpus=EMBEDDED,
         source=shape(6, 192),
         source_training=training,
@@ -73,7 +73,7 @@ def laptop() -> Scale:
             pairs=Pairs(EMBEDDED, count=8000, tests=200),
             items=Items(EMBEDDED, count=600),
         ),
-        headline=Headline(
+        scratch_vs_cbd=ScratchVsCbd(
             targets=(shape(3, 64), shape(4, 80)),
             ladder=tuple(9_375 * 2**i for i in range(8)),  # to 1.2 M tokens
             searched=(150_000, 600_000),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cbd.experiments.scales.base import Headline, Scale
+from cbd.experiments.scales.base import Scale, ScratchVsCbd
 from cbd.experiments.scales.hub import OPENWEBTEXT, hub_bridge, hub_evaluation, public
 from cbd.recipes.specs import GPT2_B, GPT2_L, GPT2_M, GPT2_XL, SLM_138M, SLM_380M, SLM_537M, gpt2
 from cbd.recipes.training import Loss, Training
@@ -47,7 +47,7 @@ def paper() -> Scale:
         sample=1_048_576,
         bridge=hub_bridge(training, 1_000_000, GPT2_L, (GPT2_M, GPT2_B), SLM_138M),
         evaluation=hub_evaluation(training),
-        headline=Headline(
+        scratch_vs_cbd=ScratchVsCbd(
             targets=(SLM_138M, SLM_380M),  # the paper's two lines of Figure 3
             # the paper: up to 10B; the steps between are ours
             ladder=tuple(10**6 * m for m in (78, 100, 500, 1_000, 2_000, 4_000, 7_000, 10_000)),

@@ -9,9 +9,9 @@ from cbd.experiments.scales.base import (
     Bridge,
     Evaluation,
     Families,
-    Headline,
     HomeGrown,
     Scale,
+    ScratchVsCbd,
     small_shapes,
 )
 from cbd.recipes.data import Items, Pairs
@@ -72,7 +72,7 @@ def smoke() -> Scale:
             pairs=Pairs(corpus, count=400, tests=16, words=16, answer=8),
             items=Items(corpus, count=24, words=16, answer=6),
         ),
-        headline=Headline(
+        scratch_vs_cbd=ScratchVsCbd(
             targets=(shape(2, 64),),
             ladder=(2_560, 5_120, 10_240, 20_480),
             searched=(10_240,),
