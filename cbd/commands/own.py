@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from cbd.data.documents import folder_corpus
 from cbd.errors import CbdError
+from cbd.files import replacing
 from cbd.models.checkpoints import TOKENIZER_FILES, Checkpoint, sha256
 from cbd.models.sources import hub, local
 from cbd.realize import realize
@@ -88,17 +87,12 @@ def written_whole(out: Path) -> Iterator[Path]:
 
     Raises `CbdError` when it cannot be written there.
     """
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise CbdError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
-    try:
+    with replacing(out) as part:
+        try:
+            part.mkdir(parents=True)
+        except OSError as error:
+            raise CbdError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
         yield part
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def write_about(folder: Path, content: Mapping[str, Any], card: str) -> None:

@@ -188,7 +188,7 @@ class ModelSpec:
     ) -> ModelSpec:
         """The shape of about that many parameters which is nearest to this one's ratio of depth to width.
 
-        Counts within 5 % of each other are equally good, so that the ratio decides among them. smallest,
+        Counts within 2 % of what is asked are equally good: the ratio decides among them. smallest,
         largest: shapes that enclose the answer on both axes (this one is the largest unless given). Raises
         `CbdError` when nothing in between comes within 15 %.
         """
@@ -208,7 +208,7 @@ class ModelSpec:
             )
         ratio = lambda s: abs(math.log(s.layers / s.width * self.width / self.layers))  # noqa: E731
         return min(
-            (s for s in shapes if off[s] <= max(best, math.log(1.05))), key=lambda s: (ratio(s), off[s])
+            (s for s in shapes if off[s] <= max(best, math.log(1.02))), key=lambda s: (ratio(s), off[s])
         )
 
     def _heads_at(self, width: int) -> int:
