@@ -5,9 +5,9 @@
     table = run("alpha", SCALES["laptop"])    # the committed table, or a new run
     show("laptop", "alpha")                   # its figure, also saved
 
-The public face: `SCALES`, `run`, `show`, `plan` (what an experiment needs, as text), `realize` (a recipe to its
-folder) and `init_checkpoint` (a model of a new size from two others). Each is loaded when it is first asked for,
-so that `import cbd` is quick and needs no torch.
+The public face: `SCALES`, `run`, `show`, `plan` (what an experiment needs, as text), `realize` (a recipe to
+its folder) and `init_checkpoint` (a model of a new size from two others). Each is loaded when it is first
+asked for, so that `import cbd` is quick and needs no torch.
 """
 
 from importlib import import_module

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cbd
 from cbd.commands.own import (
+    card,
     check_absent,
     count,
     opened,
@@ -30,21 +30,6 @@ from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Anchor, Loss, Training
 
 CHAIN = "chain.json"
-CARD = """---
-library_name: transformers
-tags: [chain-based-distillation]
----
-# {name}
-
-{what} Made by cbd {version} (Chain-based Distillation, arXiv 2605.07783).
-
-| model of the chain | parameters | loss, nats per token |
-|---|---|---|
-{rows}
-
-Loss on held-out text of `{corpus}`. All models of the chain share one basis: equal places hold equal
-channels, heads and neurons, so that `cbd init --chain` can mix two of them. The source's licence applies.
-"""
 
 
 def make_chain(
@@ -70,8 +55,6 @@ def make_chain(
     realize_all([*models, *measured])
     rows = [_row(model, measure) for model, measure in zip(models, measured, strict=True)]
     content = {
-        "version": cbd.__version__,
-        "paper": "arXiv 2605.07783",
         "basis": hashlib.sha256("".join(model.key for model in models).encode()).hexdigest()[:20],
         "source": origin(llm, given),
         "corpus": text.name,
@@ -99,21 +82,25 @@ def _write_models(models: list[Recipe], content: dict[str, Any], out: Path) -> N
         folder.mkdir()
         rewrite(basis.Reordered(checkpoint, order), folder)
         row["sha256"] = Checkpoint(folder).hashes()
-        about = {key: content[key] for key in ("version", "paper", "basis", "source")}
-        write_about(folder, about | {"model": row}, _card(content, place, out))
+        about = {key: content[key] for key in ("basis", "source")}
+        write_about(folder, about | {"model": row}, _card(content, place))
 
 
-def _card(content: dict[str, Any], place: int, out: Path) -> str:
-    rows = content["models"]
-    name, source = rows[place]["folder"], content["source"]["name"]
+def _card(content: dict[str, Any], place: int) -> str:
+    rows, source = content["models"], content["source"]["name"]
     what = (
-        f"Anchor {place} of a knowledge chain, distilled from {rows[place - 1]['folder']}."
+        f"Anchor {place} of a knowledge chain from `{source}`, distilled from {rows[place - 1]['folder']}."
         if place
         else f"`{source}`, the source of a knowledge chain: the same function, its units in another order."
     )
-    lines = [f"| {row['folder']} | {row['parameters']:,} | {row['loss']:.4f} |" for row in rows]
-    values = {"name": f"{source} {name}", "what": what, "rows": "\n".join(lines)}
-    return CARD.format(**values, version=cbd.__version__, corpus=content["corpus"])
+    table = [(row["folder"], f"{row['parameters']:,}", f"{row['loss']:.4f}") for row in rows]
+    return card(
+        f"{source} {rows[place]['folder']}",
+        what,
+        [("model of the chain", "parameters", "loss, nats per token"), *table],
+        f"Loss on held-out text of `{content['corpus']}`. All models of the chain share one basis, so that "
+        f"`cbd init --chain` can mix two of them. The source's licence applies.",
+    )
 
 
 def parse_anchors(text: str, source: ModelSpec) -> list[ModelSpec]:

@@ -10,9 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import cbd
 from cbd.commands.chain import CHAIN
-from cbd.commands.own import check_absent, opened, read_about, write_about, written_whole
+from cbd.commands.own import card, check_absent, opened, read_about, write_about, written_whole
 from cbd.errors import CbdError, si
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
@@ -27,20 +26,6 @@ STARTS: dict[str, str] = {
     "grown": "the smaller model alone, grown",
     "cut": "the larger model alone, cut",
 }
-CARD = """---
-library_name: transformers
-tags: [chain-based-distillation, initialization]
----
-# {name}
-
-An initialisation, made by cbd {version} (Chain-based Distillation, arXiv 2605.07783): not trained since.
-
-| | layers x width | parameters |
-|---|---|---|
-{rows}
-
-{how} `cbd.json` has every choice and the hashes of the files that it was made from. Their licences apply.
-"""
 
 
 @dataclass(frozen=True)
@@ -138,8 +123,7 @@ def init_checkpoint(
             transfer(only, spec, part, operator.trans)
             done = {"target": asdict(spec)} | {name: asdict(model.spec) for name, model in used.items()}
         found = {"sha256": {name: future.result() for name, future in hashes.items()}}
-        about = {"version": cbd.__version__, "paper": "arXiv 2605.07783", "start": start}
-        content = about | done | note | found
+        content = {"start": start} | done | note | found
         write_about(part, content, _card(folder.name, used, spec, done))
     return content
 
@@ -208,15 +192,15 @@ def _copy_of_source(model: Checkpoint, record: dict[str, Any], other: Checkpoint
 
 
 def _card(name: str, used: dict[str, Checkpoint], target: ModelSpec, done: dict[str, Any]) -> str:
-    rows = [f"| this model | {target.name} | {target.parameters:,} |"]
+    rows = [("", "layers x width", "parameters"), ("this model", target.name, f"{target.parameters:,}")]
     for role, model in used.items():
         named = f"{role} model `{model.folder.resolve().name}`"
-        rows.append(f"| {named} | {model.spec.name} | {model.spec.parameters:,} |")
+        rows.append((named, model.spec.name, f"{model.spec.parameters:,}"))
     how = f"It is Trans({next(iter(used))}): one model alone, at another shape."
     if "alpha" in done:
         alpha, mixing = done["alpha"], done["operator"]["mixing"]
         how = f"theta = {alpha:.4f} * Trans(small) + {1 - alpha:.4f} * Trans(large), mixing: {mixing}."
-    return CARD.format(name=name, version=cbd.__version__, rows="\n".join(rows), how=how)
+    return card(name, "An initialisation, not trained since.", rows, f"{how} The models' licences apply.")
 
 
 def said(out: str, done: dict[str, Any]) -> Iterator[str]:

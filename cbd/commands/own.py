@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cbd
 from cbd.data.documents import folder_corpus
 from cbd.errors import CbdError
 from cbd.files import replacing
@@ -87,18 +88,30 @@ def written_whole(out: Path) -> Iterator[Path]:
 
     Raises `CbdError` when it cannot be written there.
     """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise CbdError(f"{out} cannot be written ({reason}): choose another --out") from None
     with replacing(out) as part:
-        try:
-            part.mkdir(parents=True)
-        except OSError as error:
-            raise CbdError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
+        part.mkdir()
         yield part
 
 
 def write_about(folder: Path, content: Mapping[str, Any], card: str) -> None:
     """`cbd.json` and a model card beside the weights."""
-    (folder / ABOUT).write_text(json.dumps(dict(content), indent=2) + "\n", "utf-8")
+    about = {"version": cbd.__version__, "paper": "arXiv 2605.07783"} | content
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     (folder / "README.md").write_text(card, "utf-8")
+
+
+def card(name: str, lead: str, rows: Iterable[Sequence[object]], end: str) -> str:
+    """A model card: what the model is, a table whose first row names the columns, and what else to know."""
+    head, *body = (f"| {' | '.join(map(str, row))} |" for row in rows)
+    table = "\n".join([head, "|---" * (head.count("|") - 1) + "|", *body])
+    tags = "---\nlibrary_name: transformers\ntags: [chain-based-distillation]\n---"
+    made = f"Made by cbd {cbd.__version__} (Chain-based Distillation, arXiv 2605.07783)."
+    return f"{tags}\n# {name}\n\n{lead} {made}\n\n{table}\n\n{end} `cbd.json` has every choice.\n"
 
 
 def read_about(folder: Path) -> dict[str, Any]:

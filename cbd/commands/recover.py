@@ -7,8 +7,8 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-import cbd
 from cbd.commands.own import (
+    card,
     check_absent,
     opened,
     origin,
@@ -20,21 +20,6 @@ from cbd.commands.own import (
 )
 from cbd.realize import realize_all, store
 from cbd.recipes.training import Anchor, Loss, Trained, Training
-
-CARD = """---
-library_name: transformers
-tags: [chain-based-distillation]
----
-# {name}
-
-`{start}`, trained further by cbd {version} on {tokens:,} tokens of `{corpus}`, {how}.
-
-| training tokens | loss on held-out text, nats per token |
-|---|---|
-{rows}
-
-`curve.json` has this curve, `steps.json` the loss of every step, `cbd.json` the settings.
-"""
 
 
 def recover(
@@ -57,8 +42,6 @@ def recover(
     curve = json.loads((store.folder(run) / "curve.json").read_text("utf-8"))
     measured = store.record(run)
     content = {
-        "version": cbd.__version__,
-        "paper": "arXiv 2605.07783",
         "basis": read_about(given.folder).get("basis"),
         "start": origin(model, given),
         "teacher": None if guide is None else origin(guide, opened(teacher)),
@@ -79,6 +62,11 @@ def recover(
 def _card(name: str, content: dict[str, Any], curve: list[dict[str, float]], tokens: int) -> str:
     teacher = content["teacher"]
     how = f"distilled from `{teacher['name']}`" if teacher else "with next-token cross-entropy"
-    rows = "\n".join(f"| {point['trained']:,} | {point['loss']:.4f} |" for point in curve)
-    values = {"name": name, "start": content["start"]["name"], "version": cbd.__version__, "tokens": tokens}
-    return CARD.format(**values, corpus=content["corpus"], how=how, rows=rows)
+    points = [(f"{point['trained']:,}", f"{point['loss']:.4f}") for point in curve]
+    start, text = content["start"]["name"], content["corpus"]
+    return card(
+        name,
+        f"`{start}`, trained further on {tokens:,} tokens of `{text}`, {how}.",
+        [("training tokens", "loss on held-out text, nats per token"), *points],
+        "`curve.json` has this curve and `steps.json` the loss of every step.",
+    )

@@ -1,6 +1,6 @@
 """From recipes to their folders: store, order, workers, a builder for each kind of recipe, the plan.
 
-The package can be called: `from cbd import realize` gives it, and `realize(recipe)` is `realize.realize(recipe)`.
+The package can be called: `from cbd import realize` gives it, and `realize(recipe)` makes a recipe.
 """
 
 import sys
