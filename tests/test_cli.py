@@ -36,13 +36,14 @@ def places(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def command(capsys):
-    """`command("plan", ...)`: exit status, output and the lines of standard error (no progress bars)."""
+    """`command("plan", ...)`: exit status, output and the lines of standard error (no progress)."""
 
     def call(*words: str) -> tuple[int, str, list[str]]:
         status = cli.main(list(words))
         said = capsys.readouterr()
         lines = said.err.replace("\r", "\n").splitlines()
-        return status, said.out, [line for line in lines if line.strip() and "|" not in line]
+        progress = re.compile(r"\[\d+/\d+\] |made \d+ steps? in ")
+        return status, said.out, [line for line in lines if line.strip() and not progress.match(line)]
 
     return call
 

@@ -111,6 +111,8 @@ class Training:
 class Trained(Recipe):
     """`start`, trained on next-token cross-entropy."""
 
+    verb = "train"
+
     start: Recipe
     corpus: Corpus
     training: Training
@@ -140,6 +142,8 @@ class Anchor(Recipe):
     given as `start` too. shared_vocab: tokens of the one tokenizer whose table teacher and student pad to
     different sizes (such as Qwen's); the divergence leaves the padding out.
     """
+
+    verb = "distil"
 
     teacher: Recipe
     start: Recipe
@@ -196,6 +200,8 @@ class TunedRate(Recipe):
     Used as `Training.lr`: the run that uses it then depends on, and pays for, the whole search.
     """
 
+    verb = "choose a rate"
+
     candidates: tuple[Trained | Anchor, ...]
 
     @classmethod
@@ -221,6 +227,8 @@ class Scored(Recipe):
     teacher sees at most, half of them only as context. top: how many sorted probabilities of its next token
     are kept after each group (for `BridgeLoss("uld")`).
     """
+
+    verb = "read"
 
     teacher: Recipe
     corpus: Corpus
@@ -268,6 +276,8 @@ class Bridged(Recipe):
     It sees only the text that was scored.
     """
 
+    verb = "bridge"
+
     start: Recipe
     scored: Scored
     training: Training
@@ -293,6 +303,8 @@ class Tuned(Recipe):
 
     training.tokens is a budget of places, padding included: `steps` batches of `batch` pairs.
     """
+
+    verb = "tune"
 
     start: Recipe
     pairs: Pairs
