@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     _add_recover(commands.add_parser("recover", help="a start, trained further on your own text"))
     _add_eval(commands.add_parser("eval", help="a checkpoint's scores on downstream tasks, by lm-eval"))
     _add_run(commands.add_parser("run", help="run an experiment (or all) and write its table"))
-    _add_plan(commands.add_parser("plan", help="the tree of recipes with sizes, tokens, FLOPs; runs nothing"))
+    _add_plan(
+        commands.add_parser("plan", help="what each experiment would need: runs, tokens, FLOPs; runs nothing")
+    )
     _add_figures(commands.add_parser("figures", help="draw every figure again from the tables in results/"))
     _add_reproduce(commands.add_parser("reproduce", help="run every notebook headlessly"))
     return top
@@ -157,6 +159,9 @@ def _add_plan(plan: argparse.ArgumentParser) -> None:
     _scale_options(plan)
     plan.add_argument(
         "--on", choices=("h100", "a100", "cpu"), help="what to count hours on instead of the scale's machine"
+    )
+    plan.add_argument(
+        "--tree", action="store_true", help="every step with its inputs, not a line an experiment"
     )
 
 
@@ -313,16 +318,20 @@ def _run(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from cbd.experiments.run import design_of, seeds_of
-    from cbd.realize.plan import render
+    from cbd.realize.plan import overview, render
     from cbd.recipes.costs import ACCELERATORS
 
     scale = _scale(options)
-    runs = [
-        (name, s) for name in _names(options.experiment, scale) for s in seeds_of(name, scale, options.seed)
-    ]
-    recipes = [recipe for name, s in runs for recipe in design_of(name, scale, s).recipes]
-    print(f"{scale.name}: {scale.cost}; {len({s for _, s in runs})} seeds")
-    print(render(recipes, ACCELERATORS[options.on or scale.machine]))
+    seeds = {name: seeds_of(name, scale, options.seed) for name in _names(options.experiment, scale)}
+    designs = {
+        name: [r for s in each for r in design_of(name, scale, s).recipes] for name, each in seeds.items()
+    }
+    print(f"{scale.name}: {scale.cost}; {max(map(len, seeds.values()))} seeds")
+    accelerator = ACCELERATORS[options.on or scale.machine]
+    if options.tree:
+        print(render([recipe for recipes in designs.values() for recipe in recipes], accelerator))
+    else:
+        print(overview(designs, accelerator))
 
 
 def _figures(options: argparse.Namespace) -> None:

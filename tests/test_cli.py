@@ -37,13 +37,14 @@ def places(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def command(capsys):
-    """`command("plan", ...)`: exit status, output and the lines of standard error (no progress bars)."""
+    """`command("plan", ...)`: exit status, output and the lines of standard error (no progress)."""
 
     def call(*words: str) -> tuple[int, str, list[str]]:
         status = cli.main(list(words))
         said = capsys.readouterr()
         lines = said.err.replace("\r", "\n").splitlines()
-        return status, said.out, [line for line in lines if line.strip() and "|" not in line]
+        progress = re.compile(r"\[\d+/\d+\] |made \d+ steps? in ")
+        return status, said.out, [line for line in lines if line.strip() and not progress.match(line)]
 
     return call
 
@@ -110,7 +111,7 @@ def test_an_error_is_one_line_and_a_status(command, monkeypatch, raised, status,
     def fails(*_):
         raise raised
 
-    monkeypatch.setattr("cbd.realize.plan.render", fails)
+    monkeypatch.setattr("cbd.realize.plan.overview", fails)
     got, _, errors = command("plan", "chain")
     assert (got, errors) == (status, [line])
 
@@ -119,7 +120,7 @@ def test_a_bug_is_not_dressed_up_as_bad_input(monkeypatch):
     def fails(*_):
         raise ValueError("bug")
 
-    monkeypatch.setattr("cbd.realize.plan.render", fails)
+    monkeypatch.setattr("cbd.realize.plan.overview", fails)
     with pytest.raises(ValueError, match="bug"):
         cli.main(["plan", "chain"])
 
@@ -145,8 +146,28 @@ def test_a_plan_adds_up_what_would_run(command, scale):
         float(n) * 10 ** {"P": 15, "E": 18, "T": 12}[u] for n, u in re.findall(r"([\d.e+]+) ([PET])", last)
     )
     assert work == left == pytest.approx(costs.flops(recipes), rel=0.01)
+    lines = [line.split() for line in out.splitlines() if line.split()[0] in names]
+    assert [line[0] for line in lines] == [name for name in names if name != "paper_map"], "in their order"
+    assert sum(int(line[1]) for line in lines) == len(needed), (
+        "shared recipes once, at the first that needs them"
+    )
+    assert sum(int(line[2]) for line in lines) == sum(recipe.tokens > 0 for recipe in needed)
+    assert sum(int(line[3].replace(",", "")) for line in lines) == sum(recipe.tokens for recipe in needed)
+    assert "is counted at the first of them" in out and len(out.splitlines()) < 24, "one screen"
+
+
+def test_a_plans_tree_has_every_step(command):
+    recipes = [
+        r for s in range(SCALES["smoke"].seeds) for r in design_of("chain", SCALES["smoke"], s).recipes
+    ]
+    status, out, _ = command("plan", "chain", "--tree")
     rows = [line.split() for line in out.splitlines() if re.match(r"\s+\d+  ", line)]
-    assert sum(int(re.search(r" 0/(\d+)", " ".join(row))[1]) for row in rows) == len(needed)
+    assert status == 0 and out.splitlines()[-1] == command("plan", "chain")[1].splitlines()[-1]
+    assert sum(int(re.search(r" 0/(\d+)", " ".join(row))[1]) for row in rows) == len(walk(recipes))
+
+
+def test_a_single_experiment_shares_with_none(command):
+    assert "counted at the first" not in command("plan", "chain")[1]
 
 
 def test_a_plan_of_one_experiment_is_smaller_and_takes_seed_and_machine(command):
@@ -161,11 +182,12 @@ def test_a_plan_of_one_experiment_is_smaller_and_takes_seed_and_machine(command)
 
 
 def test_a_plan_says_what_is_done(command, monkeypatch):
-    before = command("plan", "chain")[1]
+    before = command("plan", "chain", "--tree")[1]
     source = design_of("chain", SCALES["smoke"], 0).recipes[0]
     store.make(source, lambda out, state: {})
-    after = command("plan", "chain")[1]
+    after = command("plan", "chain", "--tree")[1]
     assert " 1/2 " in after and " 1/2 " not in before
+    assert " 1/33" in command("plan", "chain")[1]
 
     def left(text: str) -> float:
         number, unit = re.search(r"of which ([\d.]+) ([GTP]) are", text).groups()

@@ -22,6 +22,8 @@ class Evaluated(Recipe):
     byte.
     """
 
+    verb = "evaluate"
+
     model: Recipe
     corpus: Corpus
     sample: int = 16384
@@ -44,6 +46,8 @@ class BitsPerByte(Recipe):
     Losses a token do not compare across vocabularies; this does. sample: bytes; window: bytes that are
     scored at a time, each window on its own.
     """
+
+    verb = "evaluate"
 
     model: Recipe
     corpus: Corpus
@@ -73,6 +77,8 @@ class Downstream(Recipe):
 
     limit: the first items of each task alone. items, pairs: the text behind our own tasks.
     """
+
+    verb = "benchmark"
 
     model: Recipe
     tasks: tuple[str, ...]

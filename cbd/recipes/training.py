@@ -113,6 +113,8 @@ class Training:
 class Trained(Recipe):
     """`start`, trained on next-token cross-entropy."""
 
+    verb = "train"
+
     start: Recipe
     corpus: Corpus
     training: Training
@@ -142,6 +144,8 @@ class Anchor(Recipe):
     given as `start` too. shared_vocab: tokens of the one tokenizer whose table teacher and student pad to
     different sizes (such as Qwen's); the divergence leaves the padding out.
     """
+
+    verb = "distil"
 
     teacher: Recipe
     start: Recipe
@@ -198,6 +202,8 @@ class TunedRate(Recipe):
     Used as `Training.lr`: the run that uses it then depends on, and pays for, the whole search.
     """
 
+    verb = "choose a rate"
+
     candidates: tuple[Trained | Anchor, ...]
 
     @classmethod
@@ -223,6 +229,8 @@ class Scored(Recipe):
     teacher sees at most, half of them only as context. top: how many sorted probabilities of its next token
     are kept after each group (for `BridgeLoss("uld")`).
     """
+
+    verb = "read"
 
     teacher: Recipe
     corpus: Corpus
@@ -270,6 +278,8 @@ class Bridged(Recipe):
     It sees only the text that was scored.
     """
 
+    verb = "bridge"
+
     start: Recipe
     scored: Scored
     training: Training
@@ -295,6 +305,8 @@ class Tuned(Recipe):
 
     training.tokens is a budget of places, padding included: `steps` batches of `batch` pairs.
     """
+
+    verb = "tune"
 
     start: Recipe
     pairs: Pairs
