@@ -317,21 +317,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from cbd.experiments.run import design_of, seeds_of
-    from cbd.realize.plan import overview, render
-    from cbd.recipes.costs import ACCELERATORS
+    from cbd.experiments.run import plan
 
     scale = _scale(options)
-    seeds = {name: seeds_of(name, scale, options.seed) for name in _names(options.experiment, scale)}
-    designs = {
-        name: [r for s in each for r in design_of(name, scale, s).recipes] for name, each in seeds.items()
-    }
-    print(f"{scale.name}: {scale.cost}; {max(map(len, seeds.values()))} seeds")
-    accelerator = ACCELERATORS[options.on or scale.machine]
-    if options.tree:
-        print(render([recipe for recipes in designs.values() for recipe in recipes], accelerator))
-    else:
-        print(overview(designs, accelerator))
+    print(plan(_names(options.experiment, scale), scale, options.seed, options.on, options.tree))
 
 
 def _figures(options: argparse.Namespace) -> None:
