@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_init(init: argparse.ArgumentParser) -> None:
     from cbd.recipes.operators import OPERATORS
+    from cbd.recipes.starts import STARTS
 
     init.set_defaults(action=_init)
     init.add_argument("--chain", metavar="DIR", help="a chain made by `cbd chain`: two neighbours are used")
@@ -75,7 +76,7 @@ def _add_init(init: argparse.ArgumentParser) -> None:
     init.add_argument(
         "--start",
         default="mixed",
-        choices=("mixed", "grown", "cut"),
+        choices=("mixed", *(key for key, one in STARTS.items() if one.operator is None and key != "random")),
         help="both models mixed (default), the smaller one alone, grown, or the larger one alone, cut",
     )
     init.add_argument(

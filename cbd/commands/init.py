@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from cbd.commands.chain import CHAIN
-from cbd.commands.own import card, check_absent, opened, read_about, write_about, written_whole
+from cbd.commands.own import card, check_absent, opened, read_about, source_of, write_about, written_whole
 from cbd.errors import CbdError, si
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
-from cbd.models.interpolation import check_alike, check_anchors, check_inside, initialize, transfer
+from cbd.models.interpolation import check_alike, check_anchors, check_inside, initialize
+from cbd.realize import realize, store
 from cbd.recipes.models import encloses
 from cbd.recipes.operators import OPERATORS, UNION, Operator, resolve_alpha
 from cbd.recipes.specs import ModelSpec
+from cbd.recipes.starts import STARTS
 
-Start = Literal["mixed", "grown", "cut"]
-STARTS: dict[str, str] = {
-    "mixed": "both models, mixed",
-    "grown": "the smaller model alone, grown",
-    "cut": "the larger model alone, cut",
-}
+MIXED = "mixed"
+ALONE = {key: start for key, start in STARTS.items() if start.operator is None and key != "random"}
+"""The starts from one model alone, by the names that `cbd init --start` takes beside "mixed"."""
 
 
 @dataclass(frozen=True)
@@ -92,56 +93,57 @@ def init_checkpoint(
     alpha: float | Literal["distance"] = "distance",
     operator: Operator = UNION,
     outside: bool = False,
-    start: Start = "mixed",
+    start: str = MIXED,
     unaligned: bool = False,
 ) -> dict[str, Any]:
     """Initialise a model between two checkpoints and write it as a Hugging Face folder.
 
-    small, large: local folders or hub ids; the one that the start does without may be None. start: see
-    `STARTS`. unaligned: mix two models although they share no basis. Returns the content of its `cbd.json`.
+    small, large: local folders or hub ids; one that the start does without may be None. start: "mixed", or
+    one of `ALONE`. unaligned: mix models although they share no basis. Returns the content of its `cbd.json`.
     Raises `CbdError`, before anything is written, when the models do not fit together or share no basis, the
     target does not lie between them, a file is unreadable, or `out` exists.
     """
     folder = check_absent(out)
-    first, second = _both(small, large, start)
+    places = _needed({"small": small, "large": large}, start)
+    used = {role: opened(place) for role, place in places.items()}
+    first, second = next(iter(used.values())), list(used.values())[-1]
     spec = size.spec(first.spec, second.spec)
-    _check(first, second, spec, outside, start)
-    if start == "mixed":
+    note = {"start": start, "target": asdict(spec)} | {role: asdict(m.spec) for role, m in used.items()}
+    if start == MIXED:
+        _check(first, second, spec, outside)
         resolve_alpha(alpha, first.spec, second.spec, spec)
-        second, note = in_one_basis(first, second, unaligned)
-        used = {"small": first, "large": second}
+        second, aligned = in_one_basis(first, second, unaligned)
+        note |= aligned
     else:
-        note = {}
-        used = {"small": first} if start == "grown" else {"large": second}
+        check_inside(first.spec, spec, grown="small" in used)
+        sources = {role: source_of(place) for role, place in places.items()}
+        made = realize(
+            ALONE[start].recipe(**{"small": None, "large": None} | sources, spec=spec, corpus=None)
+        )
     with written_whole(folder) as part, ThreadPoolExecutor(2) as pool:
         # hashing releases the interpreter's lock: it costs no time of its own
-        hashes = {name: pool.submit(model.hashes) for name, model in used.items()}
-        if start == "mixed":
-            done = initialize(first, second, spec, part, alpha, operator, outside)
+        hashes = {role: pool.submit(model.hashes) for role, model in used.items()}
+        if start == MIXED:
+            note |= initialize(first, second, spec, part, alpha, operator, outside)
         else:
-            (only,) = used.values()
-            transfer(only, spec, part, operator.trans)
-            done = {"target": asdict(spec)} | {name: asdict(model.spec) for name, model in used.items()}
-        found = {"sha256": {name: future.result() for name, future in hashes.items()}}
-        content = {"start": start} | done | note | found
-        write_about(part, content, _card(folder.name, used, spec, done))
-    return content
+            shutil.copytree(made, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(store.RECORD))
+        note["sha256"] = {role: future.result() for role, future in hashes.items()}
+        write_about(part, note, _card(folder.name, used, spec, note))
+    return note
 
 
-def _both(small: str | Path | None, large: str | Path | None, start: Start) -> tuple[Checkpoint, Checkpoint]:
-    """Both models, or the one that the start needs twice."""
-    needed = {"mixed": (small, large), "grown": (small, small), "cut": (large, large)}[start]
-    if None in needed:
-        names = {"mixed": "--small and --large, or --chain", "grown": "--small", "cut": "--large"}
-        raise CbdError(f"--start {start} needs {names[start]}")
-    first = opened(needed[0])
-    return (first, first) if start != "mixed" else (first, opened(needed[1]))
+def _needed(given: dict[str, str | Path | None], start: str) -> dict[str, str | Path]:
+    """Those of the two models that a start needs. Raises `CbdError` when one is missing."""
+    if start != MIXED and start not in ALONE:
+        raise CbdError(f"no start {start!r}; choose {MIXED}, {' or '.join(ALONE)}")
+    asked = given if start == MIXED else signature(ALONE[start].alone).parameters
+    needed = {role: place for role, place in given.items() if role in asked}
+    if None in needed.values():
+        raise CbdError(f"--start {start} needs {' and '.join(f'--{role}' for role in needed)}, or --chain")
+    return needed
 
 
-def _check(first: Checkpoint, second: Checkpoint, spec: ModelSpec, outside: bool, start: Start) -> None:
-    if start != "mixed":
-        check_inside(first.spec, spec, grown=start == "grown")
-        return
+def _check(first: Checkpoint, second: Checkpoint, spec: ModelSpec, outside: bool) -> None:
     if first.spec.parameters > second.spec.parameters:
         raise CbdError(f"--small ({first.spec.name}) is larger than --large ({second.spec.name}): swap them")
     check_anchors(first.spec, second.spec, spec, outside=outside)
@@ -208,8 +210,8 @@ def said(out: str, done: dict[str, Any]) -> Iterator[str]:
     target = ModelSpec(**done["target"])
     used = [f"{role} {ModelSpec(**done[role]).name}" for role in ("small", "large") if role in done]
     yield f"{out}: {target.name}, {si(target.parameters)} parameters, from {' and '.join(used)}"
-    if done["start"] != "mixed":
-        yield f"start {done['start']}: {STARTS[done['start']]}"
+    if done["start"] != MIXED:
+        yield f"start {done['start']}: {ALONE[done['start']].label}, and nothing of another model"
         return
     yield f"in one basis: {done['aligned']}"
     operator = next(name for name, one in OPERATORS.items() if asdict(one) == done["operator"])
