@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 import cbd
 from cbd.errors import CbdError
@@ -117,13 +118,15 @@ def _add_recover(recover: argparse.ArgumentParser) -> None:
 
 
 def _training_options(command: argparse.ArgumentParser) -> None:
+    from cbd.recipes.training import Divergence
+
     command.add_argument("--corpus", required=True, metavar="DIR", help="a folder of .txt or .jsonl files")
     command.add_argument("--column", default="text", help="field of .jsonl lines that holds the text")
     command.add_argument("--out", required=True, metavar="DIR")
     command.add_argument("--lr", type=float, help="peak learning rate (default: by the model's size)")
     command.add_argument("--batch", type=int, default=8, help="sequences a step")
     command.add_argument("--context", type=int, default=128, help="tokens a sequence")
-    command.add_argument("--divergence", default="reverse_kl", choices=("forward_kl", "reverse_kl", "jsd"))
+    command.add_argument("--divergence", default="reverse_kl", choices=get_args(Divergence)[1:])
     command.add_argument(
         "--cross-entropy", type=float, default=0.5, help="its share of a distillation's loss"
     )
