@@ -328,7 +328,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from cbd.report import findings, results, scorecard
+    from cbd.report import readme, results, scorecard
     from cbd.report.figures import draw_all
 
     drawn = draw_all(options.scale)
@@ -338,11 +338,11 @@ def _figures(options: argparse.Namespace) -> None:
         )
     for path in drawn:
         print(path)
-    readme = results.root() / "README.md"
-    if options.scale == findings.README_SCALE and readme.exists():
-        text = findings.update_readme(readme.read_text(), options.scale)
-        readme.write_text(scorecard.update(text, options.scale))
-        print(f"{readme} (findings and scorecard)")
+    print(scorecard.write(options.scale))
+    page = results.root() / "README.md"
+    if options.scale == readme.SCALE and page.exists():
+        page.write_text(readme.update(page.read_text()))
+        print(f"{page} (what was found)")
 
 
 def _reproduce(options: argparse.Namespace) -> None:

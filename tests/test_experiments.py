@@ -43,7 +43,8 @@ from cbd.recipes.models import Sampling
 from cbd.recipes.operators import OPERATORS, distance_alpha
 from cbd.recipes.specs import gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Training, Tuned, TunedRate
-from cbd.report import figures, findings, headline, results
+from cbd.report import figures, findings, results, scorecard
+from cbd.report.findings.shared import BETTER, detectable, main_metrics, sizes, with_better
 from cbd.report.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
 from cbd.report.searches import searches
 
@@ -244,7 +245,7 @@ def test_the_records_hold_every_run_and_everything_it_came_from(tables, micro, n
     designed = [m for s in SEEDS for m in design_of(name, micro, s).measurements]
     for measurement in designed:
         assert records[measurement.recipe.key]["tokens"] == measurement.recipe.tokens
-    assert results.newest(records.values()) is not None
+    assert results.newest("micro", name) is not None
 
 
 def test_every_figure_is_drawn(root):
@@ -467,46 +468,46 @@ def test_costs_accumulate_over_sizes_at_every_scale(micro, name):
 
 def test_the_findings_read_these_tables(tables, micro):
     ladder = [spec.name for spec in micro.ladder]
-    zero = findings.step_zero(tables["initialise"])
+    zero = findings.initialise.step_zero(tables["initialise"])
     assert list(zero.index) == ladder and not zero.isna().any().any()
-    assert list(findings.sizes(tables["initialise"])) == ladder
+    assert list(sizes(tables["initialise"])) == ladder
 
-    best = findings.nearest(tables["initialise"])
+    best = with_better(tables["initialise"])
     for seed in SEEDS:
         for spec in ladder:
-            both = [the(best, seed=seed, spec=spec, method="best single anchor")]
+            both = [the(best, seed=seed, spec=spec, method=BETTER)]
             rows = only(tables["initialise"], metric="loss", seed=seed, spec=spec)
             assert both == [rows[rows["method"].isin([SMALLER, LARGER])]["value"].min()]
-    found = findings.against(best, "best single anchor").set_index(["spec", "method"])
+    found = findings.initialise.against_better_anchor(tables["initialise"]).set_index(["spec", "method"])
     for spec in ladder:
         pairs = [
-            the(best, seed=s, spec=spec, method=CBD)
-            - the(best, seed=s, spec=spec, method="best single anchor")
+            the(best, seed=s, spec=spec, method=CBD) - the(best, seed=s, spec=spec, method=BETTER)
             for s in SEEDS
         ]
         row = found.loc[(spec, CBD)]
         assert row["point"] == pytest.approx(np.mean(pairs), abs=1e-6) and row["n"] == len(SEEDS)
         assert min(pairs) - 1e-6 <= row["low"] <= row["high"] <= max(pairs) + 1e-6
 
-    ends = findings.final(tables["convergence"])
+    ends = findings.convergence.ends(tables["convergence"])
     assert len(ends) == len(SEEDS) * len(micro.convergence_targets) * (4 * len(BUDGETS) + 1)
-    assert len(findings.alpha_optima(tables["alpha"])) == 2 * 3 * len(micro.alpha_targets)
-    assert set(findings.speedups(tables["convergence"])["metric"]) == {
+    assert len(findings.alpha.optima(tables["alpha"])) == 2 * 3 * len(micro.alpha_targets)
+    assert set(findings.convergence.speedups(tables["convergence"])["metric"]) == {
         "speedup_to_random_final",
         "speedup_to_cbd_final",
     }
-    lost = findings.steps_lost(tables["chain"])
+    lost = findings.chain.steps_lost(tables["chain"])
     assert list(lost["spec"]) == ["2x48", "1x16"] * 2
-    direct = findings.stepwise_or_direct(tables["chain"])
+    direct = findings.chain.stepwise_or_direct(tables["chain"])
     assert set(direct["method"]) == {DIRECT_COMPUTE, DIRECT_TOKENS} and len(direct) == 4
-    assert findings.lossy_hypothesis(tables["alpha"]).split(":")[0] in (
+    assert findings.alpha.lossy_hypothesis(tables["alpha"]).split(":")[0] in (
         "supported",
         "partly supported",
         "not supported",
     )
-    assert "of 2 sizes" in findings.advantage(tables["initialise"])
-    assert all(f"After {budget:,} tokens" in findings.recovered(tables["convergence"]) for budget in BUDGETS)
-    summary = findings.summary("micro")
+    assert "of 2 sizes" in findings.initialise.advantage(tables["initialise"])
+    said = findings.convergence.recovered(tables["convergence"])
+    assert all(f"After {budget:,} tokens" in said for budget in BUDGETS)
+    summary = scorecard.numbers("micro")
     assert summary.count("\n") == 8 and "Not yet run" not in summary
 
 
@@ -551,7 +552,7 @@ def test_equal_compute_counts_the_generation(tables, micro):
 
 def test_the_bridges_differences_are_paired_by_seed(tables):
     table = tables["bridge"]
-    found = findings.bridged(table).set_index(["stage", "method"])
+    found = findings.bridge.differences(table).set_index(["stage", "method"])
     for stage in ("proxy", "SLM"):
         values = only(table, metric="bits_per_byte", stage=stage).set_index(["method", "seed"])["value"]
         gaps = [values[bridge.SEQUENCE, seed] - values[bridge.RAW, seed] for seed in SEEDS]
@@ -575,10 +576,10 @@ def test_every_family_has_its_chain_and_its_curves(tables, micro):
 
 def test_the_optima_are_the_least_of_the_mean_curves(tables):
     table = only(tables["families"], metric="bits_per_byte", method="CBD")
-    for row in findings.family_optima(tables["families"]).itertuples():
+    for row in findings.families.optima(tables["families"]).itertuples():
         curve = only(table, family=row.family, spec=row.spec, mixing=row.mixing, operator=row.operator)
         mean = curve.groupby("alpha")["value"].mean()
-        assert row.bits_per_byte == pytest.approx(mean.min(), rel=1e-6)
+        assert row.value == pytest.approx(mean.min(), rel=1e-6)
         assert mean[row.best_alpha] == pytest.approx(mean.min(), rel=1e-6)
 
 
@@ -681,7 +682,7 @@ def test_equal_budgets_compare_at_equal_tokens(tables, micro):
     table = tables["equal_budget"]
     losses = only(table, metric="loss")
     assert set(losses["tokens"]) == set(micro.scratch_vs_cbd.equal_budgets)
-    found = headline.losses(table)
+    found = findings.equal_budget.losses(table)
     own, random = (only(losses, method=m)["value"].mean() for m in (CBD, RANDOM))
     assert found["point"].iloc[0] == pytest.approx(own - random)
 
@@ -689,8 +690,8 @@ def test_equal_budgets_compare_at_equal_tokens(tables, micro):
 def test_the_averages_are_of_the_tasks_main_metrics(tables):
     table = tables["equal_budget"]
     metrics = ["cbd_continuation/acc_norm", "cbd_cloze/acc", "cbd_reply/rougeL"]
-    assert headline.main_metrics(table) == metrics
-    [row] = headline.averages(table).to_dict("records")
+    assert main_metrics(table) == metrics
+    [row] = findings.equal_budget.averages(table).to_dict("records")
     for column, method in (("CBD", CBD), ("random", RANDOM)):
         scores = [only(table, metric=m, method=method)["value"].mean() for m in metrics]
         assert row[column] == pytest.approx(100 * np.mean(scores))
@@ -701,7 +702,7 @@ def test_the_averages_are_of_the_tasks_main_metrics(tables):
 
 def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
     table = tables["scratch_vs_cbd"]
-    found = headline.crossings(table)
+    found = findings.scratch_vs_cbd.crossings(table)
     assert len(found) == 2 * 4 and set(found["verdict"]) <= {
         "reached",
         "reached at the smallest budget",
@@ -713,14 +714,14 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
         curve = only(losses, method=RANDOM).groupby("tokens")["value"].mean()
         assert (row.verdict == "not reached") == (curve > line).all()
         assert row.cbd == pytest.approx(line) and row.scratch == pytest.approx(curve.iloc[-1])
-    said = headline.saved(table)
+    said = findings.scratch_vs_cbd.saved(table)
     judged = found[found["above_chance"]]
     reached = judged["verdict"].str.startswith("reached").sum()
     assert f" on {reached} of {len(judged)} losses and tasks. " in said
     assert said.count(";") == 2 * 4 and said.count("neither above chance") == (~found["above_chance"]).sum()
     for row in found[found["above_chance"]].itertuples():
         assert math.isnan(row.chance) or max(row.cbd, row.scratch) > row.chance
-    power = headline.detectable(table)
+    power = detectable(table)
     assert (power["comparisons"] == 2 * len(micro.scratch_vs_cbd.ladder)).all() and (
         power["n"] == len(SEEDS)
     ).all()
@@ -729,7 +730,7 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
 def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
     """Its FLOPs, all but the source's, in tokens of random weights: as the recipes and records have them."""
     table, spec = tables["scratch_vs_cbd"], micro.scratch_vs_cbd.targets[0]
-    found = headline.crossings(table).groupby("method")["chain"].agg(["min", "max"])
+    found = findings.scratch_vs_cbd.crossings(table).groupby("method")["chain"].agg(["min", "max"])
     sources = {CBD: models.source(micro, 0), "CBD (bridged)": bridge.bridges(micro, 0)[0].llm}
     for method, (_, slm) in scratch_vs_cbd.initialisations(micro, 0, spec).items():
         made = [recipe for key, recipe in walk([slm]).items() if key not in walk([sources[method]])]

@@ -10,9 +10,12 @@ from itertools import product
 import matplotlib
 import numpy as np
 import pytest
+from conftest import tidy
 
 from cbd.errors import CbdError, si
-from cbd.report import drawing, figures, results, stats
+from cbd.recipes.starts import BLUE
+from cbd.report import figures, results, stats
+from cbd.report.figures import FIGURES, drawing
 
 SEEDS = (0, 1, 2)
 SIZES = {
@@ -42,10 +45,10 @@ def paper_map_table():
             ("scratch", 9.1e20 * n), ("direct distillation", 3.2e20 * n), ("chain (CBD)", 8.5e20 + 1e16 * n),
         ):  # fmt: skip
             found += rows("paper_map", "cumulative_flops", method, sizes=n, seeds=(None,), value=cost)
-    return results.table(found)
+    return tidy(found)
 
 
-def chain_table(train=True):
+def chain_table():
     tokens = [0, 2_000, 4_000, 9_000, 20_000, 45_000, 95_000, 200_000]
     runs = [("source", "6x144", 7.62, 4.50), ("stepwise", "4x96", 5.10, 4.53),
                 ("stepwise", "3x64", 5.43, 4.60),
@@ -62,28 +65,24 @@ def chain_table(train=True):
         above = value if method in ("source", "stepwise") else above
         rough = 0.09 if method == "stepwise" else 0.16
         found += rows("chain", "loss_noise", method, spec, 0.004, value=rough)
-        if train:
-            for seed, t in product(SEEDS, range(1_000, 200_001, 2_000)):
-                wobble = rough * np.random.default_rng([seed, t]).standard_normal()
-                found += rows("chain", "train_loss", method, spec, seeds=(seed,), tokens=t,
-                              value=curve(t, start, end, 25_000) + wobble)  # fmt: skip
-    return results.table(found)
+        for seed, t in product(SEEDS, range(1_000, 200_001, 2_000)):
+            wobble = rough * np.random.default_rng([seed, t]).standard_normal()
+            found += rows("chain", "train_loss", method, spec, seeds=(seed,), tokens=t,
+                          value=curve(t, start, end, 25_000) + wobble)  # fmt: skip
+    return tidy(found)
 
 
 METHODS = {"random": 2.9, "smaller anchor, grown": 0.03, "larger anchor, pruned": 0.17, "CBD (union)": 0.0,
            "CBD (literal)": 0.31, "CBD (duplicate)": 0.02, "CBD (lossy)": 0.44}  # fmt: skip
 
 
-def initialise_table(recovery=False):
+def initialise_table():
     found = []
     for i, spec in enumerate(["3x48", "3x64", "4x64", "4x80", "4x96", "6x96"]):
         for method, above in METHODS.items():
             value = 4.71 - 0.02 * i + above * (1 + 0.1 * np.sin(3 * i))
             found += rows("initialise", "loss", method, spec, 0.02, tokens=0, value=value)
-            if recovery:
-                value = 4.62 - 0.02 * i + above * 0.3
-                found += rows("initialise", "loss", method, spec, 0.01, tokens=50_000, value=value)
-    return results.table(found)
+    return tidy(found)
 
 
 def alpha_table():
@@ -104,7 +103,7 @@ def alpha_table():
                           value=value)  # fmt: skip
     for spec, rule in (("3x64", 0.82), ("4x80", 0.55), ("4x96", 0.3)):
         found += rows("alpha", "rule_alpha", "rule", spec, seeds=(None,), value=rule)
-    return results.table(found)
+    return tidy(found)
 
 
 STARTS = {"random": (7.62, 5.1, 60_000), "smaller anchor, grown": (4.67, 4.60, 90_000),
@@ -130,7 +129,7 @@ def convergence_table():
                               value=value + i if got else np.nan)  # fmt: skip
                 found += rows("convergence", f"{metric}_lower_bound", "CBD (union)", spec, 0.1 * (not got),
                               budget=budget, value=value + i if got else 1.4)  # fmt: skip
-    return results.table(found)
+    return tidy(found)
 
 
 WAYS = {"sequence-level": 0.09, "likelihoods (ALM)": -0.02, "likelihoods (ULD)": 0.01,
@@ -147,7 +146,7 @@ def bridge_table():
                 value = 1.8 + level + above + 0.05 * i
                 found += rows("bridge", "bits_per_byte", way, f"{4 - i % 2}x64", 0.01, source=source,
                               stage=stage, value=value)  # fmt: skip
-    return results.table(found)
+    return tidy(found)
 
 
 def families_table(experiment="families"):
@@ -162,7 +161,7 @@ def families_table(experiment="families"):
             found += [row | more for row in rows(experiment, "bits_per_byte", "CBD", spec, 0.01,
                                                  mixing=mixing, operator=operator, alpha=a, tokens=0,
                                                  value=value)]  # fmt: skip
-    return results.table(found)
+    return tidy(found)
 
 
 TABLES = {
@@ -202,7 +201,7 @@ def axes_with_labels(figure):
 
 @pytest.fixture(scope="module")
 def drawn(folder):
-    names = [name for name in figures.FIGURES if figures.TABLES.get(name, name) in TABLES]
+    names = [name for name in FIGURES if figures.TABLES[name] in TABLES]
     return {name: figures.draw("laptop", name) for name in names}
 
 
@@ -269,20 +268,21 @@ def test_the_chain_figure_has_its_panels(drawn):
     assert len([line for line in smallest.lines if len(line.get_xdata()) == 8]) == 3
     assert sum(text.get_text().startswith(("+", "-")) for text in steps.texts) == 3
     assert len(strips.child_axes) == 3
-    noise = figures.chain(chain_table(train=False)).axes[3]
-    assert not noise.child_axes and len(noise.get_xticks()) == 3
+    said = [axes.texts[0].get_text() for axes in strips.child_axes]
+    assert [text.split(":")[0] for text in said] == [
+        "stepwise", "direct, equal compute", "direct, equal tokens",
+    ]  # fmt: skip
+    with pytest.raises(CbdError, match="metric 'train_loss'"):
+        FIGURES["chain"](chain_table().query("metric != 'train_loss'"))
 
 
 def test_random_stands_above_the_break(drawn):
     lower, upper = drawn["initialise"].axes
     assert upper.get_ylim()[0] > lower.get_ylim()[1]
     assert len(upper.containers) == 1 and len(lower.containers) == len(METHODS) - 1
-    recovery = figures.initialise(initialise_table(recovery=True))
-    assert len(recovery.axes) == 4
-    assert "after 50k tokens of recovery" in recovery.axes[3].get_title(loc="left")
     near = initialise_table()
     near = near[near["method"] != "random"]
-    assert len(figures.initialise(near).axes) == 1
+    assert len(FIGURES["initialise"](near).axes) == 1
 
 
 def test_alpha_panels_mark_the_rule_and_each_minimum(drawn):
@@ -308,16 +308,12 @@ def test_convergence_shows_step_zero_at_the_left_edge(drawn):
     figure = drawn["convergence"]
     assert len(figure.axes) == 2 * 2 * 3
     lower, upper = figure.axes[:2]
-    cbd = next(
-        line for line in lower.lines if line.get_color() == figures.BLUE and len(line.get_xdata()) == 9
-    )
+    cbd = next(line for line in lower.lines if line.get_color() == BLUE and len(line.get_xdata()) == 9)
     zero = cbd.get_xdata()[0]
     assert zero > 0 and lower.xaxis.get_major_formatter()(zero, 0) == "0"
     assert (lower.get_xlim()[0] < zero) and zero < cbd.get_xdata()[1]
     assert upper.get_ylim()[0] == lower.get_ylim()[1]  # nothing is hidden between the two
-    across = [
-        line for line in lower.lines if list(line.get_xdata()) == [0, 1] and line.get_color() == figures.BLUE
-    ]
+    across = [line for line in lower.lines if list(line.get_xdata()) == [0, 1] and line.get_color() == BLUE]
     assert across[0].get_ydata()[0] == cbd.get_ydata()[0]
 
 
@@ -327,14 +323,14 @@ def test_speedups_show_lower_bounds_as_such(drawn):
     assert sum("≥" in text.get_text() for text in final.texts) == 3
     assert "lower bound" in caption(drawn["speedup"])
     with pytest.raises(CbdError, match="speedup_to_random_final"):
-        figures.speedup(convergence_table().query("metric == 'loss'"))
+        FIGURES["speedup"](convergence_table().query("metric == 'loss'"))
 
 
 def test_one_seed_is_drawn_without_an_interval(recwarn):
     for name, make in TABLES.items():
         table = make()
         table = table[table["seed"].isna() | (table["seed"] == 0)]
-        figure = figures.FIGURES[name](table, scale="smoke")
+        figure = FIGURES[name](table, scale="smoke")
         if name != "paper_map":
             assert "One seed (so no interval), scale smoke." in caption(figure)
     assert not recwarn.list
@@ -355,7 +351,7 @@ def test_methods_of_one_figure_differ_in_more_than_colour():
 
 def test_wrong_tables_are_refused(folder):
     with pytest.raises(CbdError, match="metric 'loss'"):
-        figures.alpha(results.table([]))
+        FIGURES["alpha"](tidy([]))
     with pytest.raises(CbdError, match="there is no figure 'beta'"):
         figures.draw("laptop", "beta")
     with pytest.raises(CbdError, match="cbd run convergence --scale gpu"):
@@ -373,7 +369,7 @@ def test_drawing_leaves_the_users_matplotlib_alone(drawn):
     import matplotlib.pyplot as plt
 
     before = dict(matplotlib.rcParams)
-    picture = figures.paper_map(paper_map_table())
+    picture = FIGURES["paper_map"](paper_map_table())
     assert picture._repr_png_().startswith(b"\x89PNG")
     assert plt.get_fignums() == []
     assert dict(matplotlib.rcParams) == before

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 class Claim:
     """A claim of the paper (E1 to E16, numbered by us) or a question of its readers (Q1 to Q11).
 
-    experiment: the one of ours that answers it, "" where none does. said: the paper's words, where it
-    gives no number.
+    experiment: the one of ours that answers it, "" where none does. short: a claim in few words. said: the
+    paper's words, where it gives no number.
     """
 
     id: str
     experiment: str
+    short: str
     claim: str
     said: str
 

@@ -24,10 +24,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 
 from cbd.errors import CbdError, si
 from cbd.recipes.starts import DASHDOT, DASHED, FINE, LONG
+from cbd.report.findings.shared import sizes
 from cbd.report.names import LOOKS
 
 WIDTH = 7.0  # inches: the text width of a page
-PALETTE = sns.color_palette("colorblind").as_hex()
 STYLE = {
     **sns.axes_style("ticks"),
     "font.family": "sans-serif",
@@ -51,9 +51,9 @@ STYLE = {
     "lines.markeredgewidth": 0.6,
 }
 SPARE = [
-    (PALETTE[6], ">", LONG),
-    (PALETTE[7], "h", DASHED),
-    (PALETTE[8], "p", FINE),
+    ("#fbafe4", ">", LONG),
+    ("#949494", "h", DASHED),
+    ("#ece133", "p", FINE),
     ("#000000", "d", DASHDOT),
 ]
 LOSS = "loss (nats per token)"
@@ -79,10 +79,6 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             return draw(*args, **kwargs)
 
     return styled
-
-
-# ----------------------------------------------------------------------------------------------------
-# What the figures share
 
 
 def new_figure(height: float, width: float = WIDTH) -> Picture:
@@ -117,15 +113,15 @@ def pick(table: pd.DataFrame, metric: str, optional: bool = False) -> pd.DataFra
 
 def sizes_of(table: pd.DataFrame) -> dict[str, str]:
     """spec -> its label with parameters, from small to large."""
-    sizes = table[table["spec"] != ""].groupby("spec")["parameters"].first()
-    ordered = sorted(sizes.index, key=lambda spec: (_float(sizes[spec], -1), spec))
-    return {
-        spec: spec if pd.isna(sizes[spec]) else f"{spec}\n{si(sizes[spec])} parameters" for spec in ordered
-    }
+    return {spec: f"{spec}\n{si(count)}" for spec, count in sizes(table).items()}
 
 
-def _float(number: Any, missing: float = float("nan")) -> float:
-    return missing if pd.isna(number) else float(number)
+def sizes_axis(axes: Axes, specs: dict[str, str]) -> None:
+    """An axis with a column for each size, thin lines between them."""
+    axes.set_xticks(range(len(specs)), list(specs.values()))
+    axes.set_xlim(-0.55, len(specs) - 0.45)
+    for edge in np.arange(0.5, len(specs) - 1):
+        axes.axvline(edge, color="0.88", linewidth=0.8, zorder=0)
 
 
 def panel_title(axes: Axes, letter: str, title: str = "") -> None:
@@ -196,7 +192,7 @@ def tokens_axis(axes: Axes, tokens: pd.Series) -> Callable[[Any], np.ndarray]:
     """A logarithmic axis of tokens with step zero at its left edge; returns tokens -> place on the axis."""
     positive = tokens[tokens > 0].astype(float)
     if positive.empty:
-        raise CbdError("a curve needs evaluations after step zero; the table holds none")
+        raise CbdError("a curve needs evaluations after step zero, and the table holds none: run it again")
     first, last = positive.min(), positive.max()
     zero = first / max((last / first) ** 0.18, 1.6)
     axes.set_xscale("log")
