@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
     from transformers import GPT2LMHeadModel
 
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 
 # Before anything imports torch or huggingface_hub, which read these once; child processes inherit them.
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def tidy(rows: list[dict]) -> pd.DataFrame:
+    """A validated table of results from rows that leave out what they do not know."""
+    import pandas as pd
+
+    from cbd.report import results
+
+    frame = pd.DataFrame.from_records(rows)
+    return results.validate(frame.reindex(columns=list(dict.fromkeys([*results.COLUMNS, *frame.columns]))))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,8 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cbd import __version__, cli
 from cbd.commands.chain import parse_anchors
 from cbd.errors import CbdError
-from cbd.experiments.run import EXPERIMENTS, design_of
+from cbd.experiments import EXPERIMENTS
+from cbd.experiments.run import design_of
 from cbd.experiments.scales import SCALES
+from cbd.models.interpolation import rewrite
 from cbd.realize import store
 from cbd.recipes import costs
 from cbd.recipes.base import walk
@@ -62,12 +63,12 @@ def refused(result: tuple[int, str, list[str]]) -> str:
 def test_help_names_every_command():
     done = subprocess.run([sys.executable, "-m", "cbd.cli", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
-    for word in ("init", "chain", "run", "plan", "figures", "reproduce"):
+    for word in ("chain", "init", "recover", "eval", "run", "plan", "figures", "reproduce"):
         assert re.search(rf"^\s+{word}\s+\w", done.stdout, re.MULTILINE)
 
 
 def test_every_command_has_its_help_and_the_version_is_the_packages(capsys):
-    for word in ("init", "chain", "run", "plan", "figures", "reproduce"):
+    for word in ("chain", "init", "recover", "eval", "run", "plan", "figures", "reproduce"):
         with pytest.raises(SystemExit) as left:
             cli.main([word, "--help"])
         assert left.value.code == 0 and f"usage: cbd {word}" in capsys.readouterr().out
@@ -304,21 +305,18 @@ def chain(command, source, text_folder, tmp_path):
 def test_a_chain_of_ones_own(chain, source, tmp_path):
     status, out, errors = chain()
     assert status == 0 and errors == []
-    rows = json.loads((tmp_path / "out" / "chain.json").read_text())
-    assert [Path(row["folder"]).name for row in rows] == ["source", "2x48", "1x16"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1x16", "2x48", "chain.json"]
+    rows = json.loads((tmp_path / "out" / "chain.json").read_text())["models"]
+    assert [row["folder"] for row in rows] == ["3x48", "2x48", "1x16"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["1x16", "2x48", "3x48", "chain.json"]
     assert len(out.splitlines()) == 3
     for row, line in zip(rows, out.splitlines(), strict=True):
-        model = AutoModelForCausalLM.from_pretrained(row["folder"])
+        folder = tmp_path / "out" / row["folder"]
+        model = AutoModelForCausalLM.from_pretrained(folder)
         assert model.num_parameters() == row["parameters"]
-        assert (
-            line.startswith(row["folder"])
-            and f"{row['parameters']:,}" in line
-            and f"{row['loss']:.4f}" in line
-        )
-        ids = AutoTokenizer.from_pretrained(row["folder"])(
-            "anna sees a small dog", return_tensors="pt"
-        ).input_ids
+        assert line.startswith(str(folder))
+        assert f"{row['parameters']:,}" in line and f"{row['loss']:.4f}" in line
+        ids = AutoTokenizer.from_pretrained(folder)("anna sees a small dog", return_tensors="pt").input_ids
         with torch.no_grad():
             assert model(ids).logits.shape == (1, ids.shape[1], VOCAB)
     for folder, shape in (("2x48", (2, 48, 3)), ("1x16", (1, 16, 1))):
@@ -347,8 +345,9 @@ def test_the_options_of_a_chain_reach_its_recipes(chain, tmp_path):
 @pytest.mark.parametrize(
     ("anchors", "says"),
     [
-        ("nonsense", "'nonsense' is not LAYERSxWIDTH"),
-        ("2x48,,1x16", "'' is not LAYERSxWIDTH"),
+        ("nonsense", "'nonsense' is no number of parameters: write 60M, or a shape such as 6x144"),
+        ("2x48,,1x16", "'' is no number of parameters"),
+        ("900M", "no shape between nothing and 3x48 has about 900,000,000 parameters"),
         ("2x48x3", "'2x48x3' is not LAYERSxWIDTH"),
         ("3x48", "3x48 is not smaller than 3x48"),
         ("1x16,2x48", "2x48 is not smaller than 1x16: list them from large to small"),
@@ -404,16 +403,19 @@ def test_another_tokenizer_in_the_same_folder_is_another_corpus(chain, source, t
 
 
 def test_a_copy_that_broke_off_leaves_no_out_and_the_same_command_ends_it(chain, tmp_path, monkeypatch):
-    copy = shutil.copytree
-
-    def interrupted(start, to):
-        copy(start, to)
+    def interrupted(model, folder):
+        rewrite(model, folder)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "copytree", interrupted)
+        patch.setattr("cbd.commands.chain.rewrite", interrupted)
         assert chain()[0] == 130
     assert not (tmp_path / "out").exists()
     assert chain()[0] == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1x16", "2x48", "chain.json"]
-    assert not list(tmp_path.glob(".*partial*"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "1x16",
+        "2x48",
+        "3x48",
+        "chain.json",
+    ]
+    assert not list(tmp_path.glob(".*part*"))

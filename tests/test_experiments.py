@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +19,7 @@ from transformers import AutoTokenizer
 from cbd.data import items, pairs
 from cbd.errors import CbdError
 from cbd.experiments import (
-    NEEDS_HUB,
+    EXPERIMENTS,
     PAPER,
     bridge,
     families,
@@ -27,7 +29,7 @@ from cbd.experiments import (
     scratch_vs_cbd,
 )
 from cbd.experiments import starts as models
-from cbd.experiments.run import EXPERIMENTS, design_of, rows_of, run, seeds_of
+from cbd.experiments.run import design_of, names_at, rows_of, run, seeds_of
 from cbd.experiments.scales import SCALES
 from cbd.experiments.scales.base import Bridge, Evaluation, Families, HomeGrown, Scale, ScratchVsCbd
 from cbd.experiments.scales.hub import Public
@@ -41,7 +43,8 @@ from cbd.recipes.models import Sampling
 from cbd.recipes.operators import OPERATORS, distance_alpha
 from cbd.recipes.specs import gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Training, Tuned, TunedRate
-from cbd.report import figures, findings, headline, results
+from cbd.report import figures, findings, results, scorecard
+from cbd.report.findings.shared import BETTER, detectable, main_metrics, sizes, with_better
 from cbd.report.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
 from cbd.report.searches import searches
 
@@ -49,7 +52,7 @@ CONTEXT, BATCH = 16, 2
 STEP = BATCH * CONTEXT
 SEEDS = (0, 1)
 BUDGETS, SCRATCH = (8 * STEP, 16 * STEP), 24 * STEP
-LOCAL = [name for name in EXPERIMENTS if name not in NEEDS_HUB]
+LOCAL = [name for name in EXPERIMENTS if name != "public_checkpoints"]  # it needs the hub
 # paper_map runs nothing, and the bridge measures bits per byte alone
 MEASURED = [name for name in LOCAL if name not in ("paper_map", "bridge")]
 
@@ -242,19 +245,19 @@ def test_the_records_hold_every_run_and_everything_it_came_from(tables, micro, n
     designed = [m for s in SEEDS for m in design_of(name, micro, s).measurements]
     for measurement in designed:
         assert records[measurement.recipe.key]["tokens"] == measurement.recipe.tokens
-    assert results.newest(records.values()) is not None
+    assert results.newest("micro", name) is not None
 
 
 def test_every_figure_is_drawn(root):
     drawn = figures.draw_all("micro")
-    names = set(figures.FIGURES) - set(NEEDS_HUB)
+    names = set(figures.FIGURES) - {"public_checkpoints"}
     assert {path.stem for path in drawn} == names
     assert {path.suffix for path in drawn} == {".png", ".svg"} and len(drawn) == 2 * len(names)
     assert all(path.stat().st_size > 1000 and root in path.parents for path in drawn)
 
 
 def test_an_unknown_experiment_is_refused(micro):
-    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of paper_map, chain"):
+    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of alpha, bridge, chain"):
         run("nonsense", micro)
 
 
@@ -363,13 +366,12 @@ def test_every_start_is_trained_on_every_budget(tables, micro):
     for seed in SEEDS:
         for spec in micro.convergence_targets:
             rows = only(table, seed=seed, spec=spec.name)
-            runs = rows.groupby(["method", "operator"])["tokens"].agg(list)
-            budgets = {f"budget {b}": b for b in BUDGETS} | {f"budget {SCRATCH}": SCRATCH}
-            wanted = {(m, f"budget {b}") for m in (CBD, SMALLER, LARGER, RANDOM) for b in BUDGETS}
-            assert set(runs.index) == wanted | {(RANDOM, f"budget {SCRATCH}")}
-            for (_, operator), tokens in runs.items():
-                assert tokens[0] == 0 and tokens[-1] == budgets[operator]
-            same = [tokens for (_, operator), tokens in runs.items() if operator == f"budget {BUDGETS[0]}"]
+            runs = rows.groupby(["method", "budget"])["tokens"].agg(list)
+            wanted = {(m, b) for m in (CBD, SMALLER, LARGER, RANDOM) for b in BUDGETS}
+            assert set(runs.index) == wanted | {(RANDOM, SCRATCH)}
+            for (_, budget), tokens in runs.items():
+                assert tokens[0] == 0 and tokens[-1] == budget
+            same = [tokens for (_, budget), tokens in runs.items() if budget == BUDGETS[0]]
             assert all(tokens == same[0] for tokens in same), "curves are comparable point by point"
     # before training, a start is what the ladder measured: the shares of one start at both budgets are equal
     zero = only(table, tokens=0).groupby(["seed", "spec", "method"])["value"].nunique()
@@ -393,11 +395,11 @@ def check_speed_ups(losses: pd.DataFrame, derived: pd.DataFrame, micro: Scale) -
     for seed in SEEDS:
         for spec in (s.name for s in micro.convergence_targets):
             here = only(losses, seed=seed, spec=spec)
-            random = [run for _, run in only(here, method=RANDOM).groupby("operator")]
+            random = [run for _, run in only(here, method=RANDOM).groupby("budget")]
             for budget in BUDGETS:
-                rows = only(derived, seed=seed, spec=spec, operator=f"budget {budget}", method=CBD)
-                own = only(here, method=CBD, operator=f"budget {budget}")
-                same = only(here, method=RANDOM, operator=f"budget {budget}")
+                rows = only(derived, seed=seed, spec=spec, budget=budget, method=CBD)
+                own = only(here, method=CBD, budget=budget)
+                same = only(here, method=RANDOM, budget=budget)
                 for metric, target, scale in (
                     ("random_tokens_to_cbd_step_zero", own["value"].iloc[0], 1),
                     ("speedup_to_cbd_final", own["value"].iloc[-1], budget),
@@ -442,13 +444,13 @@ def test_costs_accumulate_over_sizes_at_every_scale(micro, name):
     table = paper_map.cumulative(scale)
     assert set(table["method"]) == set(paper_map.METHODS)
     for method, rows in table.groupby("method"):
-        assert list(rows["spec"]) == [str(n + 1) for n in range(len(scale.ladder))]
+        assert list(rows["sizes"]) == [n + 1 for n in range(len(scale.ladder))] and set(rows["spec"]) == {""}
         steps = np.diff(rows["value"].astype(float))
         if method == "chain (CBD)":
             assert (steps == 0).all() or steps.max() < 1e-3 * rows["value"].iloc[0], "further sizes are free"
         else:
             assert (steps > 0).all()
-    first = table[table["spec"] == "1"].set_index("method")["value"]
+    first = table[table["sizes"] == 1].set_index("method")["value"]
     training = replace(scale.recovery, tokens=scale.scratch)
     target, context = scale.ladder[0], scale.recovery.context
     steps = training.tokens // (training.batch * context)
@@ -466,46 +468,46 @@ def test_costs_accumulate_over_sizes_at_every_scale(micro, name):
 
 def test_the_findings_read_these_tables(tables, micro):
     ladder = [spec.name for spec in micro.ladder]
-    zero = findings.step_zero(tables["initialise"])
+    zero = findings.initialise.step_zero(tables["initialise"])
     assert list(zero.index) == ladder and not zero.isna().any().any()
-    assert list(findings.sizes(tables["initialise"])) == ladder
+    assert list(sizes(tables["initialise"])) == ladder
 
-    best = findings.nearest(tables["initialise"])
+    best = with_better(tables["initialise"])
     for seed in SEEDS:
         for spec in ladder:
-            both = [the(best, seed=seed, spec=spec, method="best single anchor")]
+            both = [the(best, seed=seed, spec=spec, method=BETTER)]
             rows = only(tables["initialise"], metric="loss", seed=seed, spec=spec)
             assert both == [rows[rows["method"].isin([SMALLER, LARGER])]["value"].min()]
-    found = findings.against(best, "best single anchor").set_index(["spec", "method"])
+    found = findings.initialise.against_better_anchor(tables["initialise"]).set_index(["spec", "method"])
     for spec in ladder:
         pairs = [
-            the(best, seed=s, spec=spec, method=CBD)
-            - the(best, seed=s, spec=spec, method="best single anchor")
+            the(best, seed=s, spec=spec, method=CBD) - the(best, seed=s, spec=spec, method=BETTER)
             for s in SEEDS
         ]
         row = found.loc[(spec, CBD)]
         assert row["point"] == pytest.approx(np.mean(pairs), abs=1e-6) and row["n"] == len(SEEDS)
         assert min(pairs) - 1e-6 <= row["low"] <= row["high"] <= max(pairs) + 1e-6
 
-    ends = findings.final(tables["convergence"])
+    ends = findings.convergence.ends(tables["convergence"])
     assert len(ends) == len(SEEDS) * len(micro.convergence_targets) * (4 * len(BUDGETS) + 1)
-    assert len(findings.alpha_optima(tables["alpha"])) == 2 * 3 * len(micro.alpha_targets)
-    assert set(findings.speedups(tables["convergence"])["metric"]) == {
+    assert len(findings.alpha.optima(tables["alpha"])) == 2 * 3 * len(micro.alpha_targets)
+    assert set(findings.convergence.speedups(tables["convergence"])["metric"]) == {
         "speedup_to_random_final",
         "speedup_to_cbd_final",
     }
-    lost = findings.steps_lost(tables["chain"])
+    lost = findings.chain.steps_lost(tables["chain"])
     assert list(lost["spec"]) == ["2x48", "1x16"] * 2
-    direct = findings.stepwise_or_direct(tables["chain"])
+    direct = findings.chain.stepwise_or_direct(tables["chain"])
     assert set(direct["method"]) == {DIRECT_COMPUTE, DIRECT_TOKENS} and len(direct) == 4
-    assert findings.lossy_hypothesis(tables["alpha"]).split(":")[0] in (
+    assert findings.alpha.lossy_hypothesis(tables["alpha"]).split(":")[0] in (
         "supported",
         "partly supported",
         "not supported",
     )
-    assert "of 2 sizes" in findings.advantage(tables["initialise"])
-    assert all(f"After {budget:,} tokens" in findings.recovered(tables["convergence"]) for budget in BUDGETS)
-    summary = findings.summary("micro")
+    assert "of 2 sizes" in findings.initialise.advantage(tables["initialise"])
+    said = findings.convergence.recovered(tables["convergence"])
+    assert all(f"After {budget:,} tokens" in said for budget in BUDGETS)
+    summary = scorecard.numbers("micro")
     assert summary.count("\n") == 8 and "Not yet run" not in summary
 
 
@@ -517,9 +519,9 @@ def test_every_way_to_a_proxy_is_measured_at_every_stage(tables):
     ways = {bridge.SEQUENCE, bridge.ALM, bridge.ULD, bridge.RAW, bridge.RAW_COMPUTE}
     for seed in SEEDS:
         here = only(table, seed=seed)
-        assert set(here["method"]) - ways == {"source: a Llama"}
+        assert set(here["method"]) - ways == {"source"} and set(here["source"]) == {"a Llama"}
         for way in ways:
-            assert list(only(here, method=way)["operator"]) == ["proxy", "anchor 1", "anchor 2", "SLM"]
+            assert list(only(here, method=way)["stage"]) == ["proxy", "anchor 1", "anchor 2", "SLM"]
     assert table["value"].between(1, 12).all()
 
 
@@ -536,7 +538,7 @@ def test_what_the_source_does_is_done_once_for_all_seeds(tables):
     for metric in ("generated_tokens", "scored_tokens"):
         rows = only(table, metric=metric)
         assert len(rows) == len(SEEDS) and rows["recipe"].nunique() == 1
-    assert only(table, metric="bits_per_byte", method="source: a Llama")["recipe"].nunique() == 1
+    assert only(table, metric="bits_per_byte", method="source")["recipe"].nunique() == 1
 
 
 def test_equal_compute_counts_the_generation(tables, micro):
@@ -550,9 +552,9 @@ def test_equal_compute_counts_the_generation(tables, micro):
 
 def test_the_bridges_differences_are_paired_by_seed(tables):
     table = tables["bridge"]
-    found = findings.bridged(table).set_index(["stage", "method"])
+    found = findings.bridge.differences(table).set_index(["stage", "method"])
     for stage in ("proxy", "SLM"):
-        values = only(table, metric="bits_per_byte", operator=stage).set_index(["method", "seed"])["value"]
+        values = only(table, metric="bits_per_byte", stage=stage).set_index(["method", "seed"])["value"]
         gaps = [values[bridge.SEQUENCE, seed] - values[bridge.RAW, seed] for seed in SEEDS]
         assert found.loc[(stage, bridge.SEQUENCE), "point"] == pytest.approx(np.mean(gaps), abs=1e-6)
 
@@ -574,10 +576,10 @@ def test_every_family_has_its_chain_and_its_curves(tables, micro):
 
 def test_the_optima_are_the_least_of_the_mean_curves(tables):
     table = only(tables["families"], metric="bits_per_byte", method="CBD")
-    for row in findings.family_optima(tables["families"]).itertuples():
+    for row in findings.families.optima(tables["families"]).itertuples():
         curve = only(table, family=row.family, spec=row.spec, mixing=row.mixing, operator=row.operator)
         mean = curve.groupby("alpha")["value"].mean()
-        assert row.bits_per_byte == pytest.approx(mean.min(), rel=1e-6)
+        assert row.value == pytest.approx(mean.min(), rel=1e-6)
         assert mean[row.best_alpha] == pytest.approx(mean.min(), rel=1e-6)
 
 
@@ -612,6 +614,7 @@ def test_public_checkpoints_run_on_folders_of_the_same_shape(
         ("gpt2", "gpt_neox", "qwen3"), 2 + 3 * len(micro.alphas)
     )
     assert rows["value"].between(0, 20).all()
+    assert all(m.labels["seed"] is None for m in design.measurements), "nothing is drawn at random"
     assert not public_checkpoints.design(micro, 1, tuple(pairs), tiny_corpus).recipes
 
 
@@ -679,7 +682,7 @@ def test_equal_budgets_compare_at_equal_tokens(tables, micro):
     table = tables["equal_budget"]
     losses = only(table, metric="loss")
     assert set(losses["tokens"]) == set(micro.scratch_vs_cbd.equal_budgets)
-    found = headline.losses(table)
+    found = findings.equal_budget.losses(table)
     own, random = (only(losses, method=m)["value"].mean() for m in (CBD, RANDOM))
     assert found["point"].iloc[0] == pytest.approx(own - random)
 
@@ -687,8 +690,8 @@ def test_equal_budgets_compare_at_equal_tokens(tables, micro):
 def test_the_averages_are_of_the_tasks_main_metrics(tables):
     table = tables["equal_budget"]
     metrics = ["cbd_continuation/acc_norm", "cbd_cloze/acc", "cbd_reply/rougeL"]
-    assert headline.main_metrics(table) == metrics
-    [row] = headline.averages(table).to_dict("records")
+    assert main_metrics(table) == metrics
+    [row] = findings.equal_budget.averages(table).to_dict("records")
     for column, method in (("CBD", CBD), ("random", RANDOM)):
         scores = [only(table, metric=m, method=method)["value"].mean() for m in metrics]
         assert row[column] == pytest.approx(100 * np.mean(scores))
@@ -699,7 +702,7 @@ def test_the_averages_are_of_the_tasks_main_metrics(tables):
 
 def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
     table = tables["scratch_vs_cbd"]
-    found = headline.crossings(table)
+    found = findings.scratch_vs_cbd.crossings(table)
     assert len(found) == 2 * 4 and set(found["verdict"]) <= {
         "reached",
         "reached at the smallest budget",
@@ -711,14 +714,14 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
         curve = only(losses, method=RANDOM).groupby("tokens")["value"].mean()
         assert (row.verdict == "not reached") == (curve > line).all()
         assert row.cbd == pytest.approx(line) and row.scratch == pytest.approx(curve.iloc[-1])
-    said = headline.saved(table)
+    said = findings.scratch_vs_cbd.saved(table)
     judged = found[found["above_chance"]]
     reached = judged["verdict"].str.startswith("reached").sum()
     assert f" on {reached} of {len(judged)} losses and tasks. " in said
     assert said.count(";") == 2 * 4 and said.count("neither above chance") == (~found["above_chance"]).sum()
     for row in found[found["above_chance"]].itertuples():
         assert math.isnan(row.chance) or max(row.cbd, row.scratch) > row.chance
-    power = headline.detectable(table)
+    power = detectable(table)
     assert (power["comparisons"] == 2 * len(micro.scratch_vs_cbd.ladder)).all() and (
         power["n"] == len(SEEDS)
     ).all()
@@ -727,7 +730,7 @@ def test_crossings_and_sentences_say_what_the_table_says(tables, micro):
 def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
     """Its FLOPs, all but the source's, in tokens of random weights: as the recipes and records have them."""
     table, spec = tables["scratch_vs_cbd"], micro.scratch_vs_cbd.targets[0]
-    found = headline.crossings(table).groupby("method")["chain"].agg(["min", "max"])
+    found = findings.scratch_vs_cbd.crossings(table).groupby("method")["chain"].agg(["min", "max"])
     sources = {CBD: models.source(micro, 0), "CBD (bridged)": bridge.bridges(micro, 0)[0].llm}
     for method, (_, slm) in scratch_vs_cbd.initialisations(micro, 0, spec).items():
         made = [recipe for key, recipe in walk([slm]).items() if key not in walk([sources[method]])]
@@ -735,6 +738,23 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
         work = sum(store.record(recipe)["flops"] for recipe in made)
         tokens = work / spec.training_flops(micro.recovery.context)
         assert found.loc[method, "min"] == found.loc[method, "max"] == pytest.approx(tokens)
+
+
+def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
+    assert len(EXPERIMENTS) == 10 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert not {"run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
+    assert names_at(micro) == LOCAL
+    assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"families"}
+
+
+def test_names_are_known_without_heavy_imports():
+    code = (
+        "import sys; from cbd.experiments import EXPERIMENTS, PAPER; from cbd import cli; cli.parser();"
+        "assert PAPER['E1'] == 'chain' and 'Q2' not in PAPER;"
+        "sys.exit(sorted({'pandas', 'numpy', 'torch'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", PAPER)

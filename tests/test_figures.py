@@ -10,9 +10,12 @@ from itertools import product
 import matplotlib
 import numpy as np
 import pytest
+from conftest import tidy
 
 from cbd.errors import CbdError, si
-from cbd.report import drawing, figures, results, stats
+from cbd.recipes.starts import BLUE
+from cbd.report import figures, results, stats
+from cbd.report.figures import FIGURES, drawing
 
 SEEDS = (0, 1, 2)
 SIZES = {
@@ -41,11 +44,11 @@ def paper_map_table():
         for method, cost in (
             ("scratch", 9.1e20 * n), ("direct distillation", 3.2e20 * n), ("chain (CBD)", 8.5e20 + 1e16 * n),
         ):  # fmt: skip
-            found += rows("paper_map", "cumulative_flops", method, str(n), seeds=(None,), value=cost)
-    return results.table(found)
+            found += rows("paper_map", "cumulative_flops", method, sizes=n, seeds=(None,), value=cost)
+    return tidy(found)
 
 
-def chain_table(train=True):
+def chain_table():
     tokens = [0, 2_000, 4_000, 9_000, 20_000, 45_000, 95_000, 200_000]
     runs = [("source", "6x144", 7.62, 4.50), ("stepwise", "4x96", 5.10, 4.53),
                 ("stepwise", "3x64", 5.43, 4.60),
@@ -62,28 +65,24 @@ def chain_table(train=True):
         above = value if method in ("source", "stepwise") else above
         rough = 0.09 if method == "stepwise" else 0.16
         found += rows("chain", "loss_noise", method, spec, 0.004, value=rough)
-        if train:
-            for seed, t in product(SEEDS, range(1_000, 200_001, 2_000)):
-                wobble = rough * np.random.default_rng([seed, t]).standard_normal()
-                found += rows("chain", "train_loss", method, spec, seeds=(seed,), tokens=t,
-                              value=curve(t, start, end, 25_000) + wobble)  # fmt: skip
-    return results.table(found)
+        for seed, t in product(SEEDS, range(1_000, 200_001, 2_000)):
+            wobble = rough * np.random.default_rng([seed, t]).standard_normal()
+            found += rows("chain", "train_loss", method, spec, seeds=(seed,), tokens=t,
+                          value=curve(t, start, end, 25_000) + wobble)  # fmt: skip
+    return tidy(found)
 
 
 METHODS = {"random": 2.9, "smaller anchor, grown": 0.03, "larger anchor, pruned": 0.17, "CBD (union)": 0.0,
            "CBD (literal)": 0.31, "CBD (duplicate)": 0.02, "CBD (lossy)": 0.44}  # fmt: skip
 
 
-def initialise_table(recovery=False):
+def initialise_table():
     found = []
     for i, spec in enumerate(["3x48", "3x64", "4x64", "4x80", "4x96", "6x96"]):
         for method, above in METHODS.items():
             value = 4.71 - 0.02 * i + above * (1 + 0.1 * np.sin(3 * i))
             found += rows("initialise", "loss", method, spec, 0.02, tokens=0, value=value)
-            if recovery:
-                value = 4.62 - 0.02 * i + above * 0.3
-                found += rows("initialise", "loss", method, spec, 0.01, tokens=50_000, value=value)
-    return results.table(found)
+    return tidy(found)
 
 
 def alpha_table():
@@ -104,7 +103,7 @@ def alpha_table():
                           value=value)  # fmt: skip
     for spec, rule in (("3x64", 0.82), ("4x80", 0.55), ("4x96", 0.3)):
         found += rows("alpha", "rule_alpha", "rule", spec, seeds=(None,), value=rule)
-    return results.table(found)
+    return tidy(found)
 
 
 STARTS = {"random": (7.62, 5.1, 60_000), "smaller anchor, grown": (4.67, 4.60, 90_000),
@@ -115,23 +114,22 @@ def convergence_table():
     found = []
     for i, spec in enumerate(["3x64", "4x80", "4x96"]):
         for budget in (150_000, 600_000):
-            operator = f"budget {budget}"
             tokens = [0, *np.geomspace(budget / 100, budget, 8).round().astype(int)]
             for method, (start, end, rate) in STARTS.items():
                 end = end - 0.35 * (method == "random" and budget > 200_000)
                 for t in tokens:
                     value = curve(t, start, end - 0.05 * (budget > 200_000), rate) - 0.03 * i
                     found += rows(
-                        "convergence", "loss", method, spec, 0.012, operator=operator, tokens=t, value=value
+                        "convergence", "loss", method, spec, 0.012, budget=budget, tokens=t, value=value
                     )
             reached = budget > 200_000
             for metric, value in (("speedup_to_random_final", 41.0), ("speedup_to_cbd_final", 6.5)):
                 got = reached or metric == "speedup_to_random_final"
-                found += rows("convergence", metric, "CBD (union)", spec, 1.2 * got, operator=operator,
+                found += rows("convergence", metric, "CBD (union)", spec, 1.2 * got, budget=budget,
                               value=value + i if got else np.nan)  # fmt: skip
                 found += rows("convergence", f"{metric}_lower_bound", "CBD (union)", spec, 0.1 * (not got),
-                              operator=operator, value=value + i if got else 1.4)  # fmt: skip
-    return results.table(found)
+                              budget=budget, value=value + i if got else 1.4)  # fmt: skip
+    return tidy(found)
 
 
 WAYS = {"sequence-level": 0.09, "likelihoods (ALM)": -0.02, "likelihoods (ULD)": 0.01,
@@ -141,14 +139,14 @@ WAYS = {"sequence-level": 0.09, "likelihoods (ALM)": -0.02, "likelihoods (ULD)":
 def bridge_table():
     found = []
     for source, level in (("Llama3-8B", 0.0), ("Qwen3-4B", 0.1)):
-        found += rows("bridge", "bits_per_byte", f"source: {source}", "4x96", operator="source",
+        found += rows("bridge", "bits_per_byte", "source", "4x96", source=source, stage="source",
                       value=0.9 + level)  # fmt: skip
         for i, stage in enumerate(("proxy", "anchor 1", "anchor 2", "SLM")):
             for way, above in WAYS.items():
                 value = 1.8 + level + above + 0.05 * i
-                found += rows("bridge", "bits_per_byte", way, f"{4 - i % 2}x64", 0.01, mixing=source,
-                              operator=stage, value=value)  # fmt: skip
-    return results.table(found)
+                found += rows("bridge", "bits_per_byte", way, f"{4 - i % 2}x64", 0.01, source=source,
+                              stage=stage, value=value)  # fmt: skip
+    return tidy(found)
 
 
 def families_table(experiment="families"):
@@ -163,7 +161,7 @@ def families_table(experiment="families"):
             found += [row | more for row in rows(experiment, "bits_per_byte", "CBD", spec, 0.01,
                                                  mixing=mixing, operator=operator, alpha=a, tokens=0,
                                                  value=value)]  # fmt: skip
-    return results.table(found)
+    return tidy(found)
 
 
 TABLES = {
@@ -203,7 +201,7 @@ def axes_with_labels(figure):
 
 @pytest.fixture(scope="module")
 def drawn(folder):
-    names = [name for name in figures.FIGURES if figures.TABLES.get(name, name) in TABLES]
+    names = [name for name in FIGURES if figures.TABLES[name] in TABLES]
     return {name: figures.draw("laptop", name) for name in names}
 
 
@@ -270,20 +268,21 @@ def test_the_chain_figure_has_its_panels(drawn):
     assert len([line for line in smallest.lines if len(line.get_xdata()) == 8]) == 3
     assert sum(text.get_text().startswith(("+", "-")) for text in steps.texts) == 3
     assert len(strips.child_axes) == 3
-    noise = figures.chain(chain_table(train=False)).axes[3]
-    assert not noise.child_axes and len(noise.get_xticks()) == 3
+    said = [axes.texts[0].get_text() for axes in strips.child_axes]
+    assert [text.split(":")[0] for text in said] == [
+        "stepwise", "direct, equal compute", "direct, equal tokens",
+    ]  # fmt: skip
+    with pytest.raises(CbdError, match="metric 'train_loss'"):
+        FIGURES["chain"](chain_table().query("metric != 'train_loss'"))
 
 
 def test_random_stands_above_the_break(drawn):
     lower, upper = drawn["initialise"].axes
     assert upper.get_ylim()[0] > lower.get_ylim()[1]
     assert len(upper.containers) == 1 and len(lower.containers) == len(METHODS) - 1
-    recovery = figures.initialise(initialise_table(recovery=True))
-    assert len(recovery.axes) == 4
-    assert "after 50k tokens of recovery" in recovery.axes[3].get_title(loc="left")
     near = initialise_table()
     near = near[near["method"] != "random"]
-    assert len(figures.initialise(near).axes) == 1
+    assert len(FIGURES["initialise"](near).axes) == 1
 
 
 def test_alpha_panels_mark_the_rule_and_each_minimum(drawn):
@@ -309,16 +308,12 @@ def test_convergence_shows_step_zero_at_the_left_edge(drawn):
     figure = drawn["convergence"]
     assert len(figure.axes) == 2 * 2 * 3
     lower, upper = figure.axes[:2]
-    cbd = next(
-        line for line in lower.lines if line.get_color() == figures.BLUE and len(line.get_xdata()) == 9
-    )
+    cbd = next(line for line in lower.lines if line.get_color() == BLUE and len(line.get_xdata()) == 9)
     zero = cbd.get_xdata()[0]
     assert zero > 0 and lower.xaxis.get_major_formatter()(zero, 0) == "0"
     assert (lower.get_xlim()[0] < zero) and zero < cbd.get_xdata()[1]
     assert upper.get_ylim()[0] == lower.get_ylim()[1]  # nothing is hidden between the two
-    across = [
-        line for line in lower.lines if list(line.get_xdata()) == [0, 1] and line.get_color() == figures.BLUE
-    ]
+    across = [line for line in lower.lines if list(line.get_xdata()) == [0, 1] and line.get_color() == BLUE]
     assert across[0].get_ydata()[0] == cbd.get_ydata()[0]
 
 
@@ -328,14 +323,14 @@ def test_speedups_show_lower_bounds_as_such(drawn):
     assert sum("≥" in text.get_text() for text in final.texts) == 3
     assert "lower bound" in caption(drawn["speedup"])
     with pytest.raises(CbdError, match="speedup_to_random_final"):
-        figures.speedup(convergence_table().query("metric == 'loss'"))
+        FIGURES["speedup"](convergence_table().query("metric == 'loss'"))
 
 
 def test_one_seed_is_drawn_without_an_interval(recwarn):
     for name, make in TABLES.items():
         table = make()
         table = table[table["seed"].isna() | (table["seed"] == 0)]
-        figure = figures.FIGURES[name](table, scale="smoke")
+        figure = FIGURES[name](table, scale="smoke")
         if name != "paper_map":
             assert "One seed (so no interval), scale smoke." in caption(figure)
     assert not recwarn.list
@@ -356,11 +351,7 @@ def test_methods_of_one_figure_differ_in_more_than_colour():
 
 def test_wrong_tables_are_refused(folder):
     with pytest.raises(CbdError, match="metric 'loss'"):
-        figures.alpha(results.table([]))
-    with pytest.raises(CbdError, match="'operator' holds 'union'"):
-        figures.convergence(convergence_table().replace({"operator": {"budget 150000": "union"}}))
-    with pytest.raises(CbdError, match="'spec' must hold the number of sizes"):
-        figures.paper_map(paper_map_table().assign(spec="4x80"))
+        FIGURES["alpha"](tidy([]))
     with pytest.raises(CbdError, match="there is no figure 'beta'"):
         figures.draw("laptop", "beta")
     with pytest.raises(CbdError, match="cbd run convergence --scale gpu"):
@@ -378,7 +369,7 @@ def test_drawing_leaves_the_users_matplotlib_alone(drawn):
     import matplotlib.pyplot as plt
 
     before = dict(matplotlib.rcParams)
-    picture = figures.paper_map(paper_map_table())
+    picture = FIGURES["paper_map"](paper_map_table())
     assert picture._repr_png_().startswith(b"\x89PNG")
     assert plt.get_fignums() == []
     assert dict(matplotlib.rcParams) == before

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from conftest import tidy
 
-from cbd.errors import CbdError
-from cbd.report import findings, results
+from cbd.report import claims, findings
+from cbd.report.findings.shared import BETTER, against, with_better
 from cbd.report.names import CBD, LARGER, SMALLER
 
 
 def table(rows: list[dict]) -> pd.DataFrame:
     common = {"experiment": "x", "family": "gpt2", "parameters": 1000, "metric": "loss", "tokens": 0}
-    return results.table([common | row for row in rows])
+    return tidy([common | row for row in rows])
 
 
 def starts(values: dict[str, list[float]], spec: str = "2x32", **more) -> list[dict]:
@@ -26,24 +27,24 @@ def starts(values: dict[str, list[float]], spec: str = "2x32", **more) -> list[d
 
 def test_the_control_is_the_better_anchor_of_each_seed():
     frame = table(starts({CBD: [4.0, 4.0], SMALLER: [4.5, 3.9], LARGER: [4.1, 4.6]}))
-    best = findings.nearest(frame)
-    assert sorted(best[best.method == "best single anchor"]["value"]) == [3.9, 4.1]
-    found = findings.against(best, "best single anchor")
+    best = with_better(frame)
+    assert sorted(best[best.method == BETTER]["value"]) == [3.9, 4.1]
+    found = findings.initialise.against_better_anchor(frame)
     assert found["point"].item() == pytest.approx(0.0)
-    assert found["verdict"].item() == "undecided"
+    assert (found["method"].item(), found["verdict"].item()) == (CBD, "undecided")
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(-0.1, "lower"), (0.1, "higher")])
 def test_verdicts_follow_the_paired_interval(shift, verdict):
     other = [4.0, 5.0, 6.0]  # the seeds differ far more than the methods: only pairing sees the difference
     frame = table(starts({CBD: [x + shift for x in other], SMALLER: other}))
-    assert findings.against(frame, SMALLER)["verdict"].item() == verdict
+    assert against(frame, SMALLER)["verdict"].item() == verdict
 
 
 def test_the_advantage_names_every_size_and_its_count():
     rows = starts({CBD: [4.0, 4.1], SMALLER: [4.2, 4.3], LARGER: [5.0, 5.0]})
     rows += starts({CBD: [3.5, 3.6], SMALLER: [3.0, 3.1], LARGER: [5.0, 5.0]}, spec="4x64", parameters=2000)
-    said = findings.advantage(table(rows))
+    said = findings.initialise.advantage(table(rows))
     assert "2x32 -0.200" in said and "4x64 +0.500" in said
     assert "1 lower, 0 undecided, 1 higher" in said
 
@@ -70,7 +71,7 @@ def rule(spec: str = "2x32") -> dict:
 )
 def test_the_lossy_hypothesis_is_judged_by_its_rule(lossy, preserving, verdict):
     frame = table([*alpha_curve("lossy", lossy), *alpha_curve("preserving", preserving), rule()])
-    assert findings.lossy_hypothesis(frame).startswith(verdict + ":")
+    assert findings.alpha.lossy_hypothesis(frame).startswith(verdict + ":")
 
 
 def test_one_of_two_targets_is_partly_supported():
@@ -81,33 +82,35 @@ def test_one_of_two_targets_is_partly_supported():
         rule("4x64"),
     ]
     rows += alpha_curve("lossy", [5, 4.6, 4.0], "4x64") + alpha_curve("preserving", [5, 4.6, 4.0], "4x64")
-    assert findings.lossy_hypothesis(table(rows)).startswith("partly supported:")
+    assert findings.alpha.lossy_hypothesis(table(rows)).startswith("partly supported:")
 
 
 def test_recovery_compares_ends_of_runs_and_leaves_out_the_long_random_run():
     rows = []
     for tokens in (0, 100):
         values = {CBD: [4.0 - tokens / 1000], SMALLER: [4.2 - tokens / 1000], LARGER: [4.1], "random": [7.0]}
-        rows += starts(values, tokens=tokens, operator="budget 100")
-    rows += starts({"random": [6.0]}, tokens=1000, operator="budget 1000")
-    said = findings.recovered(table(rows))
+        rows += starts(values, tokens=tokens, budget=100)
+    rows += starts({"random": [6.0]}, tokens=1000, budget=1000)
+    said = findings.convergence.recovered(table(rows))
     assert "After 100 tokens (0 lower, 1 undecided, 0 higher): 2x32 -0.200" in said  # of one seed
     assert "1,000" not in said
 
 
 def test_reported_numbers_are_the_papers():
-    reported = findings.reported()
+    reported = claims.reported()
     e5 = reported[(reported.experiment == "E5") & (reported.tokens == 500_000_000)]
     assert e5["value"].item() == 80.26
 
 
-def test_the_readme_block_is_the_one_that_the_results_give():
-    """README.md cannot go stale: what stands between the markers is what `make figures` would write."""
-    readme = results.root() / "README.md"
-    text = readme.read_text()
-    assert findings.update_readme(text, findings.README_SCALE) == text
+def test_findings_are_found_by_their_modules():
+    """A row of the scorecard, or a sentence, stands in one module alone."""
+    ids = [id for module in findings._MODULES.values() for id in getattr(module, "ROWS", ())]
+    assert len(ids) == len(set(ids)) == len(findings.ROWS) and set(ids) <= {c.id for c in claims.claims()}
+    assert {name for name, _, _ in findings.SENTENCES} <= set(findings._MODULES)
 
 
-def test_a_readme_without_markers_is_refused():
-    with pytest.raises(CbdError, match="needs the two lines"):
-        findings.update_readme("nothing here", "laptop")
+def test_every_judged_claim_names_the_experiment_that_it_needs():
+    for claim in claims.claims():
+        if claim.id in findings.ROWS and claim.experiment:
+            assert claim.experiment in findings.ROWS[claim.id].needs
+        assert bool(claim.experiment) == (claim.id in findings.ROWS) or claim.id == "Q1"

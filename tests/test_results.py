@@ -9,6 +9,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import tidy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,8 +39,8 @@ def test_root_prefers_the_variable_then_the_repository_then_here(folder, monkeyp
     assert results.figures_folder("smoke") == package.parent / "figures" / "smoke"
 
 
-def test_table_fills_what_rows_leave_out():
-    frame = results.table([ROW, ROW | {"alpha": 0.5, "flops": 10**20}])
+def test_a_table_fills_what_rows_leave_out():
+    frame = tidy([ROW, ROW | {"alpha": 0.5, "flops": 10**20}])
     assert tuple(frame.columns) == results.COLUMNS
     assert frame["spec"].tolist() == ["", ""]
     assert math.isnan(frame["alpha"][0]) and frame["flops"][1] == 1e20
@@ -60,11 +61,11 @@ def test_table_fills_what_rows_leave_out():
 )
 def test_bad_cells_are_refused_by_column(change, column):
     with pytest.raises(CbdError, match=f"column '{column}'"):
-        results.table([ROW, ROW | change])
+        tidy([ROW, ROW | change])
 
 
 def test_columns_missing_or_repeated_are_named():
-    frame = results.table([ROW])
+    frame = tidy([ROW])
     with pytest.raises(CbdError, match="'stderr' is missing"):
         results.validate(frame.drop(columns="stderr"))
     with pytest.raises(CbdError, match="'value' occurs twice"):
@@ -73,7 +74,7 @@ def test_columns_missing_or_repeated_are_named():
 
 def test_another_experiments_rows_are_refused():
     with pytest.raises(CbdError, match="'alpha' in the table of 'chain'"):
-        results.write_table(results.table([ROW]), "smoke", "chain")
+        results.write_table(tidy([ROW]), "smoke", "chain")
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", ".hidden"])
@@ -103,7 +104,7 @@ rows = st.fixed_dictionaries(
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(rows, min_size=1, max_size=6))
 def test_round_trip_is_bit_identical(folder, found):
-    frame = results.table(found)
+    frame = tidy(found)
     first = results.write_table(frame, "smoke", "alpha").read_bytes()
     again = results.read_table("smoke", "alpha")
     assert results.write_table(again, "smoke", "alpha").read_bytes() == first
@@ -113,8 +114,16 @@ def test_round_trip_is_bit_identical(folder, found):
         pd.testing.assert_series_equal(again[column], frame[column])
 
 
+def test_tables_are_found_by_their_files():
+    assert results.names("smoke") == []
+    for name in ("chain", "alpha"):
+        results.write_table(tidy([ROW | {"experiment": name}]), "smoke", name)
+    results.write_records([], "smoke", "bridge")
+    assert results.names("smoke") == ["alpha", "chain"]
+
+
 def test_column_order_of_the_caller_does_not_matter_but_row_order_is_kept(folder):
-    frame = results.table([ROW | {"seed": seed} for seed in (2, 0, 1)])
+    frame = tidy([ROW | {"seed": seed} for seed in (2, 0, 1)])
     path = results.write_table(frame[sorted(frame.columns)], "smoke", "alpha")
     assert path == folder / "results" / "smoke" / "alpha.csv"
     assert results.read_table("smoke", "alpha")["seed"].tolist() == [2, 0, 1]
@@ -122,7 +131,7 @@ def test_column_order_of_the_caller_does_not_matter_but_row_order_is_kept(folder
 
 
 def test_a_failed_write_leaves_the_old_table_and_no_scraps(folder, monkeypatch):
-    path = results.write_table(results.table([ROW]), "smoke", "alpha")
+    path = results.write_table(tidy([ROW]), "smoke", "alpha")
     before = path.read_bytes()
 
     def fail(*_):
@@ -130,7 +139,7 @@ def test_a_failed_write_leaves_the_old_table_and_no_scraps(folder, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        results.write_table(results.table([ROW, ROW | {"seed": 1}]), "smoke", "alpha")
+        results.write_table(tidy([ROW, ROW | {"seed": 1}]), "smoke", "alpha")
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["alpha.csv"]
 
@@ -177,7 +186,12 @@ def test_bad_records_are_refused():
 
 def test_the_newest_date_is_in_utc():
     finished = ["2026-01-03T08:00:00+00:00", "2026-01-04T00:30:00+02:00", "2025-12-31T23:00:00Z"]
-    assert results.newest([{"finished": text} for text in finished] + [{}]) == "2026-01-03"
-    assert results.newest([{"key": "a"}]) is None
+    assert results.newest("smoke", "chain") is None
+    records = [{"key": str(i), "finished": text} for i, text in enumerate(finished)]
+    results.write_records([*records, {"key": "none"}], "smoke", "chain")
+    assert results.newest("smoke", "chain") == "2026-01-03"
+    results.write_records([{"key": "a"}], "smoke", "chain")
+    assert results.newest("smoke", "chain") is None
+    results.write_records([{"key": "a", "finished": "yesterday"}], "smoke", "chain")
     with pytest.raises(CbdError, match="'finished' is 'yesterday'"):
-        results.newest([{"finished": "yesterday"}])
+        results.newest("smoke", "chain")

@@ -11,14 +11,17 @@ from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
+from conftest import tidy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbd.errors import CbdError
+from cbd.errors import CbdError, si
 from cbd.experiments import EXPERIMENTS
-from cbd.report import findings, results, scorecard
+from cbd.report import readme, results, scorecard
+from cbd.report.claims import claims, reported
+from cbd.report.findings import ROWS
 from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
-from cbd.report.scorecard import ENTRIES, NOTHING
+from cbd.report.scorecard import NOTHING
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, OTHER, QUESTION, SIGN, Facts, Sides
 
 IDS = [f"E{i}" for i in range(1, 17)] + [f"Q{i}" for i in range(1, 12)]
@@ -40,7 +43,7 @@ def words(name: str):
 
 def judged(name: str, tables: dict[str, pd.DataFrame]) -> str:
     """ "yes", "mixed", "no" or the words for nothing measured: the verdict of one row on these tables."""
-    entry = ENTRIES[name]
+    entry = ROWS[name]
     assert set(entry.needs) <= set(tables)
     found = entry.rule.verdict(entry.measure(tables), words(name))
     said = {getattr(words(name), word): word for word in (YES, MIXED, NO)} | {NOT_RUN: NOT_RUN}
@@ -53,15 +56,16 @@ def judged(name: str, tables: dict[str, pd.DataFrame]) -> str:
 def table(rows: list[dict], experiment: str = "x") -> pd.DataFrame:
     common = {"experiment": experiment, "family": "gpt2", "metric": "loss", "tokens": 0}
     sized = [{"parameters": SPECS[row["spec"]]} if row.get("spec") in SPECS else {} for row in rows]
-    return results.table([common | size | row for size, row in zip(sized, rows, strict=True)])
+    return tidy([common | size | row for size, row in zip(sized, rows, strict=True)])
 
 
 def runs(method: str, spec: str, value: float, seeds=SEEDS, spread: float = 0.01, **more) -> list[dict]:
     """A row a seed; the same seeds move every method alike, and each a little by itself."""
     wobble = 0.001 * (sum(map(ord, method)) % 3)
     return [
-        {"method": method, "spec": spec, "seed": seed, "value": value + spread * seed + wobble * (seed == 1)}
-        | {"recipe": f"{method}{spec}{seed}{more.get('operator', '')}"}
+        {"method": method, "spec": spec, "seed": seed, "stderr": 0.02}
+        | {"value": value + spread * seed + wobble * (seed == 1)}
+        | {"recipe": f"{method}{spec}{seed}{more.get('operator', '')}{more.get('budget', '')}"}
         | more
         for seed in seeds
     ]
@@ -83,7 +87,7 @@ def recovery(zero: list[float], single: float = 4.0, random: float = 6.0, end: f
     rows = []
     for spec, start in zip(SPECS, zero, strict=True):
         for budget in (100, 200):
-            label = {"operator": f"budget {budget}"}
+            label = {"budget": budget}
             rows += runs(CBD, spec, start, **label)
             rows += runs(CBD, spec, single + end, tokens=budget, **label)
             for method, value in ((SMALLER, single), (LARGER, single + 1), (RANDOM, random)):
@@ -169,10 +173,10 @@ def bridge(sequence: float, likelihoods: float = 0.0, compute: float = 0.0) -> p
     """`bridge`: bits per byte of the SLM above those of no bridge at equal tokens."""
     gaps = {"sequence-level": sequence, "likelihoods (ALM)": likelihoods, "likelihoods (ULD)": likelihoods}
     gaps |= {"no bridge, equal tokens": 0.0, "no bridge, equal compute": compute}
-    label = {"metric": "bits_per_byte", "mixing": "llm", "operator": "SLM"}
+    label = {"metric": "bits_per_byte", "source": "llm", "stage": "SLM"}
     # the proxies say the opposite: only the SLM may count
     proxies = [
-        row for m, gap in gaps.items() for row in runs(m, "4x64", 3 - gap, **(label | {"operator": "proxy"}))
+        row for m, gap in gaps.items() for row in runs(m, "4x64", 3 - gap, **(label | {"stage": "proxy"}))
     ]
     return table(proxies + [row for m, gap in gaps.items() for row in runs(m, "2x32", 3 + gap, **label)])
 
@@ -183,7 +187,7 @@ def costs(chain_at: list[float], per_size: float = 2.0) -> pd.DataFrame:
     for i, value in enumerate(chain_at, start=1):
         each = {"chain (CBD)": value, "scratch": per_size * i, "direct distillation": 1.5 * per_size * i}
         rows += [
-            {"method": m, "spec": str(i), "seed": 0, "metric": "cumulative_flops", "value": v}
+            {"method": m, "sizes": i, "seed": 0, "metric": "cumulative_flops", "value": v}
             for m, v in each.items()
         ]
     return table(rows)
@@ -270,11 +274,11 @@ def test_a_verdict_turns_with_the_numbers(name, tables, verdict):
 
 
 def test_every_rule_is_turned_both_ways():
-    for name in ENTRIES:
+    for name in ROWS:
         assert {YES, NO} <= {verdict for other, _, verdict in FLIPS if other == name}, name
 
 
-@pytest.mark.parametrize("name", [n for n, entry in ENTRIES.items() if n not in ("E16", "Q1", "Q7")])
+@pytest.mark.parametrize("name", [n for n, entry in ROWS.items() if n not in ("E16", "Q1", "Q7")])
 def test_one_seed_decides_nothing(name):
     """E16 and Q7 are counted; to Q1 one seed is an answer."""
     tables = next(tables for other, tables, verdict in FLIPS if (other, verdict) == (name, YES))
@@ -288,7 +292,7 @@ def test_a_size_that_diverged_is_not_passed_over():
         "nan"
     )
     assert judged("E2", {"initialise": frame}) == MIXED
-    entry = ENTRIES["E2"]
+    entry = ROWS["E2"]
     assert "nan" in entry.rule.told(entry.measure({"initialise": frame}))
 
 
@@ -339,9 +343,9 @@ def test_better_numbers_never_make_a_worse_verdict(intervals, gain, data):
     assert rank[after] >= rank[before]
 
 
-@pytest.mark.parametrize("name", list(ENTRIES))
+@pytest.mark.parametrize("name", list(ROWS))
 def test_the_rule_text_is_made_from_what_the_rule_judges_by(name):
-    rule, said = ENTRIES[name].rule, words(name)
+    rule, said = ROWS[name].rule, words(name)
     text = rule.text(said)
     assert all(word.lower() in text.lower() for word in (said.yes, said.mixed, said.no))
     if isinstance(rule, Facts):
@@ -369,7 +373,7 @@ def test_every_row_once_in_order(empty):
     card = scorecard.scorecard("laptop")
     assert list(card["id"]) == IDS
     assert list(card.columns) == [field.name for field in fields(scorecard.Row)]
-    assert set(ENTRIES) <= set(IDS) and (card["claim"] != "").all() and (card["rule"] != "").all()
+    assert set(ROWS) <= set(IDS) and (card["claim"] != "").all() and (card["rule"] != "").all()
 
 
 def test_without_tables_nothing_is_claimed(empty):
@@ -393,11 +397,11 @@ def test_with_some_tables_only_their_rows_are_judged(empty):
 
 
 def test_entries_need_tables_that_exist():
-    assert {name for entry in ENTRIES.values() for name in entry.needs} <= set(EXPERIMENTS)
+    assert {name for entry in ROWS.values() for name in entry.needs} <= set(EXPERIMENTS)
 
 
 def test_every_note_can_be_written():
-    for name, entry in ENTRIES.items():
+    for name, entry in ROWS.items():
         for other, tables, _ in FLIPS:
             if name == other and entry.note:
                 assert isinstance(entry.note(tables), str)
@@ -405,58 +409,91 @@ def test_every_note_can_be_written():
 
 def test_tasks_at_chance_are_named_and_not_judged():
     tables = {"scratch_vs_cbd": scratch(3.0, [6, 5, 4, 3.5], cbd=0.05, rouge=[0.05] * 4)}
-    entry = ENTRIES["E3"]
+    entry = ROWS["E3"]
     assert set(entry.measure(tables)["group"]) == {"loss"}
     assert "at chance, not judged: 2x32 t/rougeL" in entry.note(tables)
-    assert ENTRIES["E8"].note(tables).startswith("Neither is above chance")
+    assert ROWS["E8"].note(tables).startswith("Neither is above chance")
 
 
 def test_the_papers_numbers_are_those_reported(empty):
     card = scorecard.scorecard("laptop").set_index("id")
-    said = scorecard.claims().set_index("id")["said"]
+    said = {claim.id: claim.said for claim in claims()}
     for name, text in card["paper"].items():
-        rows = findings.reported().query("experiment == @name")
+        rows = reported().query("experiment == @name")
         for row in rows.itertuples():
             assert (
                 f"{row.method} {row.value:g}" in text
                 or f"{row.method} {row.params_millions:g}M {row.value:g}" in text
             )
-        # no other number: what is left is the sizes, the tokens, and the words of scorecard.csv
+        # no other number: what is left is the sizes, the tokens, and the words of claims.csv
         left = text.removesuffix(said[name])
         known = {f"{value:g}" for value in rows["value"]} | {f"{size:g}" for size in rows["params_millions"]}
-        known |= {scorecard._short(t).rstrip("MB") for t in rows["tokens"].dropna()} | {"2", "4"}  # 2-anchors
+        known |= {si(t).rstrip("MG") for t in rows["tokens"].dropna()} | {"2", "4"}  # 2-anchors
         assert set(re.findall(r"\d+(?:\.\d+)?", left)) <= known, name
     assert card.loc["E4", "paper"].startswith("average at 78M tokens: Rand 39.67, CBD 46.33")
     assert card.loc["E9", "paper"].endswith("CBD 134M 42.44")
     assert card.loc["E1", "paper"] == NOTHING
 
 
-# ---- README
+# ---- what is written
 
 
 def test_the_readme_block_is_the_one_that_the_results_give():
     """README.md cannot go stale: what stands between the markers is what `make figures` would write."""
     text = (results.root() / "README.md").read_text()
-    assert scorecard.update(text, findings.README_SCALE) == text
+    assert readme.update(text) == text
+    lines = readme.block().splitlines()
+    assert len(lines) <= 12 and max(map(len, lines)) <= 120
+    linked = re.findall(r"\]\((\S+)\)", readme.block())
+    assert len(linked) > 10 and all((results.root() / place).is_file() for place in linked)
 
 
-def test_the_block_is_a_table_of_every_row_and_is_written_once(empty):
-    text = f"before\n{scorecard.START}\nstale text\n{scorecard.END}\nafter\n"
-    new = scorecard.update(text, "laptop")
-    assert new.startswith(f"before\n{scorecard.START}\n") and new.endswith(f"{scorecard.END}\nafter\n")
-    assert "stale text" not in new and scorecard.markdown("laptop") in new
-    assert scorecard.update(new, "laptop") == new
-    lines = [line for line in new.splitlines() if line.startswith("| ")]
-    assert [line.split("|")[1].strip() for line in lines[1:]] == IDS
-    assert {line.count("|") for line in lines} == {6}
+def test_the_page_is_the_one_that_the_results_give():
+    assert scorecard.page(readme.SCALE).read_text() == scorecard.markdown(readme.SCALE)
+
+
+def test_the_block_tells_every_claim_by_its_verdict(empty):
+    told = readme.block("laptop")
+    assert re.findall(r"\*\*(.+?):\*\*", told) == ["Open", "Questions"] and "11 open" in told
+    assert all(claim.short in " ".join(told.split()) for claim in claims() if not claim.is_question)
     results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
-    assert scorecard.update(new, "laptop") != new
+    (empty / "notebooks").mkdir()
+    (empty / "notebooks" / "02_initialise.ipynb").touch()
+    first = " ".join(readme.block("laptop").split(" - **Open")[0].split())
+    shorts = {claim.id: claim.short for claim in claims()}
+    for name in ("E2", "E10"):
+        assert f"[{shorts[name]}](notebooks/02_initialise.ipynb)" in first
 
 
-@pytest.mark.parametrize("text", ["", scorecard.START, f"{scorecard.END}\n{scorecard.START}"])
+def test_the_block_is_written_once_between_the_markers(empty):
+    text = f"before\n{readme.START}\nstale text\n{readme.END}\nafter\n"
+    new = readme.update(text, "laptop")
+    assert new.startswith(f"before\n{readme.START}\n") and new.endswith(f"{readme.END}\nafter\n")
+    assert "stale text" not in new and readme.block("laptop") in new
+    assert readme.update(new, "laptop") == new
+    results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
+    assert readme.update(new, "laptop") != new
+
+
+@pytest.mark.parametrize("text", ["", readme.START, f"{readme.END}\n{readme.START}"])
 def test_a_text_without_both_markers_is_refused(text):
     with pytest.raises(CbdError, match="needs the two lines"):
-        scorecard.update(text, "laptop")
+        readme.update(text, "laptop")
+
+
+def test_the_page_has_a_table_of_every_row_and_the_numbers_of_each_experiment(empty):
+    results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
+    page = scorecard.write("laptop")
+    text = page.read_text()
+    assert page == empty / "results" / "laptop" / "SCORECARD.md"
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in lines[1:]] == IDS
+    assert {line.count("|") for line in lines} == {6}
+    assert (
+        "- **Step zero (E2, Q2).** CBD (union) against the better single anchor, of 3 sizes: 3 lower" in text
+    )
+    assert text.count("Not yet run at this scale.") == 8
+    assert scorecard.tally(scorecard.scorecard("laptop")) in text
 
 
 def test_the_tally_counts_every_row(empty):

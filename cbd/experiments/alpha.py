@@ -30,7 +30,8 @@ def design(scale: Scale, seed: int) -> Design:
                 for alpha in scale.alphas:
                     start = Interpolated(small, large, spec, alpha, operator)
                     evaluated = Evaluated(start, scale.corpus, scale.sample, scale.recovery.context)
-                    found.append(Measurement(evaluated, kind, alpha, mixing, expansion))
+                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
+                    found.append(Measurement(evaluated, kind, labels=labels))
     return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import HomeGrown, Scale
-from cbd.experiments.starts import initialised
+from cbd.experiments.starts import inherited, initialised
 from cbd.realize import store
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Written
 from cbd.recipes.evaluation import BitsPerByte
 from cbd.recipes.models import Chain, Generated, Random, Source
 from cbd.recipes.operators import UNION
-from cbd.recipes.training import Anchor, Bridged, BridgeLoss, Scored, Trained
+from cbd.recipes.training import Bridged, BridgeLoss, Scored, Trained
 from cbd.report.names import ALM, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
 
 
@@ -62,11 +62,9 @@ class Bridges:
 
     def chain(self, proxy: Recipe) -> Chain:
         """The chain below a proxy, inherited and distilled step by step on the corpus."""
-        models = [proxy]
-        for spec in self.scale.bridge.anchors:
-            training = replace(self.scale.bridge.anchor_training, seed=self.seed)
-            models.append(Anchor.inherited(models[-1], spec, self.scale.corpus, training, self.scale.loss))
-        return Chain(tuple(models))
+        dial = self.scale.bridge
+        training = replace(dial.anchor_training, seed=self.seed)
+        return inherited(proxy, dial.anchors, self.scale.corpus, training, self.scale.loss)
 
 
 def bridges(scale: Scale, seed: int) -> list[Bridges]:
@@ -87,11 +85,12 @@ def design(scale: Scale, seed: int) -> Design:
     found = []
     for ways in bridges(scale, seed):
         name = ways.source.name
-        found.append(Measurement(_measured(ways.llm, scale), f"{SOURCE}: {name}", operator=SOURCE))
+        labels = {"source": name, "stage": SOURCE}
+        found.append(Measurement(_measured(ways.llm, scale), SOURCE, labels=labels))
         for method in ways.proxies():
             for stage, model in models(ways, method).items():
-                labels = {"mixing": name, "operator": stage}
-                found.append(Measurement(_measured(model, scale), method, **labels))
+                labels = {"source": name, "stage": stage}
+                found.append(Measurement(_measured(model, scale), method, labels=labels))
     return Design(tuple(found), lambda frame, designs: _costs(scale, designs))
 
 
@@ -103,12 +102,13 @@ def _costs(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
     """What each way to a proxy costs, and the tokens that the source wrote and read."""
     for seed in designs:
         for ways in bridges(scale, seed):
+            place = {"source": ways.source.name}
             shared = {SEQUENCE: ways.text, ALM: ways.scored, ULD: ways.scored}
             for method, proxy in ways.proxies().items():
-                labels = row_labels(Measurement(proxy, method, mixing=ways.source.name, operator="proxy"))
+                labels = row_labels(Measurement(proxy, method, labels=place | {"stage": "proxy"}))
                 source = shared[method].flops if method in shared else 0
                 yield labels | {"seed": seed, "metric": "flops", "value": float(proxy.flops + source)}
             for metric, recipe in (("generated_tokens", ways.text), ("scored_tokens", ways.scored)):
-                labels = row_labels(Measurement(recipe, f"{SOURCE}: {ways.source.name}", operator=SOURCE))
+                labels = row_labels(Measurement(recipe, SOURCE, labels=place | {"stage": SOURCE}))
                 value = store.record(recipe)[metric]
                 yield labels | {"seed": seed, "metric": metric, "value": float(value)}

@@ -24,7 +24,7 @@ def design(scale: Scale, seed: int) -> Design:
             budgets = scale.budgets + ((scale.scratch,) if method == RANDOM else ())
             for tokens in budgets:
                 run = recovery(scale, seed, spec, method, start, tokens)
-                found.append(Measurement(run, method, operator=f"budget {tokens}"))
+                found.append(Measurement(run, method, labels={"budget": tokens}))
     checks = beyond_searches(m.recipe for m in found)
     return Design(tuple(found), lambda frame, designs: _speedups(frame, scale, designs), checks)
 
@@ -54,7 +54,7 @@ def _speedups(frame: pd.DataFrame, scale: Scale, designs: dict[int, Design]) -> 
             yield labels | {"metric": "speedup_to_cbd_final", "value": math.nan if bound else needed / budget}
             if bound:
                 yield labels | {"metric": "speedup_to_cbd_final_lower_bound", "value": needed / budget}
-            same = random[random.operator == m.operator].sort_values("tokens")
+            same = random[random.budget == m.labels["budget"]].sort_values("tokens")
             needed, bound = _first_tokens(own, same.value.iloc[-1])
             step = scale.recovery.batch * scale.recovery.context
             value = (
@@ -65,6 +65,6 @@ def _speedups(frame: pd.DataFrame, scale: Scale, designs: dict[int, Design]) -> 
 
 def _first_tokens(curves: pd.DataFrame, loss: float) -> tuple[float, str]:
     """The fewest tokens with which any of these runs reaches the loss, or the longest run's as a bound."""
-    reached = [stats.tokens_to_reach(curve, loss) for _, curve in curves.groupby("operator")]
+    reached = [stats.tokens_to_reach(curve, loss) for _, curve in curves.groupby("budget")]
     reached = [tokens for tokens in reached if pd.notna(tokens)]
     return (min(reached), "") if reached else (float(curves.tokens.max()), "_lower_bound")

@@ -17,7 +17,7 @@ def design(scale: Scale, seed: int) -> Design:
         for method in (CBD, RANDOM):
             for tokens in scale.scratch_vs_cbd.equal_budgets:
                 run = recovery(scale, seed, spec, method, begin[method], tokens)
-                found += scored(scale, run, seed, method, operator=f"budget {tokens}")
-    same = lambda ours, random: ours.operator == random.operator  # noqa: E731
+                found += scored(scale, run, seed, method, budget=tokens)
+    same = lambda ours, random: ours.labels["budget"] == random.labels["budget"]  # noqa: E731
     checks = beyond_searches(m.recipe for m in found)
     return Design(tuple(found), lambda frame, designs: gaps(designs, same), checks)

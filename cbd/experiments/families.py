@@ -8,20 +8,21 @@ from cbd.errors import CbdError
 from cbd.experiments.alpha import READINGS
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Families, Scale, family_shapes
+from cbd.experiments.starts import inherited
 from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Chain, Interpolated, Random
 from cbd.recipes.operators import distance_alpha
 from cbd.recipes.specs import ModelSpec
-from cbd.recipes.training import Anchor, Trained
+from cbd.recipes.training import Trained
 from cbd.report.names import RANDOM
 
 
 def _dial(scale: Scale) -> Families:
     if scale.families is None:
         raise CbdError(
-            f"scale {scale.name} trains no chain in every family: `cbd run public_checkpoints` compares "
-            f"those that exist"
+            f"scale {scale.name} trains no chain in every family: "
+            f"`cbd run public_checkpoints` compares those that exist"
         )
     return scale.families
 
@@ -42,11 +43,13 @@ def chain(scale: Scale, seed: int, family: str) -> Chain:
     dial, corpus = _dial(scale), corpus_of(scale, family)
     shape = family_shapes(family, corpus.vocab_size, scale.source_spec.positions)
     top, *rest = (shape(*size) for size in dial.sizes)
-    models = [Trained(Random(top, corpus, seed), corpus, replace(dial.source_training, seed=seed))]
-    for spec in rest:
-        training = replace(dial.anchor_training, seed=seed)
-        models.append(Anchor.inherited(models[-1], spec, corpus, training, scale.loss))
-    return Chain(tuple(models))
+    source = Trained(Random(top, corpus, seed), corpus, replace(dial.source_training, seed=seed))
+    return inherited(source, rest, corpus, replace(dial.anchor_training, seed=seed), scale.loss)
+
+
+def runs_at(scale: Scale) -> bool:
+    """Whether `cbd run all` runs this at a scale: where small chains are trained."""
+    return scale.families is not None
 
 
 def design(scale: Scale, seed: int) -> Design:
@@ -66,7 +69,8 @@ def design(scale: Scale, seed: int) -> Design:
             for (mixing, expansion), operator in READINGS.items():
                 for alpha in scale.alphas:
                     start = Interpolated(small, large, spec, alpha, operator)
-                    found.append(Measurement(measured(start), "CBD", alpha, mixing, expansion))
+                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
+                    found.append(Measurement(measured(start), "CBD", labels=labels))
     return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
 
 

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import chain, starts
+from cbd.experiments.starts import starts
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import OPERATORS
-from cbd.report.names import CBD
+from cbd.recipes.starts import STARTS
 
 
 def design(scale: Scale, seed: int) -> Design:
     """Every size of the ladder, initialised in every way, evaluated without training."""
-    found = []
-    for spec in scale.ladder:
-        small, large = chain(scale, seed).pair_around(spec)
-        for method, start in starts(scale, seed, spec).items():
-            if method != CBD:
-                found.append(Measurement(_evaluated(start, scale), method))
-        for name, operator in OPERATORS.items():
-            start = Interpolated(small, large, spec, "distance", operator)
-            found.append(Measurement(_evaluated(start, scale), f"CBD ({name})", None, operator.mixing, name))
-    return Design(tuple(found))
-
-
-def _evaluated(start, scale: Scale) -> Evaluated:
-    return Evaluated(start, scale.corpus, scale.sample, scale.recovery.context)
+    alone = [key for key, start in STARTS.items() if start.operator is None]
+    labels = {
+        STARTS[name].label: {"mixing": operator.mixing, "operator": name}
+        for name, operator in OPERATORS.items()
+    }
+    return Design(
+        tuple(
+            Measurement(
+                Evaluated(start, scale.corpus, scale.sample, scale.recovery.context),
+                method,
+                labels=labels.get(method, {}),
+            )
+            for spec in scale.ladder
+            for method, start in starts(scale, seed, spec, [*alone, *OPERATORS]).items()
+        )
+    )

@@ -43,7 +43,7 @@ def cumulative(scale: Scale, seed: int = 0) -> pd.DataFrame:
                 {
                     "method": method,
                     "family": scale.source_spec.family,
-                    "spec": str(n),
+                    "sizes": n,
                     "flops": work,
                     "seed": seed,
                 }

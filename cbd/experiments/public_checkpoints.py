@@ -15,6 +15,8 @@ from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Interpolated, Source
 
+NO_SEED = {"seed": None}  # a label: nothing here is drawn at random
+
 
 def corpus_for(source: Source, text: Corpus = WIKITEXT) -> Corpus:
     """The text in the ids of a checkpoint's own tokenizer."""
@@ -24,6 +26,11 @@ def corpus_for(source: Source, text: Corpus = WIKITEXT) -> Corpus:
         location=text.location or text.name,
         tokenizer=source.location or source.name,
     )
+
+
+def runs_at(scale: Scale) -> bool:
+    """Whether `cbd run all` runs this: never, it needs the hub and is asked for by name."""
+    return False
 
 
 def design(scale: Scale, seed: int, pairs: tuple[Public, ...] = PUBLIC, text: Corpus = WIKITEXT) -> Design:
@@ -36,10 +43,13 @@ def design(scale: Scale, seed: int, pairs: tuple[Public, ...] = PUBLIC, text: Co
         def measured(model, corpus=corpus, context=context):
             return Evaluated(model, corpus, 65_536, context, "test")
 
-        found += [Measurement(measured(model), "anchor") for model in (pair.small, pair.large)]
+        found += [
+            Measurement(measured(model), "anchor", labels=NO_SEED) for model in (pair.small, pair.large)
+        ]
         for spec in pair.targets:
             for (mixing, expansion), operator in READINGS.items():
                 for alpha in scale.alphas:
                     start = Interpolated(pair.small, pair.large, spec, alpha, operator)
-                    found.append(Measurement(measured(start), "CBD", alpha, mixing, expansion))
+                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion, **NO_SEED}
+                    found.append(Measurement(measured(start), "CBD", labels=labels))
     return Design(tuple(found))

@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from cbd.experiments import EXPERIMENTS
 from cbd.experiments.scales.base import Scale
 from cbd.realize import store
 from cbd.recipes.base import Recipe, walk
+from cbd.recipes.costs import ACCELERATORS
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
 from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import resolve_alpha
@@ -33,16 +35,14 @@ class Measurement:
     """A recipe whose outcome becomes rows: an `Evaluated` or `BitsPerByte` (one point), a `Downstream` (its
     tasks), or a training (its validation curve).
 
-    method, mixing, operator: labels of the table; alpha is taken from the recipe where it has one. metric:
-    what the loss is called in the table.
+    metric: what the loss is called in the table. labels: further columns of the table, such as `budget`;
+    alpha is the recipe's, where it has one and they do not say it.
     """
 
     recipe: Recipe
     method: str
-    alpha: float | None = None
-    mixing: str = ""
-    operator: str = ""
     metric: str = "loss"
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,28 @@ def seeds_of(name: str, scale: Scale, first: int = 0) -> range:
 def _module(name: str) -> ModuleType:
     if name not in EXPERIMENTS:
         raise CbdError(f"no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
-    return import_module(EXPERIMENTS[name])
+    return import_module(f"cbd.experiments.{name}")
+
+
+def names_at(scale: Scale) -> list[str]:
+    """The experiments that "all" means at a scale: those whose module does not say otherwise (`runs_at`)."""
+    always = lambda scale: True  # noqa: E731
+    return [name for name in EXPERIMENTS if getattr(_module(name), "runs_at", always)(scale)]
+
+
+def plan(names: Iterable[str], scale: Scale, seed: int = 0, on: str = "", tree: bool = False) -> str:
+    """What experiments need at a scale, as text: a line each, or the tree of every step. Nothing is run.
+
+    on: what to count hours on, a name in `cbd.recipes.costs.ACCELERATORS` (default: the scale's machine).
+    """
+    from cbd.realize.plan import overview, render
+
+    seeds = {name: seeds_of(name, scale, seed) for name in names}
+    designs = {n: [r for s in each for r in design_of(n, scale, s).recipes] for n, each in seeds.items()}
+    accelerator = ACCELERATORS[on or scale.machine]
+    everything = [recipe for recipes in designs.values() for recipe in recipes]
+    told = render(everything, accelerator) if tree else overview(designs, accelerator)
+    return f"{scale.name}: {scale.cost}; {max(map(len, seeds.values()))} seeds\n{told}"
 
 
 def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.DataFrame:
@@ -98,7 +119,7 @@ def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.D
     except CbdError as error:  # such as a rate beyond a search at which training diverges
         warnings.warn(f"a check is left out of the records: {error}", stacklevel=2)
     rows = [
-        row | {"seed": s} for s, design in designs.items() for m in design.measurements for row in rows_of(m)
+        {"seed": s} | row for s, design in designs.items() for m in design.measurements for row in rows_of(m)
     ]
     derive = designs[seed].derive
     frame = frame_of(name, rows)
@@ -175,19 +196,11 @@ def row_labels(measurement: Measurement) -> dict:
     """The columns that say what a row is about."""
     spec = measurement.recipe.spec
     model = getattr(measurement.recipe, "model", measurement.recipe)
-    alpha = measurement.alpha
-    if alpha is None and isinstance(model, Interpolated):
-        alpha = resolve_alpha(model.alpha, model.small.spec, model.large.spec, model.spec)
-    return {
-        "method": measurement.method,
-        "family": spec.family,
-        "spec": spec.name,
-        "parameters": spec.parameters,
-        "alpha": alpha,
-        "mixing": measurement.mixing,
-        "operator": measurement.operator,
-        "recipe": measurement.recipe.key,
-    }
+    said = {"method": measurement.method, "family": spec.family, "spec": spec.name}
+    said |= {"parameters": spec.parameters, "recipe": measurement.recipe.key}
+    if isinstance(model, Interpolated):
+        said["alpha"] = resolve_alpha(model.alpha, model.small.spec, model.large.spec, model.spec)
+    return said | measurement.labels
 
 
 # The tree, and an interpolation's shapes and operator, stand in the fields of its recipe and its inputs'.

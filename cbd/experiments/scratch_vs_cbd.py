@@ -61,10 +61,10 @@ def design(scale: Scale, seed: int) -> Design:
     found = []
     for spec in scale.scratch_vs_cbd.targets:
         for method, (name, slm) in initialisations(scale, seed, spec).items():
-            found += scored(scale, slm, seed, method, mixing=name)
+            found += scored(scale, slm, seed, method, source=name)
         for tokens in scale.scratch_vs_cbd.ladder:
             run = scratch(scale, seed, spec, tokens)
-            found += scored(scale, run, seed, RANDOM, operator=f"budget {tokens}")
+            found += scored(scale, run, seed, RANDOM, budget=tokens)
 
     def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
         yield from gaps(designs, lambda ours, random: True)
@@ -83,5 +83,5 @@ def chain_tokens(scale: Scale, seed: int) -> Iterator[dict]:
         for method, (name, slm) in initialisations(scale, seed, spec).items():
             work = costs.flops([slm], given)
             tokens = work / spec.training_flops(scale.recovery.context)
-            labels = row_labels(Measurement(slm, method, mixing=name))
+            labels = row_labels(Measurement(slm, method, labels={"source": name}))
             yield labels | {"flops": work, "metric": CHAIN_TOKENS, "value": tokens}

@@ -1,6 +1,4 @@
-"""The recipes that several experiments share: the source, the knowledge chain, and the starts that are
-compared.
-"""
+"""What several experiments share: the source, the knowledge chain, and the starts that are compared."""
 
 from __future__ import annotations
 
@@ -10,14 +8,17 @@ from typing import Literal
 
 from cbd.experiments.scales.base import Scale
 from cbd.recipes.base import Recipe, walk
-from cbd.recipes.models import Chain, Interpolated, Random, Source, Transferred
-from cbd.recipes.operators import LITERAL, UNION, Operator
+from cbd.recipes.data import Corpus
+from cbd.recipes.models import Chain, Interpolated, Random, Source
+from cbd.recipes.operators import LITERAL, Operator
 from cbd.recipes.specs import ModelSpec
-from cbd.recipes.training import Anchor, Trained, TunedRate
-from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
+from cbd.recipes.starts import STARTS
+from cbd.recipes.training import Anchor, Loss, Trained, Training, TunedRate
+from cbd.report.names import RANDOM
 
 Kind = Literal["default", "inherited", "independent"]
 
+COMPARED = ("union", "grown", "cut", "random")  # starts that are trained on; Q2's nearer anchor is among them
 SEARCH_SEED = 1000  # the order of batches in the search for rates: one that no reported run uses
 
 
@@ -29,6 +30,16 @@ def source(scale: Scale, seed: int) -> Recipe:
     return Trained(Random(scale.source, scale.corpus, seed), scale.corpus, training)
 
 
+def inherited(
+    source: Recipe, specs: Iterable[ModelSpec], corpus: Corpus, training: Training, loss: Loss
+) -> Chain:
+    """A chain below `source`: each anchor starts from slices of the model above it, and learns from it."""
+    models = [source]
+    for spec in specs:
+        models.append(Anchor.inherited(models[-1], spec, corpus, training, loss))
+    return Chain(tuple(models))
+
+
 def chain(scale: Scale, seed: int, kind: Kind = "default") -> Chain:
     """The knowledge chain by stepwise distillation (the paper's section 3).
 
@@ -36,23 +47,22 @@ def chain(scale: Scale, seed: int, kind: Kind = "default") -> Chain:
     weights; "default" starts from the scale's public checkpoints where it names them (as the paper does),
     inherited elsewhere.
     """
+    corpus, loss = scale.corpus, scale.loss
+    training = replace(scale.anchor_training, seed=seed)
     models = [source(scale, seed)]
-    for given in scale.anchors:
-        spec = given.spec if isinstance(given, Source) else given
-        training = replace(scale.anchor_training, seed=seed)
+    for given, spec in zip(scale.anchors, scale.anchor_specs, strict=True):
         if kind == "independent":
-            anchor = Anchor.from_random(
-                models[-1], spec, scale.corpus, from_random(scale, training), scale.loss
-            )
+            slow = from_random(scale, training)
+            anchor = Anchor.from_random(models[-1], spec, corpus, slow, loss)
         elif kind == "default" and isinstance(given, Source):
-            anchor = Anchor(models[-1], given, scale.corpus, training, scale.loss)
+            anchor = Anchor(models[-1], given, corpus, training, loss)
         else:
-            anchor = Anchor.inherited(models[-1], spec, scale.corpus, training, scale.loss)
+            anchor = Anchor.inherited(models[-1], spec, corpus, training, loss)
         models.append(anchor)
     return Chain(tuple(models))
 
 
-def from_random(scale: Scale, training):
+def from_random(scale: Scale, training: Training) -> Training:
     """The same budget at the rate that random starts need."""
     return replace(training, lr=scale.source_training.lr if scale.source_training else scale.random_rates[0])
 
@@ -65,19 +75,11 @@ def initialised(
     return Interpolated(small, large, spec, alpha, operator)
 
 
-def starts(scale: Scale, seed: int, spec: ModelSpec, operator: Operator = UNION) -> dict[str, Recipe]:
-    """What a run of the target may start from: CBD, either anchor alone, or random weights.
-
-    The anchor nearer in size is one of the two, so this holds the control of Q2.
-    """
-    knowledge = chain(scale, seed)
-    small, large = knowledge.pair_around(spec)
-    return {
-        CBD: Interpolated(small, large, spec, "distance", operator),
-        SMALLER: Transferred(small, spec, operator.trans),
-        LARGER: Transferred(large, spec, operator.trans),
-        RANDOM: Random(spec, scale.corpus, seed),
-    }
+def starts(scale: Scale, seed: int, spec: ModelSpec, keys: Iterable[str] = COMPARED) -> dict[str, Recipe]:
+    """Method -> what a run of the target may start from, for some of `cbd.recipes.starts.STARTS`."""
+    small, large = chain(scale, seed).pair_around(spec)
+    chosen = [STARTS[key] for key in keys]
+    return {start.label: start.recipe(small, large, spec, scale.corpus, seed) for start in chosen}
 
 
 def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> TunedRate:

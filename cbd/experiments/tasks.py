@@ -34,7 +34,7 @@ def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> lis
             Downstream(tuned, dial.generation, pairs=dial.pairs, shots=shots, limit=dial.limit),
         )
     ]
-    return [Measurement(recipe, method, **labels) for recipe in (loss, *tasks)]
+    return [Measurement(recipe, method, labels=labels) for recipe in (loss, *tasks)]
 
 
 def gaps(
@@ -42,7 +42,7 @@ def gaps(
 ) -> Iterator[dict]:
     """Every method's tasks minus those of random weights of the same size, where the two are comparable.
 
-    A row's `operator` and `tokens` are the random weights'.
+    A row's `budget` and `tokens` are the random weights'.
     """
     by_seed = [[m for m in d.measurements if isinstance(m.recipe, Downstream)] for d in designs.values()]
     asked = lambda m: (m.recipe.spec, m.recipe.tasks, m.recipe.shots)  # noqa: E731
@@ -63,7 +63,7 @@ def paired_items(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[d
     first, second = ([_items(m.recipe) for m in side] for side in zip(*pairs, strict=True))
     ours, random = pairs[0]
     tokens = pretrained(random.recipe.model).tokens
-    labels = row_labels(ours) | {"operator": random.operator, "tokens": tokens, "recipe": ""}
+    labels = row_labels(ours) | {"budget": random.labels["budget"], "tokens": tokens, "recipe": ""}
     for name in first[0]:
         differences = np.array([np.subtract(a[name], b[name]) for a, b in zip(first, second, strict=True)])
         found = stats.crossed_interval(differences)

@@ -165,7 +165,7 @@ class ModelSpec:
         """
         if min(width, 1 if heads is None else heads) < 1:
             raise CbdError(f"{self.family} {layers}x{width}: every size must be at least 1")
-        heads = heads or self._heads_at(width)
+        heads = self._heads_at(width) if heads is None else heads
         if kv_heads is None and heads % self.group:
             raise CbdError(
                 f"{heads} heads do not make whole groups of {self.group}, which Trans keeps: choose a "
@@ -176,9 +176,37 @@ class ModelSpec:
             layers=layers,
             width=width,
             heads=heads,
-            ffn=ffn or self._ffn_at(width),
-            kv_heads=kv_heads or heads // self.group,
+            ffn=self._ffn_at(width) if ffn is None else ffn,
+            kv_heads=heads // self.group if kv_heads is None else kv_heads,
             head_size=self.head_dim,
+        )
+
+    def nearest(
+        self, parameters: int, smallest: ModelSpec | None = None, largest: ModelSpec | None = None
+    ) -> ModelSpec:
+        """The shape of about that many parameters which is nearest to this one's ratio of depth to width.
+
+        Counts within 2 % of what is asked are equally good: the ratio decides among them. smallest,
+        largest: shapes that enclose the answer on both axes (this one is the largest unless given). Raises
+        `CbdError` when nothing in between comes within 15 %.
+        """
+        top = largest or self
+        low = (smallest.layers, smallest.width) if smallest else (1, 1)
+        unit = self.width // math.gcd(self.width, self.kv)
+        widths = [
+            w for w in range(unit, top.width + 1, unit) if w >= low[1] and not w * self.ffn % self.width
+        ]
+        shapes = [self.resized(n, w) for w in widths for n in range(low[0], top.layers + 1)]
+        off = {shape: abs(math.log(shape.parameters / parameters)) for shape in shapes}
+        best = min(off.values(), default=math.inf)
+        if best > math.log(1.15):
+            ends = f"{smallest.name} and {top.name}" if smallest else f"nothing and {top.name}"
+            raise CbdError(
+                f"no shape between {ends} has about {parameters:,} parameters; give layers and width"
+            )
+        ratio = lambda s: abs(math.log(s.layers / s.width * self.width / self.layers))  # noqa: E731
+        return min(
+            (s for s in shapes if off[s] <= max(best, math.log(1.02))), key=lambda s: (ratio(s), off[s])
         )
 
     def _heads_at(self, width: int) -> int:

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from cbd.errors import CbdError
-from cbd.report.stats import RESAMPLES
+from cbd.report.stats import CONFIDENCE, RESAMPLES, SEED
 
 FEWEST_BUDGETS = 4  # three parameters, and one point left to miss
 # Fitted exponents of language models lie between 0.05 and 1; the ends are nearly a logarithm and a step.
@@ -71,14 +71,7 @@ class PowerLaw:
             return float(np.exp((np.log(self.scale) - np.log(value - self.floor)) / self.exponent))
 
 
-def crossing(
-    curves: pd.DataFrame,
-    line: pd.DataFrame,
-    *,
-    lower_is_better: bool = True,
-    confidence: float = 0.95,
-    rng: int | np.random.Generator = 0,
-) -> Crossing:
+def crossing(curves: pd.DataFrame, line: pd.DataFrame, *, lower_is_better: bool = True) -> Crossing:
     """The training tokens at which the mean curve over seeds first reaches the mean line, with its interval.
 
     curves: columns seed, tokens (> 0) and value, one row for each seed and budget. line: columns seed and
@@ -98,17 +91,14 @@ def crossing(
     if all values lie in [0, 1]; it needs four budgets. It is the fit's answer as it is: one below
     `lower_bound` says that the law does not describe the last budgets.
 
-    rng: as in `stats.interval`. Raises `CbdError` when a column, a value or a budget of a seed is missing or
-    not finite, when a row occurs twice, when the seeds of the two differ, when a token count is not positive,
-    or when the confidence is not inside (0, 1).
+    Raises `CbdError` when a column, a value or a budget of a seed is missing or not finite, when a row occurs
+    twice, when the seeds of the two differ, or when a token count is not positive.
     """
-    if not 0 < confidence < 1:
-        raise CbdError(f"confidence {confidence} must lie inside (0, 1)")
     tokens, values, level = _ladder(curves, line)
     gaps = values - level[:, None] if lower_is_better else level[:, None] - values
     mean = gaps.mean(axis=0)
     point = float(_first_reached(tokens, mean[None])[0])
-    low, high, share = _over_seeds(tokens, gaps, confidence, rng)
+    low, high, share = _over_seeds(tokens, gaps)
     reached = np.isfinite(point)
     nan = float("nan")
     return Crossing(
@@ -180,17 +170,15 @@ def _first_reached(tokens: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     return np.where(reached.any(axis=1), crossed, np.inf)
 
 
-def _over_seeds(
-    tokens: np.ndarray, gaps: np.ndarray, confidence: float, rng: int | np.random.Generator
-) -> tuple[float, float, float]:
+def _over_seeds(tokens: np.ndarray, gaps: np.ndarray) -> tuple[float, float, float]:
     """(low, high, share reached) of the crossing over resampled rows (seeds) of the gaps."""
     n = len(gaps)
     if n == 1:
         return float("nan"), float("nan"), float("nan")
-    counts = np.random.default_rng(rng).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    counts = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     found = np.sort(_first_reached(tokens, counts @ gaps / n))
     # Order statistics: between a finite resample and one that never crosses there is nothing to interpolate.
-    cut = int((1 - confidence) / 2 * (RESAMPLES - 1))
+    cut = int((1 - CONFIDENCE) / 2 * (RESAMPLES - 1))
     return float(found[cut]), float(found[-1 - cut]), float(np.isfinite(found).mean())
 
 

@@ -1,7 +1,27 @@
-"""The names that experiments write into tables and that findings and figures look for. No torch."""
+"""The methods' names that tables hold and figures show, with their looks. No torch.
 
-# methods: where a model's weights come from
-CBD, SMALLER, LARGER, RANDOM = "CBD (union)", "smaller anchor, grown", "larger anchor, pruned", "random"
+The starts are those of `cbd.recipes.starts`; here are the other methods, and metrics named after another one.
+"""
+
+from typing import Any
+
+from cbd.recipes.starts import (
+    BLUE,
+    DASHDOT,
+    DASHED,
+    DOTTED,
+    FINE,
+    GREEN,
+    GREY,
+    LONG,
+    ORANGE,
+    PINK,
+    SOLID,
+    STARTS,
+)
+
+# where a model's weights come from
+CBD, SMALLER, LARGER, RANDOM = (STARTS[key].label for key in ("union", "grown", "cut", "random"))
 BRIDGED = "CBD (bridged)"
 SOURCE = "source"
 # ways down to an anchor, in chain
@@ -11,6 +31,34 @@ CHAIN, DIRECT, SCRATCH = "chain (CBD)", "direct distillation", "scratch"
 # ways to anchor zero, in bridge
 SEQUENCE, ALM, ULD = "sequence-level", "likelihoods (ALM)", "likelihoods (ULD)"
 RAW, RAW_COMPUTE = "no bridge, equal tokens", "no bridge, equal compute"
+
+_OURS, _SECOND, _THIRD, _PLAIN = (
+    (BLUE, "o", SOLID),
+    (ORANGE, "s", DASHED),
+    (GREEN, "^", DASHDOT),
+    (GREY, "X", DOTTED),
+)
+LOOKS: dict[str, tuple[str, str, Any]] = {
+    **{s.label: (s.color, s.marker, s.line) for s in STARTS.values() if s.label != RANDOM},
+    CHAIN: _OURS,
+    STEPWISE: _OURS,
+    SEQUENCE: _OURS,
+    DIRECT_COMPUTE: _SECOND,
+    DIRECT: _SECOND,
+    ALM: _SECOND,
+    DIRECT_TOKENS: _THIRD,
+    ULD: (PINK, "P", FINE),
+    RAW: _PLAIN,
+    RAW_COMPUTE: _THIRD,
+    BRIDGED: (ORANGE, "h", DASHDOT),
+    f"{BRIDGED}: meta-llama/Meta-Llama-3-8B": (ORANGE, "h", DASHDOT),
+    f"{BRIDGED}: Qwen/Qwen3-4B": (PINK, "d", LONG),
+    SOURCE: ("#000000", "*", SOLID),
+    RANDOM: _PLAIN,
+    SCRATCH: _PLAIN,
+}
+"""(colour, marker, line style) of each method, in the order in which legends name them."""
+
 CHAIN_TOKENS = "chain_tokens"  # a metric: training tokens of random weights for the FLOPs of a start
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cbd.errors import CbdError
+from cbd.files import write_text
 
 TEXT, WHOLE, REAL = "text", "whole number", "number"
 
@@ -30,6 +31,10 @@ SCHEMA: dict[str, str] = {
     "alpha": REAL,
     "mixing": TEXT,
     "operator": TEXT,
+    "source": TEXT,  # the model that a chain or a bridge starts from
+    "stage": TEXT,  # of a bridged chain: source, proxy, anchor 1, ..., SLM
+    "budget": WHOLE,  # training tokens that a run was given (`tokens`: those that it has had so far)
+    "sizes": WHOLE,  # how many target sizes a cost is for
     "seed": WHOLE,
     "tokens": WHOLE,
     "flops": REAL,  # a paper-scale run passes 2^63
@@ -81,13 +86,9 @@ def records_path(scale: str, experiment: str) -> Path:
     return results_folder(scale) / f"{_name('experiment', experiment)}.runs.jsonl"
 
 
-def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A validated table from rows as dicts; columns that no row names stay empty.
-
-    Raises `CbdError` as `validate` does.
-    """
-    frame = pd.DataFrame.from_records([dict(row) for row in rows])
-    return validate(frame.reindex(columns=[*COLUMNS, *(c for c in frame.columns if c not in SCHEMA)]))
+def names(scale: str) -> list[str]:
+    """The experiments that have a table at this scale, sorted."""
+    return sorted(path.stem for path in results_folder(scale).glob("*.csv"))
 
 
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
@@ -124,7 +125,7 @@ def write_table(frame: pd.DataFrame, scale: str, experiment: str) -> Path:
     if len(strangers):
         raise CbdError(f"column 'experiment' holds {strangers.iloc[0]!r} in the table of {experiment!r}")
     text = typed.to_csv(index=False, float_format=DIGITS, lineterminator="\n")
-    return _replace(table_path(scale, experiment), text)
+    return write_text(table_path(scale, experiment), text)
 
 
 def read_table(scale: str, experiment: str) -> pd.DataFrame:
@@ -149,7 +150,7 @@ def write_records(records: Iterable[Mapping[str, Any]], scale: str, experiment: 
     included).
     """
     lines = sorted((_key(record), _line(record)) for record in records)
-    return _replace(records_path(scale, experiment), "".join(line + "\n" for _, line in lines))
+    return write_text(records_path(scale, experiment), "".join(line + "\n" for _, line in lines))
 
 
 def read_records(scale: str, experiment: str) -> list[dict[str, Any]]:
@@ -164,17 +165,19 @@ def read_records(scale: str, experiment: str) -> list[dict[str, Any]]:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise CbdError(
-                f"{path}, line {number} is not JSON ({error}); {_remedy(scale, experiment)}"
-            ) from error
+            wrong = f"{path}, line {number} is not JSON ({error})"
+            raise CbdError(f"{wrong}; {_remedy(scale, experiment)}") from error
     return records
 
 
-def newest(records: Iterable[Mapping[str, Any]]) -> str | None:
-    """The date (YYYY-MM-DD, UTC) of the last run to finish, from `finished`; None when no record has one.
+def newest(scale: str, experiment: str) -> str | None:
+    """The date (YYYY-MM-DD, UTC) of the last of an experiment's runs to finish; None when no record says it.
 
     Raises `CbdError` when a `finished` is not an ISO date and time.
     """
+    if not records_path(scale, experiment).is_file():
+        return None
+    records = read_records(scale, experiment)
     times = [_moment(record["finished"]) for record in records if record.get("finished")]
     return max(times).date().isoformat() if times else None
 
@@ -240,18 +243,3 @@ def _moment(text: str) -> datetime:
     except (TypeError, ValueError) as error:
         raise CbdError(f"'finished' is {text!r}; it must be an ISO date and time") from error
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _replace(path: Path, text: str) -> Path:
-    """Writes a file so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -17,7 +17,10 @@ from scipy.stats import t as student_t
 
 from cbd.errors import CbdError
 
+CONFIDENCE = 0.95
 RESAMPLES = 9999  # with three seeds the extremes are then the 2.5 % points for certain (see `interval`)
+SEED = 0  # of each bootstrap's own generator: equal values, equal interval
+POWER, LEVEL = 0.8, 0.05  # of the test behind `smallest_difference`
 CHUNK = 1 << 19  # values of a crossed bootstrap worked on at a time: 4 MiB an array
 POINTS = ["point", "low", "high", "n"]
 
@@ -32,22 +35,17 @@ class Interval:
     n: int
 
 
-def interval(
-    values: Sequence[float], confidence: float = 0.95, rng: int | np.random.Generator = 0
-) -> Interval:
-    """The mean of one value a seed, with the percentile bootstrap interval of that mean.
+def interval(values: Sequence[float]) -> Interval:
+    """The mean of one value a seed, with the 95 % percentile bootstrap interval of that mean.
 
     A 95 % percentile bootstrap of *three* seeds is simply the range of the three values: a resample repeats
     the smallest three times with probability 1/27 = 3.7 %, more than the 2.5 % cut off. It then holds the
     mean of a symmetric distribution 75 % of the time, not 95 %: read it as a range, not as a test. With one
     value low and high are nan; when all are equal, both are that value. A value that is not finite makes
-    point, low and high nan: leaving it out would flatter.
-
-    rng: a seed for a generator of this call's own (equal values, equal interval), or a generator to draw
-    from. Raises `CbdError` when there are no values or the confidence is not inside (0, 1).
+    point, low and high nan: leaving it out would flatter. Raises `CbdError` when there are no values.
     """
     data = np.sort(np.asarray(values, dtype=float).ravel())  # sorted: the order of rows must not matter
-    _check(data, confidence)
+    _check(data)
     nan = float("nan")
     if not np.isfinite(data).all():
         return Interval(nan, nan, nan, data.size)
@@ -59,57 +57,49 @@ def interval(
         (data,),
         np.mean,
         n_resamples=RESAMPLES,
-        confidence_level=confidence,
+        confidence_level=CONFIDENCE,
         method="percentile",
         vectorized=True,
-        rng=np.random.default_rng(rng),
+        rng=np.random.default_rng(SEED),
     ).confidence_interval
     return Interval(float(data.mean()), float(ends.low), float(ends.high), data.size)
 
 
-def summarise(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
-    """Mean and interval over seeds of each group: columns `by`, then point, low, high (unit of `value`) and
-    n.
+def summarise(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Mean and interval over seeds of each group: columns `by`, then point, low, high (unit of `value`), n.
 
     Groups come sorted by `by`, whatever the order of the rows. Raises `CbdError` when a column is missing, or
     when a group holds a seed twice: that would count one run as two and pretend to replicate.
     """
     by = list(by)
-    _once_per_seed(frame, by, value)
+    _once_per_seed(frame, by)
     rows = [
-        (*key, *astuple(interval(group[value].astype(float))))
+        (*key, *astuple(interval(group["value"].astype(float))))
         for key, group in frame.groupby(by, dropna=False, sort=True)
     ]
     return _typed_like(pd.DataFrame(rows, columns=[*by, *POINTS]), frame, by)
 
 
-def paired(
-    frame: pd.DataFrame,
-    by: Sequence[str],
-    method: str = "method",
-    *,
-    baseline: str,
-    value: str = "value",
-) -> pd.DataFrame:
+def paired(frame: pd.DataFrame, by: Sequence[str], *, baseline: str) -> pd.DataFrame:
     """Differences method - baseline, matched by seed within each group, with their interval over seeds.
 
     The interval of paired differences leaves out what the seed moves in both; two overlapping intervals of
-    `summarise` say nothing against a paired one that excludes zero. Columns: `by`, `method` (never the
+    `summarise` say nothing against a paired one that excludes zero. Columns: `by`, method (never the
     baseline), then point, low, high (unit of `value`; negative: lower than the baseline) and n. Raises
     `CbdError` when a group lacks the baseline or a method's seeds are not the baseline's, or as `summarise`
     does.
     """
     by = list(by)
-    if method in by:
-        raise CbdError(f"column {method!r} is what is compared; leave it out of `by`")
-    _once_per_seed(frame, [*by, method], value)
+    if "method" in by:
+        raise CbdError("column 'method' is what is compared; leave it out of `by`")
+    _once_per_seed(frame, [*by, "method"])
     groups = frame.groupby(by, dropna=False, sort=True) if by else [((), frame)]
     rows = [
         (*key, name, *astuple(interval(differences)))
         for key, group in groups
-        for name, differences in _differences(group, method, baseline, value, key)
+        for name, differences in _differences(group, baseline, key)
     ]
-    return _typed_like(pd.DataFrame(rows, columns=[*by, method, *POINTS]), frame, [*by, method])
+    return _typed_like(pd.DataFrame(rows, columns=[*by, "method", *POINTS]), frame, [*by, "method"])
 
 
 def verdict(low: float, high: float) -> str:
@@ -123,13 +113,8 @@ def tally(verdicts: Iterable[str]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in ("lower", "undecided", "higher"))
 
 
-def crossed_interval(
-    differences: np.ndarray,
-    confidence: float = 0.95,
-    rng: int | np.random.Generator = 0,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """The mean of differences[seed, item], with its interval over both seeds and items; n counts seeds.
+def crossed_interval(differences: np.ndarray) -> Interval:
+    """The mean of differences[seed, item], with its 95 % interval over both seeds and items; n counts seeds.
 
     differences: (seeds, items), the paired differences of two methods on the same items under the same seed,
     in any unit. A percentile bootstrap which draws seeds and items independently of each other: the
@@ -140,15 +125,13 @@ def crossed_interval(
 
     With one seed only items are drawn, with one item only seeds: the interval is silent on what was not
     drawn. With one value in all low and high are nan; when all are equal, both are that value. A value that
-    is not finite makes point, low and high nan. rng: as in `interval`. Raises `CbdError` when the table is
-    empty or has not two dimensions, the confidence is not inside (0, 1), or resamples is below 1.
+    is not finite makes point, low and high nan. Raises `CbdError` when the table is empty or has not two
+    dimensions.
     """
     data = np.asarray(differences, dtype=float)
     if data.ndim != 2:
         raise CbdError(f"differences have shape {data.shape}; pass one row a seed and one column an item")
-    _check(data, confidence)
-    if resamples < 1:
-        raise CbdError(f"{resamples} resamples make no interval; draw at least 1")
+    _check(data)
     seeds, nan = len(data), float("nan")
     if not np.isfinite(data).all():
         return Interval(nan, nan, nan, seeds)
@@ -156,27 +139,23 @@ def crossed_interval(
         return Interval(float(data[0, 0]), nan, nan, seeds)
     if data.min() == data.max():
         return Interval(*[float(data[0, 0])] * 3, seeds)
-    means = _crossed_means(data, np.random.default_rng(rng), resamples)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    means = _crossed_means(data, np.random.default_rng(SEED))
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(data.mean()), float(low), float(high), seeds)
 
 
-def smallest_difference(
-    values: Sequence[float], power: float = 0.8, level: float = 0.05, comparisons: int = 1
-) -> float:
+def smallest_difference(values: Sequence[float], comparisons: int = 1) -> float:
     """The smallest true difference, in the unit of the values, which a test over these seeds would find.
 
-    values: one paired difference a seed. The test is the two-sided paired t-test at `level` divided by
-    `comparisons` (Bonferroni); "would find" means with probability `power` (non-central t distribution), if
+    values: one paired difference a seed. The test is the two-sided paired t-test at 5 % divided by
+    `comparisons` (Bonferroni); "would find" means with probability 80 % (non-central t distribution), if
     the true standard deviation is that of the values. It says what "no difference found" can rule out, and
     depends on the spread of the values only, not on their mean. With few seeds the spread itself is rough:
     with five its 95 % interval reaches from 0.6 to 2.9 times the estimate.
 
     nan with fewer than two values or one that is not finite, 0 when all are equal. Raises `CbdError` unless
-    0 < level < power < 1 and comparisons is at least 1.
+    comparisons is at least 1.
     """
-    if not 0 < level < power < 1:
-        raise CbdError(f"level {level} and power {power} must satisfy 0 < level < power < 1")
     if comparisons < 1:
         raise CbdError(f"{comparisons} comparisons make no test; count at least 1")
     data = np.asarray(values, dtype=float).ravel()
@@ -184,7 +163,7 @@ def smallest_difference(
         return float("nan")
     if data.min() == data.max():
         return 0.0
-    return float(_noncentrality(data.size, power, level / comparisons) * data.std(ddof=1) / data.size**0.5)
+    return float(_noncentrality(data.size, LEVEL / comparisons) * data.std(ddof=1) / data.size**0.5)
 
 
 def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
@@ -214,14 +193,14 @@ def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
 def with_lower_bounds(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The rows of `metric`, each missing value replaced by that of `<metric>_lower_bound` in the same run.
 
-    Adds the column `bound`: whether the value is a lower bound. A run is recognised by method, spec, operator
+    Adds the column `bound`: whether the value is a lower bound. A run is recognised by method, spec, budget
     and seed. Raises `CbdError` when a run occurs twice.
     """
-    run = ["method", "spec", "operator", "seed"]
-    _once_per_seed(frame[frame["metric"] == metric], run[:-1], "value")
+    run = ["method", "spec", "budget", "seed"]
+    _once_per_seed(frame[frame["metric"] == metric], run[:-1])
     rows = frame[frame["metric"] == metric].copy()
     bounds = frame[frame["metric"] == f"{metric}_lower_bound"][[*run, "value"]]
-    _once_per_seed(bounds, run[:-1], "value")
+    _once_per_seed(bounds, run[:-1])
     found = rows[run].merge(bounds, on=run, how="left")["value"].to_numpy(dtype=float)
     rows["bound"] = rows["value"].isna().to_numpy()
     rows["value"] = np.where(rows["bound"], found, rows["value"].astype(float))
@@ -271,34 +250,32 @@ def break_even(cost: pd.DataFrame, method: str, other: str) -> int | None:
     return int(cheaper[0]) if len(cheaper) else None
 
 
-def _check(data: np.ndarray, confidence: float) -> None:
+def _check(data: np.ndarray) -> None:
     if not data.size:
-        raise CbdError("an interval needs at least one value")
-    if not 0 < confidence < 1:
-        raise CbdError(f"confidence {confidence} must lie inside (0, 1)")
+        raise CbdError("an interval needs at least one value: run what is measured first")
 
 
-def _crossed_means(data: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Means (resamples,) of data (seeds, items) over rows and columns drawn independently."""
+def _crossed_means(data: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Means (RESAMPLES,) of data (seeds, items) over rows and columns drawn independently."""
     seeds, items = data.shape
     chunk = max(1, CHUNK // items)
-    means = np.empty(resamples)
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
+    means = np.empty(RESAMPLES)
+    for start in range(0, RESAMPLES, chunk):
+        size = min(chunk, RESAMPLES - start)
         weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
         drawn = rng.integers(items, size=(size, items))
         means[start : start + size] = np.take_along_axis(weights @ data, drawn, axis=1).mean(axis=1)
     return means
 
 
-def _noncentrality(n: int, power: float, level: float) -> float:
-    """True mean of n differences, in standard errors, which a two-sided t-test finds with that power."""
+def _noncentrality(n: int, level: float) -> float:
+    """True mean of n differences, in standard errors, which a two-sided t-test finds with `POWER`."""
     df = n - 1
     threshold = student_t.isf(level / 2, df)
 
     def excess(shift: float) -> float:
         # The lower tail as the mirrored upper one: for a small tail scipy's nct.cdf may answer nan.
-        return float(nct.sf(threshold, df, shift) + nct.sf(threshold, df, -shift) - power)
+        return float(nct.sf(threshold, df, shift) + nct.sf(threshold, df, -shift) - POWER)
 
     high = 1.0
     while excess(high) < 0:
@@ -306,11 +283,9 @@ def _noncentrality(n: int, power: float, level: float) -> float:
     return float(brentq(excess, 0.0, high))
 
 
-def _differences(
-    group: pd.DataFrame, method: str, baseline: str, value: str, key: tuple
-) -> Iterator[tuple[str, pd.Series]]:
+def _differences(group: pd.DataFrame, baseline: str, key: tuple) -> Iterator[tuple[str, pd.Series]]:
     """(method, its values minus the baseline's by seed) of one group, methods sorted."""
-    runs = {name: rows.set_index("seed")[value].astype(float) for name, rows in group.groupby(method)}
+    runs = {name: rows.set_index("seed")["value"].astype(float) for name, rows in group.groupby("method")}
     if baseline not in runs:
         raise CbdError(
             f"no rows of the baseline {baseline!r} in {key or 'the table'}; run it or choose another"
@@ -324,8 +299,8 @@ def _differences(
         yield name, runs[name] - runs[baseline]
 
 
-def _once_per_seed(frame: pd.DataFrame, by: list[str], value: str) -> None:
-    for column in [*by, "seed", value]:
+def _once_per_seed(frame: pd.DataFrame, by: list[str]) -> None:
+    for column in [*by, "seed", "value"]:
         if column not in frame.columns:
             raise CbdError(f"column {column!r} is not in the table")
     twice = frame.duplicated([*by, "seed"])

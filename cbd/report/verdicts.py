@@ -9,10 +9,13 @@ units are told together).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
+
+Tables = Mapping[str, pd.DataFrame]
+"""Experiment -> its table."""
 
 MOST = 0.5  # "most" is more than this share of the units
 LISTED = 4  # more units than these are told as ranges
@@ -106,6 +109,20 @@ class Facts:
 
     def _holds(self, found: pd.DataFrame) -> list[bool]:
         return [bool(self.test(row)) for row in found.itertuples()]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a row of the scorecard is measured and judged.
+
+    needs: the tables that it cannot do without. measure: tables -> the units that the rule judges. note:
+    further numbers from the tables.
+    """
+
+    needs: tuple[str, ...]
+    measure: Callable[[Tables], pd.DataFrame]
+    rule: Sides | Facts
+    note: Callable[[Tables], str] | None = None
 
 
 def told(found: pd.DataFrame, form: str, counts: Callable[[pd.DataFrame], str]) -> str:

@@ -23,19 +23,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from cbd.errors import CbdError, si
-from cbd.report import names
+from cbd.recipes.starts import DASHDOT, DASHED, FINE, LONG
+from cbd.report.findings.shared import sizes
+from cbd.report.names import LOOKS
 
 WIDTH = 7.0  # inches: the text width of a page
-PALETTE = sns.color_palette("colorblind").as_hex()
-BLUE, ORANGE, GREEN, RED, PINK, BROWN = PALETTE[:6]
-GREY = "#555555"
-DOTTED, DASHED, DASHDOT, LONG, FINE = (
-    (0, (1, 1.3)),
-    (0, (4, 1.6)),
-    (0, (5, 1.5, 1, 1.5)),
-    (0, (8, 2)),
-    (0, (2, 1)),
-)
 STYLE = {
     **sns.axes_style("ticks"),
     "font.family": "sans-serif",
@@ -58,37 +50,10 @@ STYLE = {
     "lines.markersize": 4.5,
     "lines.markeredgewidth": 0.6,
 }
-_CBD, _NEAREST, _PRUNED = (BLUE, "o", "-"), (ORANGE, "s", DASHED), (GREEN, "^", DASHDOT)
-METHODS: dict[str, tuple[str, str, Any]] = {
-    names.CBD: _CBD,
-    names.CHAIN: _CBD,
-    names.STEPWISE: _CBD,
-    "CBD (literal)": (RED, "D", LONG),
-    "CBD (duplicate)": (PINK, "P", FINE),
-    "CBD (lossy)": (BROWN, "v", DASHED),
-    "CBD (tile)": (PALETTE[9], "<", DASHDOT),
-    names.SMALLER: _NEAREST,
-    names.DIRECT_COMPUTE: _NEAREST,
-    names.DIRECT: _NEAREST,
-    names.LARGER: _PRUNED,
-    names.DIRECT_TOKENS: _PRUNED,
-    names.SEQUENCE: _CBD,
-    names.ALM: (ORANGE, "s", DASHED),
-    names.ULD: (PINK, "P", FINE),
-    names.RAW: (GREY, "X", DOTTED),
-    names.RAW_COMPUTE: (GREEN, "^", DASHDOT),
-    names.BRIDGED: (ORANGE, "h", DASHDOT),
-    f"{names.BRIDGED}: meta-llama/Meta-Llama-3-8B": (ORANGE, "h", DASHDOT),
-    f"{names.BRIDGED}: Qwen/Qwen3-4B": (PINK, "d", LONG),
-    names.SOURCE: ("#000000", "*", "-"),
-    names.RANDOM: (GREY, "X", DOTTED),
-    names.SCRATCH: (GREY, "X", DOTTED),
-}
-"""(colour, marker, line style) of each method, in the order in which legends name them."""
 SPARE = [
-    (PALETTE[6], ">", LONG),
-    (PALETTE[7], "h", DASHED),
-    (PALETTE[8], "p", FINE),
+    ("#fbafe4", ">", LONG),
+    ("#949494", "h", DASHED),
+    ("#ece133", "p", FINE),
     ("#000000", "d", DASHDOT),
 ]
 LOSS = "loss (nats per token)"
@@ -116,10 +81,6 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
-# ----------------------------------------------------------------------------------------------------
-# What the figures share
-
-
 def new_figure(height: float, width: float = WIDTH) -> Picture:
     """An empty figure, inches, that leaves room for titles, legend and caption."""
     figure = Picture(figsize=(width, height), layout="constrained")
@@ -130,12 +91,10 @@ def new_figure(height: float, width: float = WIDTH) -> Picture:
 def styles_of(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, marker and line style for each method, in legend order; unknown ones get the spare styles."""
     present = set(methods)
-    unknown = sorted(present - set(METHODS))
+    unknown = sorted(present - set(LOOKS))
     if len(unknown) > len(SPARE):
-        raise CbdError(
-            f"{len(unknown)} methods have no style of their own; name them in cbd.report.drawing.METHODS"
-        )
-    chosen = {m: METHODS[m] for m in METHODS if m in present} | dict(zip(unknown, SPARE, strict=False))
+        raise CbdError(f"{len(unknown)} methods have no style of their own; name them in cbd.report.names")
+    chosen = {m: LOOKS[m] for m in LOOKS if m in present} | dict(zip(unknown, SPARE, strict=False))
     return {
         m: {"color": color, "marker": marker, "linestyle": line}
         for m, (color, marker, line) in chosen.items()
@@ -154,15 +113,15 @@ def pick(table: pd.DataFrame, metric: str, optional: bool = False) -> pd.DataFra
 
 def sizes_of(table: pd.DataFrame) -> dict[str, str]:
     """spec -> its label with parameters, from small to large."""
-    sizes = table[table["spec"] != ""].groupby("spec")["parameters"].first()
-    ordered = sorted(sizes.index, key=lambda spec: (_float(sizes[spec], -1), spec))
-    return {
-        spec: spec if pd.isna(sizes[spec]) else f"{spec}\n{si(sizes[spec])} parameters" for spec in ordered
-    }
+    return {spec: f"{spec}\n{si(count)}" for spec, count in sizes(table).items()}
 
 
-def _float(number: Any, missing: float = float("nan")) -> float:
-    return missing if pd.isna(number) else float(number)
+def sizes_axis(axes: Axes, specs: dict[str, str]) -> None:
+    """An axis with a column for each size, thin lines between them."""
+    axes.set_xticks(range(len(specs)), list(specs.values()))
+    axes.set_xlim(-0.55, len(specs) - 0.45)
+    for edge in np.arange(0.5, len(specs) - 1):
+        axes.axvline(edge, color="0.88", linewidth=0.8, zorder=0)
 
 
 def panel_title(axes: Axes, letter: str, title: str = "") -> None:
@@ -233,7 +192,7 @@ def tokens_axis(axes: Axes, tokens: pd.Series) -> Callable[[Any], np.ndarray]:
     """A logarithmic axis of tokens with step zero at its left edge; returns tokens -> place on the axis."""
     positive = tokens[tokens > 0].astype(float)
     if positive.empty:
-        raise CbdError("a curve needs evaluations after step zero; the table holds none")
+        raise CbdError("a curve needs evaluations after step zero, and the table holds none: run it again")
     first, last = positive.min(), positive.max()
     zero = first / max((last / first) ** 0.18, 1.6)
     axes.set_xscale("log")
@@ -300,14 +259,6 @@ def limits(summary: pd.DataFrame, pad: float = 0.08) -> tuple[float, float]:
     low, high = float(ends.min().min()), float(ends.max().max())
     air = max(high - low, 1e-3) * pad
     return low - air, high + air
-
-
-def budget_of(operator: str) -> float:
-    """The token budget that a row's `operator` column names."""
-    try:
-        return float(operator.removeprefix("budget "))
-    except ValueError as error:
-        raise CbdError(f"column 'operator' holds {operator!r}; it must read like 'budget 150000'") from error
 
 
 def file_bytes(figure: Figure, kind: str, salt: str = "cbd") -> bytes:

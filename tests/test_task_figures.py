@@ -1,4 +1,4 @@
-"""Figures of the headline: what is drawn is what a small table with known numbers says."""
+"""Figures of tasks: what is drawn is what a small table with known numbers says."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import tidy
 from matplotlib.colors import same_color
 
 from cbd.errors import CbdError
-from cbd.report import drawing, figures, results
+from cbd.report import figures, results
+from cbd.report.figures import FIGURES
+from cbd.report.names import LOOKS
 
 SEEDS = (0, 1, 2)
 LADDER = (1_000, 2_000, 4_000, 8_000)
@@ -55,7 +58,7 @@ def scratch_table(at_zero=AT_ZERO, sizes=tuple(SIZES)):
             for method, levels in at_zero.items():
                 found += scores(name, metric, method, spec, levels[metric], quiet, tokens=0)
             for tokens, value in zip(LADDER, values, strict=True):
-                more = {"tokens": tokens, "operator": f"budget {tokens}"}
+                more = {"tokens": tokens, "budget": tokens}
                 found += scores(name, metric, RANDOM, spec, value, noise, **more)
                 for method, levels in at_zero.items() if metric in CHANCE else ():
                     for end, shift in (("", 0), (" low", -0.01), (" high", 0.01)):
@@ -63,7 +66,7 @@ def scratch_table(at_zero=AT_ZERO, sizes=tuple(SIZES)):
                         found.append(
                             row(name, f"{metric} minus random{end}", method, spec, None, gap, **more)
                         )
-    return results.table(found)
+    return tidy(found)
 
 
 EQUAL = {UNION: (4.6, 4.5), RANDOM: (5.4, 5.2)}
@@ -74,12 +77,12 @@ def equal_table():
     for spec in SIZES:
         for method, losses in EQUAL.items():
             for budget, loss in zip((150_000, 300_000), losses, strict=True):
-                more = {"tokens": budget, "operator": f"budget {budget}"}
+                more = {"tokens": budget, "budget": budget}
                 found += scores("equal_budget", "loss", method, spec, loss, 0.05, **more)
                 for metric in CHANCE:
                     value = CHANCE[metric] + (6 - loss) / 20
                     found += scores("equal_budget", metric, method, spec, value, 0.01, **more)
-    return results.table(found)
+    return tidy(found)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def scratch():
 
 @pytest.fixture(scope="module")
 def saved(scratch):
-    return figures.scratch_vs_cbd(scratch, "laptop", "2026-12-01")
+    return FIGURES["scratch_vs_cbd"](scratch, "laptop", "2026-12-01")
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +105,12 @@ def panels(saved):
 
 @pytest.fixture(scope="module")
 def gaps(scratch):
-    return figures.gap(scratch, "laptop", "2026-12-01")
+    return FIGURES["gap"](scratch, "laptop", "2026-12-01")
 
 
 @pytest.fixture(scope="module")
 def equal():
-    return figures.equal_budget(equal_table(), "laptop", "2026-12-01")
+    return FIGURES["equal_budget"](equal_table(), "laptop", "2026-12-01")
 
 
 def caption(figure):
@@ -115,7 +118,7 @@ def caption(figure):
 
 
 def color(method):
-    return drawing.METHODS[method][0]
+    return LOOKS[method][0]
 
 
 def line_of(axes, method, points):
@@ -220,7 +223,7 @@ def test_an_interval_that_leaves_the_ladder_ends_in_an_arrow():
     table = scratch_table(levels, sizes=("2x48",))
     steep = (table["metric"] == "loss") & (table["tokens"] == 8_000)
     table.loc[steep, "value"] = 4.46 + 0.05 * (table.loc[steep, "seed"].astype(float) - 1)
-    axes = figures.scratch_vs_cbd(table).axes[0]
+    axes = FIGURES["scratch_vs_cbd"](table).axes[0]
     x, _, low, high, hollow = mark_of(axes, UNION)
     assert 4_000 < low < x < 8_000 and high == 8_000 and not hollow
     assert arrows(axes, UNION) == [(8_000, 1)]
@@ -232,7 +235,7 @@ def test_more_tasks_go_to_further_rows(scratch):
     for shots in (5, 10):
         again = few[few["metric"].str.startswith("cbd_cloze")]
         more.append(again.assign(metric=again["metric"].str.replace("/", f"@{shots}/")))
-    figure = figures.scratch_vs_cbd(pd.concat(more, ignore_index=True))
+    figure = FIGURES["scratch_vs_cbd"](pd.concat(more, ignore_index=True))
     places = [axes.get_subplotspec().get_geometry()[2] for axes in figure.axes]
     assert places == [0, 1, 2, 3, 4, 5]
     assert [axes.get_title() for axes in figure.axes[-2:]] == ["cbd_cloze@5", "cbd_cloze@10"]
@@ -241,11 +244,11 @@ def test_more_tasks_go_to_further_rows(scratch):
 def test_bridged_sources_have_looks_of_their_own(scratch):
     sources = [f"{BRIDGED}: meta-llama/Meta-Llama-3-8B", f"{BRIDGED}: Qwen/Qwen3-4B"]
     for methods in ([UNION, BRIDGED, RANDOM], [UNION, *sources, RANDOM]):
-        looks = [drawing.METHODS[method] for method in methods]
+        looks = [LOOKS[method] for method in methods]
         for part in zip(*looks, strict=True):
             assert len(set(part)) == len(methods)
     table = scratch_table({UNION: AT_ZERO[UNION], **dict.fromkeys(sources, AT_ZERO[BRIDGED])}, ("2x48",))
-    (legend,) = figures.scratch_vs_cbd(table).legends
+    (legend,) = FIGURES["scratch_vs_cbd"](table).legends
     assert [text.get_text() for text in legend.get_texts()] == [
         UNION, f"{BRIDGED}: Meta-Llama-3-8B", f"{BRIDGED}: Qwen3-4B", RANDOM, "chance",
     ]  # fmt: skip
@@ -261,9 +264,9 @@ def test_the_caption_says_what_the_chains_cost(scratch, saved):
         for spec, tokens in cost.items()
         for times, method in ((1, UNION), (10, BRIDGED))
     ]
-    more = pd.concat([scratch, results.table(rows)], ignore_index=True)
+    more = pd.concat([scratch, tidy(rows)], ignore_index=True)
     sentence = f"as much as the whole chain: {UNION} 3M, 1.5M; {BRIDGED} 30M, 15M."
-    assert sentence in caption(figures.scratch_vs_cbd(more))
+    assert sentence in caption(FIGURES["scratch_vs_cbd"](more))
     assert "whole chain" not in caption(saved)
 
 
@@ -288,14 +291,14 @@ def test_the_gap_is_drawn_in_points_with_its_interval(gaps):
 def test_the_gap_reads_scratchs_table_and_names_seeds_and_items(gaps, scratch):
     assert figures.TABLES["gap"] == "scratch_vs_cbd"
     assert "interval over seeds and items. 3 seeds, scale laptop" in caption(gaps)
-    alone = figures.gap(scratch[scratch["seed"].isna() | (scratch["seed"] == 0)])
+    alone = FIGURES["gap"](scratch[scratch["seed"].isna() | (scratch["seed"] == 0)])
     assert "interval over items alone. One seed." in caption(alone)
 
 
 def test_the_gap_prefers_dolly(scratch):
     dolly = scratch[scratch["metric"].str.startswith("cbd_reply")]
     dolly = dolly.assign(metric=dolly["metric"].str.replace("cbd_reply", "cbd_dolly"))
-    figure = figures.gap(pd.concat([scratch, dolly], ignore_index=True))
+    figure = FIGURES["gap"](pd.concat([scratch, dolly], ignore_index=True))
     assert figure.axes[0].get_ylabel().startswith("cbd_dolly")
 
 
@@ -348,7 +351,7 @@ def test_captions_say_scale_seeds_date_and_interval(saved, equal):
 
 def test_one_seed_is_drawn_without_an_interval(scratch, recwarn):
     alone = scratch[scratch["seed"].isna() | (scratch["seed"] == 0)]
-    figure = figures.scratch_vs_cbd(alone, scale="smoke")
+    figure = FIGURES["scratch_vs_cbd"](alone, scale="smoke")
     assert "One seed (so no interval), scale smoke." in caption(figure)
     for axes in figure.axes:
         assert not axes.patches
@@ -356,7 +359,7 @@ def test_one_seed_is_drawn_without_an_interval(scratch, recwarn):
             x, _, low, high, _ = mark_of(axes, method)
             assert low == x == high
     table = equal_table()
-    figure = figures.equal_budget(table[table["seed"] == 0], scale="smoke")
+    figure = FIGURES["equal_budget"](table[table["seed"] == 0], scale="smoke")
     assert "One seed (so no interval), scale smoke." in caption(figure)
     figure._repr_png_()
     assert not recwarn.list
@@ -364,8 +367,8 @@ def test_one_seed_is_drawn_without_an_interval(scratch, recwarn):
 
 def test_one_budget_is_enough(scratch):
     table = scratch[(scratch["tokens"] == 0) | (scratch["tokens"] == 4_000)]
-    assert said(figures.scratch_vs_cbd(table).axes[0]) == ["> 4k", "> 4k"]
-    assert len(figures.gap(table).axes) == 4
+    assert said(FIGURES["scratch_vs_cbd"](table).axes[0]) == ["> 4k", "> 4k"]
+    assert len(FIGURES["gap"](table).axes) == 4
 
 
 def without(table, **cells):
@@ -392,13 +395,13 @@ def without(table, **cells):
 def test_missing_rows_are_refused_with_a_remedy(scratch, figure, cells, message):
     table = equal_table() if figure == "equal_budget" else scratch
     with pytest.raises(CbdError, match=message):
-        figures.FIGURES[figure](without(table, **cells))
+        FIGURES[figure](without(table, **cells))
 
 
 @pytest.mark.parametrize("figure", ["scratch_vs_cbd", "gap", "equal_budget"])
 def test_a_table_without_tasks_is_refused(scratch, figure):
     with pytest.raises(CbdError, match=r"no score of a task, .*`cbd run (scratch_vs_cbd|equal_budget)`"):
-        figures.FIGURES[figure](scratch[scratch["metric"] == "loss"])
+        FIGURES[figure](scratch[scratch["metric"] == "loss"])
 
 
 SCRIPT = """

@@ -1,0 +1,89 @@
+"""The starts that are compared: every way here to initialise a model of any size, in one table.
+
+Experiments, figures and the command line read it: a new start is one entry, and its operator where it mixes
+two anchors. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cbd.recipes.base import Recipe
+from cbd.recipes.data import Corpus
+from cbd.recipes.models import Interpolated, Random, Transferred
+from cbd.recipes.operators import OPERATORS, UNION, Operator
+from cbd.recipes.specs import ModelSpec
+
+# seaborn's colour-blind palette, by name, so that no figure's library is needed here
+BLUE, ORANGE, GREEN, RED, PINK, BROWN = "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161"
+SKY, GREY = "#56b4e9", "#555555"
+SOLID = "-"
+DOTTED, DASHED, LONG, FINE = (0, (1, 1.3)), (0, (4, 1.6)), (0, (8, 2)), (0, (2, 1))
+DASHDOT = (0, (5, 1.5, 1, 1.5))
+
+
+@dataclass(frozen=True)
+class Start:
+    """A way to initialise a model between two anchors.
+
+    label: the method's name in tables and figures. color, marker, line: its look in every figure. operator:
+    how two anchors are mixed; None for a start that mixes none, which `alone` then makes.
+    """
+
+    key: str
+    label: str
+    color: str
+    marker: str
+    line: Any
+    operator: Operator | None = None
+    alone: Callable[..., Recipe] | None = None
+
+    def recipe(
+        self,
+        small: Recipe,
+        large: Recipe,
+        spec: ModelSpec,
+        corpus: Corpus,
+        seed: int = 0,
+        alpha: float | Literal["distance"] = "distance",
+    ) -> Recipe:
+        """The initialised model of shape `spec` between two anchors.
+
+        alpha: share of the smaller anchor, for a start that mixes. corpus, seed: tokenizer and generator of
+        random weights.
+        """
+        if self.operator is not None:
+            return Interpolated(small, large, spec, alpha, self.operator)
+        return self.alone(small=small, large=large, spec=spec, corpus=corpus, seed=seed)
+
+
+def _mixed(key: str, color: str, marker: str, line: Any) -> Start:
+    return Start(key, f"CBD ({key})", color, marker, line, OPERATORS[key])
+
+
+def _grown(small: Recipe, spec: ModelSpec, **_: Any) -> Recipe:
+    return Transferred(small, spec, UNION.trans)
+
+
+def _cut(large: Recipe, spec: ModelSpec, **_: Any) -> Recipe:
+    return Transferred(large, spec, UNION.trans)
+
+
+def _random(spec: ModelSpec, corpus: Corpus, seed: int, **_: Any) -> Recipe:
+    return Random(spec, corpus, seed)
+
+
+_ALL = (
+    _mixed("union", BLUE, "o", SOLID),
+    _mixed("literal", RED, "D", LONG),
+    _mixed("duplicate", PINK, "P", FINE),
+    _mixed("lossy", BROWN, "v", DASHED),
+    _mixed("tile", SKY, "<", DASHDOT),
+    Start("grown", "smaller anchor, grown", ORANGE, "s", DASHED, alone=_grown),
+    Start("cut", "larger anchor, pruned", GREEN, "^", DASHDOT, alone=_cut),
+    Start("random", "random", GREY, "X", DOTTED, alone=_random),
+)
+STARTS = {start.key: start for start in _ALL}
+"""Key -> start, in the order in which legends name them."""

@@ -1,0 +1,84 @@
+"""E15, Q10: a chain from a source of another architecture, by each bridge and without one."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cbd.report import stats
+from cbd.report.findings.shared import generative, listed, paired, units, with_verdict
+from cbd.report.names import BRIDGED, CBD, RAW, RAW_COMPUTE, SEQUENCE, SOURCE
+from cbd.report.verdicts import Entry, Sides, Tables
+
+
+def differences(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
+    """Bits per byte of each way to a proxy minus the baseline's, a row a source, stage and method."""
+    rows = table[(table["metric"] == "bits_per_byte") & (table["stage"] != SOURCE)]
+    found = with_verdict(stats.paired(rows, ["source", "stage"], baseline=baseline))
+    order = {name: i for column in ("source", "stage") for i, name in enumerate(dict.fromkeys(rows[column]))}
+    place = lambda column: column if column.name == "method" else column.map(order)  # noqa: E731
+    return found.sort_values(["source", "stage", "method"], key=place, ignore_index=True)
+
+
+def bridged(table: pd.DataFrame) -> str:
+    """What the bridges give at both ends of the chain, in sentences."""
+    found = differences(table)
+    sentences = []
+    for stage in ("proxy", "SLM"):
+        rows = found[found["stage"] == stage]
+        bridges = rows[rows["method"] != RAW_COMPUTE]
+        sentences.append(f"{stage} (bridges: {stats.tally(bridges['verdict'])}): {listed(rows, 'method')}")
+    what = "Bits per byte of held-out text minus those without a bridge at equal tokens"
+    return f"{what}. {'. '.join(sentences)}."
+
+
+SENTENCES = (("The bridge (E15, Q10)", bridged),)
+
+
+# ---- the scorecard
+
+
+def _slms(tables: Tables, baseline: str) -> pd.DataFrame:
+    found = differences(tables["bridge"], baseline)
+    found = found[found["stage"] == "SLM"]
+    return units(found, "{method}, {source}" if found["source"].nunique() > 1 else "{method}")
+
+
+def _bridges(tables: Tables) -> pd.DataFrame:
+    """The SLM of a chain by each bridge, minus no bridge at equal tokens."""
+    found = _slms(tables, RAW)
+    return found[found["method"] != RAW_COMPUTE]
+
+
+def _by_text(tables: Tables) -> pd.DataFrame:
+    """By generated text minus both chains without a bridge; on Rouge-L, the GPT-2 source minus it."""
+    parts = []
+    for baseline in (RAW, RAW_COMPUTE):
+        found = _slms(tables, baseline)
+        found = found[found["method"] == SEQUENCE]
+        parts.append(found.assign(unit=found["unit"] + " against " + baseline.split(", ")[1]))
+    table = tables.get("scratch_vs_cbd", pd.DataFrame({"metric": [], "method": []}))
+    names = sorted({name for name in table["method"] if name.startswith(BRIDGED)})
+    for metric in generative(table):
+        for name in names:
+            found = paired(table, CBD, name, metric)
+            parts.append(found.assign(unit=found["unit"] + f" {metric}, against {name}"))
+    return pd.concat(parts, ignore_index=True)
+
+
+ROWS = {
+    "E15": Entry(
+        ("bridge",),
+        _by_text,
+        Sides(
+            "SLM of a chain bridged by generated text minus one of a chain without a bridge, at equal tokens "
+            "and at equal compute, bits per byte; once scratch_vs_cbd has run, also Rouge-L of CBD (union) "
+            "minus CBD (bridged)",
+            "below",
+        ),
+    ),
+    "Q10": Entry(
+        ("bridge",),
+        _bridges,
+        Sides("SLM of a chain: each bridge minus no bridge at equal tokens, bits per byte", "below"),
+    ),
+}

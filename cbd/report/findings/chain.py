@@ -1,0 +1,76 @@
+"""E1, E6, Q4: what each step of the chain loses, and stepwise against direct distillation."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cbd.report import stats
+from cbd.report.findings.shared import NATS, TOLERATED, against, by_size, listed, sizes, units
+from cbd.report.names import STEPWISE
+from cbd.report.verdicts import Entry, Sides, Tables
+
+
+def steps_lost(table: pd.DataFrame) -> pd.DataFrame:
+    """What each step of the chain loses and what is lost since the source, nats with interval."""
+    rows = table[table["metric"].isin(["lost", "lost_since_source"])]
+    found = by_size(stats.summarise(rows, ["metric", "spec"]), rows, "spec")[::-1]  # down the chain
+    return found.sort_values("metric", kind="stable", ignore_index=True)
+
+
+def stepwise_or_direct(table: pd.DataFrame) -> pd.DataFrame:
+    """The smallest anchor, direct minus stepwise: final loss and noise of training, with verdict."""
+    rows = table[table["spec"] == next(iter(sizes(table)))]
+    parts = [against(rows, STEPWISE, metric).assign(metric=metric) for metric in ("final_loss", "loss_noise")]
+    return pd.concat(parts)[["metric", "spec", "method", "point", "low", "high", "n", "verdict"]]
+
+
+def direct(table: pd.DataFrame) -> str:
+    """Direct minus stepwise distillation in a sentence."""
+    found = stepwise_or_direct(table)
+    words = listed(found[found["metric"] == "final_loss"], "method")
+    return f"Smallest anchor, direct minus stepwise distillation, final loss in nats per token: {words}."
+
+
+SENTENCES = (("Stepwise or direct (E1)", direct),)
+
+
+# ---- the scorecard
+
+
+def _lost(tables: Tables, metric: str, unit: str) -> pd.DataFrame:
+    found = steps_lost(tables["chain"])
+    return units(found[found["metric"] == metric], unit)
+
+
+def _since_source(tables: Tables) -> pd.DataFrame:
+    return _lost(tables, "lost_since_source", "at {spec}")
+
+
+def _direct_against_stepwise(tables: Tables) -> pd.DataFrame:
+    found = stepwise_or_direct(tables["chain"])
+    how, what = found["method"].str.removeprefix("direct, "), found["metric"].str.replace("_", " ")
+    return units(found.assign(how=how, what=what), "{what}, {how}")
+
+
+ROWS = {
+    "E1": Entry(
+        ("chain",),
+        lambda tables: _lost(tables, "lost", "to {spec}"),
+        Sides(f"Each step of the chain: what it loses, {NATS}", "below", TOLERATED),
+    ),
+    "E6": Entry(
+        ("chain",),
+        _direct_against_stepwise,
+        Sides(
+            "Smallest anchor, direct minus stepwise at equal tokens and at equal compute: "
+            f"final loss, and noise of the training loss, {NATS}",
+            "above",
+        ),
+    ),
+    "Q4": Entry(
+        ("chain",),
+        lambda tables: _since_source(tables).tail(1),
+        Sides(f"From the source to the smallest anchor: what is lost, {NATS}", "above"),
+        lambda tables: listed(_since_source(tables).iloc[:-1], "unit"),
+    ),
+}

@@ -1,0 +1,127 @@
+"""E5, E12, Q2: recovery training from each start, and how many tokens random weights need to catch up."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cbd.report import stats
+from cbd.report.findings.initialise import start_against_better
+from cbd.report.findings.shared import BETTER, NATS, against, listed, paired, units, with_better
+from cbd.report.names import CBD, RANDOM
+from cbd.report.verdicts import Entry, Sides, Tables
+
+SPEEDUPS = ("speedup_to_random_final", "speedup_to_cbd_final")
+
+
+def ends(table: pd.DataFrame) -> pd.DataFrame:
+    """The last point of every curve: one row for each (method, spec, budget, seed)."""
+    rows = table[table["metric"] == "loss"]
+    return rows[rows["tokens"] == rows.groupby("recipe")["tokens"].transform("max")]
+
+
+def against_cbd(table: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """Every other start minus CBD (union) after a budget (see `shared.against`)."""
+    rows = ends(table)
+    return against(rows[rows["budget"] == budget], CBD)
+
+
+def against_better_anchor(table: pd.DataFrame) -> pd.DataFrame:
+    """CBD (union) minus the better single anchor after each budget, by size."""
+    rows = ends(table)
+    rows = with_better(rows[rows["method"] != RANDOM])
+    return against(rows[rows["method"].isin([CBD, BETTER])], BETTER, by=["budget", "spec"])
+
+
+def recovered(table: pd.DataFrame) -> str:
+    """CBD (union) minus the better single anchor at each budget, in a sentence."""
+    parts = [
+        f"After {budget:,} tokens ({stats.tally(rows['verdict'])}): {listed(rows, 'spec')}"
+        for budget, rows in against_better_anchor(table).groupby("budget")
+    ]
+    return f"CBD (union) minus the better single anchor, nats per token. {'. '.join(parts)}."
+
+
+def speedups(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and interval of each speed-up, a row a size and budget; `bound` marks lower bounds."""
+    found = []
+    for metric in SPEEDUPS:
+        rows = stats.with_lower_bounds(table, metric)
+        summary = stats.summarise(rows, ["spec", "budget"]).assign(metric=metric)
+        bounds = rows.groupby(["spec", "budget"])["bound"].any().rename("bound").reset_index()
+        found.append(summary.merge(bounds, on=["spec", "budget"]))
+    return pd.concat(found)[["metric", "spec", "budget", "point", "low", "high", "n", "bound"]]
+
+
+def against_random(table: pd.DataFrame) -> str:
+    """How many times fewer tokens than random weights CBD needs, by both definitions, a sentence each."""
+    found = speedups(table)
+
+    def words(metric: str) -> str:
+        rows = found[found["metric"] == metric].dropna(subset="point").itertuples()
+        return "; ".join(f"{r.spec}, {r.budget:,}: {'at least ' * r.bound}{r.point:.3g}x" for r in rows)
+
+    return (
+        f"Tokens that random weights need to reach CBD's final loss, over CBD's own (size, budget): "
+        f"{words('speedup_to_cbd_final')}. The other way round, the budget over the tokens with which CBD "
+        f"reaches random's final loss, one optimiser step at least: {words('speedup_to_random_final')}. "
+        f"Where CBD starts below that loss, this factor is the number of steps, whatever the method's worth."
+    )
+
+
+SENTENCES = (("After recovery (E5, Q2)", recovered), ("Against random weights (E5)", against_random))
+
+
+# ---- the scorecard
+
+
+def _zero_and_after(tables: Tables) -> pd.DataFrame:
+    """CBD's loss at zero tokens, and the other starts' after the smallest budget."""
+    rows = tables["convergence"]
+    rows = rows[(rows["metric"] == "loss") & (rows["budget"] == rows["budget"].min())]
+    start = rows[(rows["method"] == CBD) & (rows["tokens"] == 0)]
+    return pd.concat([start, ends(rows[rows["method"] != CBD])])
+
+
+def _against_better(tables: Tables) -> pd.DataFrame:
+    """CBD minus the better single anchor, at step zero and after each budget."""
+    zero = start_against_better(tables).assign(group="at step zero")
+    after = units(against_better_anchor(tables["convergence"]), "", "after {budget:,} tokens")
+    return units(pd.concat([zero, after], ignore_index=True), "{spec} {group}")
+
+
+def _range(tables: Tables) -> str:
+    """The range of both speed-ups over sizes and budgets."""
+    found = speedups(tables["convergence"]).dropna(subset="point")
+    words = []
+    for metric, name in zip(SPEEDUPS, ("random", "CBD"), strict=True):
+        rows = found[found["metric"] == metric]
+        least = "at least " * bool(rows["bound"].any())
+        span = f"{least}{rows['point'].min():.3g}x to {rows['point'].max():.3g}x"
+        words.append(f"{span} to {name}'s final loss")
+    return f"Speed-up {'; '.join(words)}"
+
+
+ROWS = {
+    "E5": Entry(
+        ("convergence",),
+        lambda tables: paired(_zero_and_after(tables), CBD, RANDOM),
+        Sides(f"Each size: CBD at zero tokens minus random after the smallest budget, {NATS}", "below"),
+        _range,
+    ),
+    "E12": Entry(
+        ("convergence",),
+        lambda tables: paired(with_better(_zero_and_after(tables)), CBD, BETTER),
+        Sides(
+            f"Each size: CBD at zero tokens minus the better single anchor after the smallest budget, {NATS}",
+            "below",
+        ),
+    ),
+    "Q2": Entry(
+        ("initialise", "convergence"),
+        _against_better,
+        Sides(
+            f"Step zero and after each budget, each size: CBD (union) minus the better single anchor, {NATS}",
+            "below",
+        ),
+    ),
+}

@@ -1,0 +1,89 @@
+"""E4, E13: CBD and random weights after the same recovery training."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cbd.errors import si
+from cbd.report import stats
+from cbd.report.findings.shared import against, by_size, chance, main_metrics, sizes, units, with_verdict
+from cbd.report.names import RANDOM
+from cbd.report.verdicts import Entry, Sides, Tables
+
+
+def averages(table: pd.DataFrame) -> pd.DataFrame:
+    """E4's table: the mean over tasks of 100 x each one's main metric, CBD and random at each budget.
+
+    Columns: spec, tokens, CBD, random (means over seeds), difference with low, high, n and verdict (paired by
+    seed), chance.
+    """
+    metrics = main_metrics(table)
+    rows = table[table["metric"].isin(metrics) & table["seed"].notna()]
+    keys = ["spec", "method", "tokens", "seed"]
+    scores = rows.groupby(keys, sort=False)["value"].mean().mul(100).reset_index()
+    mean = scores.groupby(["spec", "tokens", "method"])["value"].mean().unstack()
+    found = by_size(stats.paired(scores, ["spec", "tokens"], baseline=RANDOM), table, "spec", "tokens")
+    cells = list(found[["spec", "tokens", "method"]].itertuples(index=False, name=None))
+    found = with_verdict(found).rename(columns={"point": "difference"}).assign(
+        CBD=[mean.loc[(spec, tokens), method] for spec, tokens, method in cells],
+        random=[mean.loc[(spec, tokens), RANDOM] for spec, tokens, _ in cells],
+        chance=100 * sum(chance(table, metric) for metric in metrics) / len(metrics),
+    )  # fmt: skip
+    return found[
+        ["spec", "tokens", "CBD", "random", "difference", "low", "high", "n", "verdict", "chance"]
+    ].astype({"tokens": int})
+
+
+def losses(table: pd.DataFrame) -> pd.DataFrame:
+    """CBD minus random weights after the same tokens, nats per token (see `shared.against`)."""
+    return against(table, RANDOM, by=["spec", "tokens"])
+
+
+def equal(table: pd.DataFrame) -> str:
+    """CBD minus random in the average of tasks, each size at each budget, in a sentence."""
+    found = averages(table)
+    words = [
+        f"{r.spec} after {si(r.tokens)} tokens {r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]"
+        for r in found.itertuples()
+    ]
+    return (
+        f"Average of the tasks, CBD minus random at equal tokens, points of 100 "
+        f"({stats.tally(found['verdict'])}): {'; '.join(words)}."
+    )
+
+
+SENTENCES = (("Equal budgets (E4, E13)", equal),)
+
+
+# ---- the scorecard
+
+
+def _averages(table: pd.DataFrame) -> pd.DataFrame:
+    return units(averages(table).rename(columns={"difference": "point"}), "{spec} after {tokens:,}")
+
+
+def _smallest(tables: Tables) -> pd.DataFrame:
+    table = tables["equal_budget"]
+    return _averages(table[table["spec"] == next(iter(sizes(table)))])
+
+
+def _levels(tables: Tables) -> str:
+    """The averages themselves, of CBD, random weights and guessing."""
+    found = averages(tables["equal_budget"])
+    ends = [f"{name} {found[name].min():.2f} to {found[name].max():.2f}" for name in ("CBD", "random")]
+    return f"Averages: {', '.join(ends)}, guessing {found['chance'].mean():.2f}"
+
+
+ROWS = {
+    "E4": Entry(
+        ("equal_budget",),
+        lambda tables: _averages(tables["equal_budget"]),
+        Sides("Average of the tasks, each size and budget: CBD minus random, points", "above", 0, "+.2f"),
+        _levels,
+    ),
+    "E13": Entry(
+        ("equal_budget",),
+        _smallest,
+        Sides("Average of the tasks, smallest size: CBD minus random, points", "above", 0, "+.2f"),
+    ),
+}

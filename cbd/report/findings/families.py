@@ -1,0 +1,76 @@
+"""Q9: one chain in each family, and whether mixing its anchors gains anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from cbd.report import stats
+from cbd.report.findings.shared import near, rule_alphas, units
+from cbd.report.findings.shared import optima as optima_of
+from cbd.report.names import RANDOM
+from cbd.report.verdicts import Entry, Sides, Tables
+
+
+def optima(table: pd.DataFrame) -> pd.DataFrame:
+    """The best alpha of every family's curves, in bits per byte (columns: see `shared.optima`)."""
+    rows = table[(table["metric"] == "bits_per_byte") & (table["method"] == "CBD")]
+    return optima_of(rows, ["family", "spec", "mixing", "operator"], rule_alphas(table, "family", "spec"))
+
+
+def inside(table: pd.DataFrame) -> str:
+    """In how many targets the best alpha is interior, by family and reading, in a sentence."""
+    words = []
+    for (mixing, operator), rows in optima(table).groupby(["mixing", "operator"], sort=False):
+        counts = rows.groupby("family", sort=False)["interior"].agg(["sum", "count"])
+        each = ", ".join(f"{name} {row['sum']} of {row['count']}" for name, row in counts.iterrows())
+        words.append(f"{mixing}, {operator}: {each}")
+    return f"Targets whose best alpha lies inside the interval, by family: {'; '.join(words)}."
+
+
+SENTENCES = (("Other families (Q9)", inside),)
+
+
+# ---- the scorecard
+
+
+def _minus(tables: Tables, baseline: Callable[[pd.DataFrame, float], float]) -> pd.DataFrame:
+    """Union at the rule's alpha minus baseline(curve, random's value), in each family but GPT-2."""
+    table = tables["families"]
+    rule = rule_alphas(table, "family", "spec")
+    rows = table[(table["metric"] == "bits_per_byte") & (table["family"] != "gpt2")]
+    keys = ["family", "spec", "seed"]
+    random = rows[rows["method"] == RANDOM].set_index(keys)["value"]
+    curves = rows[(rows["method"] == "CBD") & (rows["mixing"] == "union")]
+    found = [
+        dict(zip(keys, key, strict=True))
+        | {"value": near(curve, rule[key[:2]]) - baseline(curve, random[key])}
+        for key, curve in curves.groupby(keys, sort=False)
+    ]
+    return units(stats.summarise(pd.DataFrame(found), ["family", "spec"]), "{family} {spec}", "{family}")
+
+
+def _better_end(curve: pd.DataFrame, random: float) -> float:
+    return curve.loc[curve["alpha"].isin([0, 1]), "value"].min()
+
+
+def _against_random(tables: Tables) -> str:
+    found = _minus(tables, lambda curve, random: random)
+    sizes = tables["families"].loc[tables["families"]["method"] == "CBD", "parameters"]
+    ends = f"{found['point'].min():+.3f} to {found['point'].max():+.3f}"
+    return f"Minus random {ends}; sizes of {sizes.min():,} to {sizes.max():,} parameters"
+
+
+ROWS = {
+    "Q9": Entry(
+        ("families",),
+        lambda tables: _minus(tables, _better_end),
+        Sides(
+            "Each family but GPT-2: union at the grid's alpha nearest to that by distance "
+            "minus the better end of the grid, bits per byte",
+            "below",
+        ),
+        _against_random,
+    ),
+}

@@ -1,0 +1,72 @@
+"""E2, E10, Q3: every start at step zero, without training."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cbd.recipes.starts import STARTS
+from cbd.report import stats
+from cbd.report.findings.shared import BETTER, NATS, against, listed, paired, sizes, units, with_better
+from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
+from cbd.report.verdicts import Entry, Sides, Tables
+
+
+def step_zero(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean step-zero loss (nats per token), a row a target size, a column a method."""
+    rows = table[table["metric"] == "loss"]
+    wide = rows.pivot_table(index="spec", columns="method", values="value", aggfunc="mean")
+    return wide.loc[list(sizes(rows))]
+
+
+def against_better_anchor(table: pd.DataFrame) -> pd.DataFrame:
+    """Every other start minus the better single anchor of each size and seed (see `shared.against`)."""
+    rows = with_better(table)
+    return against(rows[~rows["method"].isin([SMALLER, LARGER])], BETTER)
+
+
+def advantage(table: pd.DataFrame) -> str:
+    """The step-zero advantage of CBD (union) over the better single anchor, or its absence, in a sentence."""
+    cbd = paired(with_better(table), CBD, BETTER)
+    return (
+        f"CBD (union) against the better single anchor, of {len(cbd)} sizes: {stats.tally(cbd['verdict'])}. "
+        f"Difference in nats per token with interval over {int(cbd['n'].max())} seeds: {listed(cbd, 'spec')}."
+    )
+
+
+SENTENCES = (("Step zero (E2, Q2)", advantage),)
+
+
+# ---- the scorecard
+
+
+def start_against_better(tables: Tables) -> pd.DataFrame:
+    """CBD minus the better single anchor, as units."""
+    return paired(with_better(tables["initialise"]), CBD, BETTER)
+
+
+def _other_operators(tables: Tables) -> pd.DataFrame:
+    """Every other operator minus union, in groups by operator."""
+    rows = tables["initialise"]
+    mixed = {start.label for start in STARTS.values() if start.operator} - {CBD}
+    names = sorted(mixed & set(rows["method"]))
+    found = pd.concat([paired(rows, name, CBD).assign(group=name) for name in names], ignore_index=True)
+    return units(found, "{group} {spec}")
+
+
+ROWS = {
+    "E2": Entry(
+        ("initialise",),
+        lambda tables: paired(tables["initialise"], CBD, RANDOM),
+        Sides(f"Step zero, each size: CBD (union) minus random, {NATS}", "below"),
+    ),
+    "E10": Entry(
+        ("initialise",),
+        start_against_better,
+        Sides(f"Step zero, each size: CBD (union) minus the better single anchor, {NATS}", "below"),
+    ),
+    "Q3": Entry(
+        ("initialise",),
+        _other_operators,
+        Sides(f"Step zero, each size: each other operator minus union, {NATS}", "above"),
+    ),
+}

@@ -1,0 +1,55 @@
+"""What README.md says about results: a few generated lines in words, which point to the scorecard's page."""
+
+from __future__ import annotations
+
+import textwrap
+
+from cbd.errors import CbdError
+from cbd.report import results, scorecard
+from cbd.report.claims import Claim, claims
+from cbd.report.verdicts import EXPERIMENT, NOT_RUN, QUESTION
+
+SCALE = "laptop"  # whose results README.md tells
+START, END = "<!-- findings: written by `make figures` -->", "<!-- end of findings -->"
+WIDTH = 120
+SAID = {
+    EXPERIMENT.yes: "Reproduced",
+    EXPERIMENT.mixed: "In part",
+    EXPERIMENT.no: "Not reproduced",
+    NOT_RUN: "Open",
+}
+ANSWERS = {QUESTION.yes: "yes", QUESTION.no: "no", QUESTION.mixed: "undecided", NOT_RUN: "open"}
+
+
+def block(scale: str = SCALE) -> str:
+    """The paper's claims by verdict, each in words with its notebook, and how the questions were answered."""
+    verdicts = scorecard.scorecard(scale).set_index("id")["verdict"]
+    lines = []
+    for verdict, title in SAID.items():
+        found = [_linked(claim) for claim in claims() if claim.short and verdicts[claim.id] == verdict]
+        if found:
+            lines += _bullet(f"**{title}:** {'; '.join(found)}.")
+    counts = verdicts[verdicts.index.str.startswith("Q")].value_counts()
+    told = [f"{counts[word]} {name}" for word, name in ANSWERS.items() if word in counts]
+    page = scorecard.page(scale).relative_to(results.root()).as_posix()
+    lines += _bullet(f"**Questions:** {', '.join(told)}. Rules and numbers: [SCORECARD.md]({page}).")
+    return "\n".join(lines)
+
+
+def update(text: str, scale: str = SCALE) -> str:
+    """Text with the block between the markers written anew. Raises `CbdError` when a marker is missing."""
+    if START not in text or END not in text.split(START, 1)[1]:
+        raise CbdError(f"README.md needs the two lines {START} and {END}, in this order")
+    before, rest = text.split(START, 1)
+    return f"{before}{START}\n{block(scale)}\n{END}{rest.split(END, 1)[1]}"
+
+
+def _linked(claim: Claim) -> str:
+    """The claim in words, with a link to the notebook that shows it."""
+    found = sorted(results.root().glob(f"notebooks/*_{claim.experiment}.ipynb")) if claim.experiment else []
+    return f"[{claim.short}](notebooks/{found[0].name})" if found else claim.short
+
+
+def _bullet(text: str) -> list[str]:
+    look = {"initial_indent": "- ", "subsequent_indent": "  ", "break_on_hyphens": False}
+    return textwrap.wrap(text, WIDTH, break_long_words=False, **look)
