@@ -51,9 +51,6 @@ def _progress(items: Iterable[str], what: str, total: int | None = None) -> Iter
     return progress.bar(items, what, total=total, unit=" documents", unit_scale=True)
 
 
-# Building ----------------------------------------------------------------------------------------------
-
-
 def build(corpus: Corpus, folder: Path) -> None:
     """Write a finished corpus into `folder`, which exists and is empty. Equal input gives equal bytes.
 

@@ -139,9 +139,9 @@ def _manager(names: list[str], folders: dict[str, str]) -> TaskManager:
         )
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
+        ours = ", ".join((*LOCAL, XLSUM))
         raise CbdError(
-            f"no task {', '.join(unknown)}: ours are {', '.join((*LOCAL, XLSUM))}; lm-eval's own are listed "
-            f"by `lm-eval ls tasks`"
+            f"no task {', '.join(unknown)}: ours are {ours}; `lm-eval ls tasks` lists lm-eval's own"
         )
     return manager
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from cbd.data import progress
+from cbd.realize.builders import named
 from cbd.recipes.base import Recipe
 
 SOON, SHARE = 20, 0.02  # seconds, and share of the work, before which nobody knows when the rest is done
@@ -87,11 +88,6 @@ class Steps:
             return f"nothing to make{before}"
         steps = "1 step" if self.count == 1 else f"{self.count} steps"
         return f"made {steps} in {spoken(self.clock() - self.began)}{before}"
-
-
-def named(recipe: Recipe) -> str:
-    """A step in words: what is done, and to what size, as in "distil 20x576"."""
-    return f"{recipe.verb} {recipe.spec.name}" if hasattr(recipe, "spec") else recipe.verb
 
 
 def spoken(seconds: float) -> str:

@@ -23,8 +23,6 @@ class Recipe:
     """
 
     version: ClassVar[int] = 1
-    verb: ClassVar[str] = "make"
-    """What making it is called, for the user."""
 
     @cached_property
     def key(self) -> str:

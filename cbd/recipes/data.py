@@ -21,8 +21,6 @@ class Corpus(Recipe):
         folder or hub id whose tokenizer is used instead.
     """
 
-    verb = "tokenize"
-
     kind: Literal["embedded", "folder", "hub"] = "embedded"
     name: str = "embedded"
     location: str = field(default="", metadata={"key": False})
@@ -52,8 +50,6 @@ class Written(Recipe):
     The held-out splits are the corpus' own, so that curves compare.
     """
 
-    verb = "tokenize"
-
     text: Recipe  # a `Generated`
     corpus: Corpus
 
@@ -67,8 +63,6 @@ class Items(Recipe):
     the last word of a passage (the shape of LAMBADA, arXiv 1606.06031). count: items of each, at most. No
     passage shares eight words in a row with the training split.
     """
-
-    verb = "cut items"
 
     corpus: Corpus
     count: int = 400
@@ -89,8 +83,6 @@ class Pairs(Recipe):
     local folder, `held_out` of it for each of validation and test. count: pairs for training, at most;
     tests: pairs of each held-out split, at most.
     """
-
-    verb = "cut pairs"
 
     corpus: Corpus | None = None
     kind: Literal["replies", "dolly"] = "replies"

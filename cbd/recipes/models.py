@@ -23,8 +23,6 @@ class Source(Recipe):
     it is turned into a Hugging Face checkpoint, in fp32.
     """
 
-    verb = "fetch"
-
     name: str
     spec: ModelSpec
     location: str = field(default="", metadata={"key": False})
@@ -37,8 +35,6 @@ class Source(Recipe):
 @dataclass(frozen=True)
 class Random(Recipe):
     """A model initialised at random by its Hugging Face class, with the corpus' tokenizer beside it."""
-
-    verb = "draw"
 
     spec: ModelSpec
     corpus: Corpus
@@ -53,8 +49,6 @@ class Sorted(Recipe):
     Anchors inherit leading slices of it, so a target between the two shares one basis with both.
     """
 
-    verb = "sort"
-
     model: Recipe
 
     @property
@@ -65,8 +59,6 @@ class Sorted(Recipe):
 @dataclass(frozen=True)
 class Transferred(Recipe):
     """Trans(model) at another shape: one anchor alone, cut or grown."""
-
-    verb = "transfer"
 
     model: Recipe
     spec: ModelSpec
@@ -79,8 +71,6 @@ class Interpolated(Recipe):
 
     alpha: a number in [0, 1], or "distance": (N_large - N_target) / (N_large - N_small), in parameters.
     """
-
-    verb = "interpolate"
 
     small: Recipe
     large: Recipe
@@ -159,8 +149,6 @@ class Generated(Recipe):
 
     Shared by all that name the same source, corpus and sampling.
     """
-
-    verb = "generate"
 
     source: Recipe
     corpus: Corpus

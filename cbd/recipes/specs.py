@@ -1,8 +1,7 @@
 """Sizes of models in closed form: parameters and FLOPs, without torch.
 
-The named sizes are those of Chain-based Distillation (arXiv 2605.07783), section "Sizes" of our notes:
-published shapes of the families that the paper and its reviewers name, and the targets that the paper's
-parameter counts imply.
+The named sizes are published shapes of the families that Chain-based Distillation (arXiv 2605.07783) and its
+reviewers name, and the targets that the paper's parameter counts imply.
 """
 
 from __future__ import annotations
@@ -140,8 +139,7 @@ class ModelSpec:
     def forward_flops(self, context: int) -> int:
         """Floating-point operations of one token's forward pass at `context` tokens (2 per multiply-add).
 
-        Matrices only: projections, the head, and attention over the mean of (context + 1) / 2 visible
-        positions.
+        Matrices only: projections, head, and attention, which sees (context + 1) / 2 positions on average.
         """
         matrices = self.layers * (self.attention_matrix + self.mlp_matrix) + self.vocab * self.width
         # scores and values: 2 products over (context + 1) / 2 positions
@@ -226,10 +224,8 @@ class ModelSpec:
     def _ffn_at(self, width: int) -> int:
         ffn, rest = divmod(width * self.ffn, self.width)
         if rest:
-            raise CbdError(
-                f"feed-forward ratio {self.ffn}/{self.width} gives no whole number at width {width}: give "
-                f"--ffn"
-            )
+            ratio = f"{self.ffn}/{self.width}"
+            raise CbdError(f"feed-forward ratio {ratio} gives no whole number at width {width}: give --ffn")
         return ffn
 
 
@@ -276,7 +272,6 @@ def qwen3(
     head_dim: int = 128,
     vocab: int = 151936,
     positions: int = 40960,
-    tied: bool = True,
 ) -> ModelSpec:
     """A Qwen3 shape (arXiv 2505.09388): its head dimension does not follow the width."""
     return ModelSpec(
@@ -287,7 +282,6 @@ def qwen3(
         vocab,
         positions,
         family="qwen3",
-        tied=tied,
         kv_heads=kv_heads,
         head_size=head_dim,
     )

@@ -81,19 +81,15 @@ class Training:
 
     def __post_init__(self) -> None:
         if min(self.batch, self.context, self.accumulation) < 1:
-            raise CbdError(
-                f"batch {self.batch}, context {self.context} and accumulation {self.accumulation} must be "
-                f"at least 1"
-            )
+            sizes = f"batch {self.batch}, context {self.context} and accumulation {self.accumulation}"
+            raise CbdError(f"{sizes} must be at least 1")
         if isinstance(self.lr, (int, float)) and not self.lr > 0:
             raise CbdError(f"learning rate {self.lr} must be above 0; raise --lr")
         if self.precision not in ("fp32", "bf16"):
             raise CbdError(f"precision {self.precision!r}: choose fp32 or bf16")
         if self.tokens < self.batch * self.context:
-            raise CbdError(
-                f"{self.tokens:,} tokens are fewer than one step of {self.batch} x {self.context}; raise "
-                f"the tokens"
-            )
+            step = f"{self.batch} x {self.context}"
+            raise CbdError(f"{self.tokens:,} tokens are fewer than one step of {step}; raise the tokens")
         if self.batch % self.accumulation:
             raise CbdError(f"batch {self.batch} does not divide into {self.accumulation} micro-batches")
         if self.schedule not in ("cosine", "wsd"):
@@ -114,8 +110,6 @@ class Training:
 @dataclass(frozen=True)
 class Trained(Recipe):
     """`start`, trained on next-token cross-entropy."""
-
-    verb = "train"
 
     start: Recipe
     corpus: Corpus
@@ -146,8 +140,6 @@ class Anchor(Recipe):
     given as `start` too. shared_vocab: tokens of the one tokenizer whose table teacher and student pad to
     different sizes (such as Qwen's); the divergence leaves the padding out.
     """
-
-    verb = "distil"
 
     teacher: Recipe
     start: Recipe
@@ -204,8 +196,6 @@ class TunedRate(Recipe):
     Used as `Training.lr`: the run that uses it then depends on, and pays for, the whole search.
     """
 
-    verb = "choose a rate"
-
     candidates: tuple[Trained | Anchor, ...]
 
     @classmethod
@@ -231,8 +221,6 @@ class Scored(Recipe):
     teacher sees at most, half of them only as context. top: how many sorted probabilities of its next token
     are kept after each group (for `BridgeLoss("uld")`).
     """
-
-    verb = "read"
 
     teacher: Recipe
     corpus: Corpus
@@ -280,8 +268,6 @@ class Bridged(Recipe):
     It sees only the text that was scored.
     """
 
-    verb = "bridge"
-
     start: Recipe
     scored: Scored
     training: Training
@@ -307,8 +293,6 @@ class Tuned(Recipe):
 
     training.tokens is a budget of places, padding included: `steps` batches of `batch` pairs.
     """
-
-    verb = "tune"
 
     start: Recipe
     pairs: Pairs

@@ -133,8 +133,7 @@ def train(start: Path, lesson: Lesson, training: Training, lr: float, out: Path,
     """Train the checkpoint in `start` and write the result into the folder `out`.
 
     state: a folder in which the run keeps what it goes on from when it was killed. Returns what was measured.
-    Raises `CbdError` when teacher and student do not share a vocabulary, or when the loss is no longer
-    finite.
+    Raises `CbdError` when teacher and student share no vocabulary, or when the loss is no longer finite.
     """
     run = _prepare(start, lesson, training, lr)
     _restore(run, state)
@@ -200,10 +199,8 @@ def _log(run: Run, sums: dict[str, Tensor]) -> float:
 
 def _check_finite(run: Run, name: str, value: float) -> None:
     if not math.isfinite(value):
-        raise CbdError(
-            f"the {name} is {value} at step {run.progress.step}: training diverged; lower the learning "
-            f"rate ({run.lr:g})"
-        )
+        remedy = f"training diverged; lower the learning rate ({run.lr:g})"
+        raise CbdError(f"the {name} is {value} at step {run.progress.step}: {remedy}")
 
 
 def _agree(run: Run, due: bool) -> bool:
