@@ -18,7 +18,8 @@ import pandas as pd
 
 from cbd.experiments import EXPERIMENTS
 from cbd.report import results, scorecard
-from cbd.report.verdicts import EXPERIMENT, QUESTION
+from cbd.report.findings import ROWS
+from cbd.report.verdicts import EXPERIMENT, QUESTION, Tables
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALE = "laptop"  # the scale whose tables, figures and notebooks are committed
@@ -98,13 +99,13 @@ def front_page(source: Path) -> str:
 
 def needs(id: str) -> tuple[str, ...]:
     """The tables that a row of the scorecard cannot do without; none where nothing measures it yet."""
-    return scorecard.ENTRIES[id].needs if id in scorecard.ENTRIES else ()
+    return ROWS[id].needs if id in ROWS else ()
 
 
-def judged(id: str, tables: scorecard.Tables) -> pd.DataFrame:
+def judged(id: str, tables: Tables) -> pd.DataFrame:
     """What the rule of a row of the scorecard looks at; empty where that has not run."""
-    can = id in scorecard.ENTRIES and set(needs(id)) <= set(tables)
-    return scorecard.ENTRIES[id].measure(tables) if can else pd.DataFrame()
+    can = id in ROWS and set(needs(id)) <= set(tables)
+    return ROWS[id].measure(tables) if can else pd.DataFrame()
 
 
 def notebook(*tables: str) -> str:
@@ -175,13 +176,13 @@ def rows_page(card: pd.DataFrame, found: Mapping[str, pd.DataFrame]) -> str:
     return text
 
 
-def tables_page(tables: scorecard.Tables) -> str:
+def tables_page(tables: Tables) -> str:
     """The list of tables, with their files and what reads them."""
     lines = []
     for name, table in tables.items():
         paths = {"CSV": results.table_path(SCALE, name), "records": results.records_path(SCALE, name)}
         files = [f"{{download}}`{label} <{staged(path)}>`" for label, path in paths.items() if path.exists()]
-        readers = ", ".join(f"[{id}](#row-{id.lower()})" for id in scorecard.ENTRIES if name in needs(id))
+        readers = ", ".join(f"[{id}](#row-{id.lower()})" for id in ROWS if name in needs(id))
         made = f"[{escaped(Path(notebook(name)).stem)}]({notebook(name)})"
         lines.append([links([name]), len(table), made, readers, " ".join(files)])
     return (

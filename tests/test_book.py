@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cbd.report import results, scorecard
+from cbd.report.findings import ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -58,7 +59,7 @@ def test_every_verdict_is_linked_to_its_notebook_and_its_rows(staged: Path) -> N
     assert anchors == [f"row-{id.lower()}" for id in card["id"]]
     for row in card.itertuples():
         verdict, rows = lines[row.id][4:]
-        needs = scorecard.ENTRIES[row.id].needs if row.id in scorecard.ENTRIES else ()
+        needs = ROWS[row.id].needs if row.id in ROWS else ()
         [notebook] = targets(verdict)
         assert verdict.startswith(f"[{row.verdict}]")
         assert re.fullmatch(rf"/notebooks/\d\d_{needs[0] if needs else 'scorecard'}\.ipynb", notebook)
@@ -76,7 +77,7 @@ def test_the_rows_of_a_verdict_are_those_that_its_rule_judges(staged: Path) -> N
     for id in ("E1", "E6"):
         section = text.split(f"(row-{id.lower()})=")[1].split("(row-")[0]
         shown = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
-        found = scorecard.ENTRIES[id].measure(tables)
+        found = ROWS[id].measure(tables)
         assert [line[0] for line in shown] == list(found["unit"])
         for column, name in enumerate(("point", "low", "high", "n"), start=1):
             assert [float(line[column]) for line in shown] == pytest.approx(list(found[name]), rel=1e-3)
