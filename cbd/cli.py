@@ -155,6 +155,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("experiment", choices=_experiments(), help=_PAPER_HELP)
     _scale_options(run)
     run.add_argument("--jobs", type=int, help="processes side by side")
+    run.add_argument("--fresh", action="store_true", help="even where results/ has the table already")
 
 
 def _add_plan(plan: argparse.ArgumentParser) -> None:
@@ -316,7 +317,7 @@ def _run(options: argparse.Namespace) -> None:
 
     scale = _scale(options)
     for name in _names(options.experiment, scale):
-        table = run(name, scale, options.seed, options.jobs)
+        table = run(name, scale, options.seed, options.jobs, options.fresh)
         print(f"{name}: {len(table)} rows in {results.table_path(scale.name, name)}")
 
 

@@ -95,6 +95,9 @@ def random_gpt2(
     """
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a test counts the lines of standard error
 
     config = GPT2Config(
         n_layer=layers,

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from cbd.experiments import (
     scratch_vs_cbd,
 )
 from cbd.experiments import starts as models
-from cbd.experiments.run import design_of, names_at, rows_of, run, seeds_of
+from cbd.experiments.run import design_of, kept, names_at, rows_of, run, seeds_of
 from cbd.experiments.scales import SCALES
 from cbd.experiments.scales.base import Bridge, Evaluation, Families, HomeGrown, Scale, ScratchVsCbd
 from cbd.experiments.scales.hub import Public
@@ -199,7 +200,7 @@ def lines_of_seed(path: Path, seed: str) -> list[str]:
 def test_a_second_run_makes_nothing_anew_and_writes_the_same(micro, root):
     before = {path: path.stat().st_mtime_ns for path in (root / "store").rglob("record.json")}
     table = results.table_path("micro", "chain").read_bytes()
-    run("chain", micro, jobs=1)
+    run("chain", micro, jobs=1, fresh=True)
     assert {path: path.stat().st_mtime_ns for path in (root / "store").rglob("record.json")} == before
     assert results.table_path("micro", "chain").read_bytes() == table
 
@@ -230,6 +231,7 @@ def test_the_two_seeds_are_two_replicates(tables, name):
 @pytest.mark.parametrize("name", LOCAL)
 def test_the_records_hold_every_run_and_everything_it_came_from(tables, micro, name):
     records = {record["key"]: record for record in results.read_records("micro", name)}
+    assert len(records.pop("table")["sha256"]) == 64
     if name == "paper_map":
         assert not records
         return
@@ -246,6 +248,111 @@ def test_the_records_hold_every_run_and_everything_it_came_from(tables, micro, n
     for measurement in designed:
         assert records[measurement.recipe.key]["tokens"] == measurement.recipe.tokens
     assert results.newest("micro", name) is not None
+
+
+# Committed results ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """The repository's own results, and nothing in the store."""
+    monkeypatch.delenv("CBD_ROOT")
+    monkeypatch.setenv("CBD_STORE", "/nowhere")
+    monkeypatch.setattr("cbd.experiments.run._realised", unexpected_run)
+
+
+def unexpected_run(*_):
+    raise AssertionError("runs, although the table fits its design")
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_every_committed_table_fits_its_design(committed, name, capsys):
+    scale = SCALES["laptop"]
+    designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale)}
+    on_disk = results.read_table("laptop", name)
+    if name == "paper_map":  # counted, not measured: every cell can be counted again
+        counted = paper_map.cumulative(scale)
+        pd.testing.assert_frame_equal(counted, on_disk, rtol=1e-7)
+        return
+    assert kept(name, scale, designs) is not None
+    records = {record["key"] for record in results.read_records("laptop", name)}
+    keys = {m.recipe.key for design in designs.values() for m in design.measurements}
+    assert keys <= records and keys <= set(on_disk["recipe"])
+    pd.testing.assert_frame_equal(run(name, scale), on_disk)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{name}: results/laptop/{name}.csv, last run 20")
+    assert "fresh=True" in line and f"`cbd run {name} --scale laptop --fresh`" in line
+
+
+def test_a_committed_table_answers_at_once_without_torch(tmp_path):
+    code = (
+        "import sys, time; from cbd.experiments.run import run; from cbd.experiments.scales import SCALES;"
+        "start = time.process_time(); run('alpha', SCALES['laptop']); assert 'torch' not in sys.modules;"
+        "assert time.process_time() - start < 2"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "CBD_ROOT"} | {"CBD_STORE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def designs_of(name: str, scale: Scale, first: int = 0):
+    return {s: design_of(name, scale, s) for s in seeds_of(name, scale, first)}
+
+
+@pytest.mark.parametrize("name", [*MEASURED, "bridge"])
+def test_a_table_that_does_not_fit_its_design_is_never_shown(micro, name, monkeypatch):
+    """A changed design, other seeds, a table cut anywhere: all lead to a run."""
+    designs = designs_of(name, micro)
+    assert kept(name, micro, designs) is not None
+    assert kept(name, micro, designs_of(name, micro, 1)) is None, "other seeds"
+    assert kept(name, micro, {0: designs[0]}) is None, "fewer seeds"
+    first, *others = designs[0].measurements
+    relabelled = replace(first, labels={**first.labels, "stage": "another"})
+    renamed = replace(first, method="another")
+    for changed in (tuple(others), (relabelled, *others), (renamed, *others)):
+        assert kept(name, micro, designs | {0: replace(designs[0], measurements=changed)}) is None
+    longer = replace(micro, sample=16 * CONTEXT, bridge=replace(micro.bridge, bytes=700))
+    longer = replace(longer, recovery=replace(micro.recovery, lr=3e-3, weight_decay=0.0))
+    longer = replace(longer, anchor_training=replace(micro.anchor_training, weight_decay=0.0))
+    assert kept(name, longer, designs_of(name, longer)) is None, "other recipes"
+    monkeypatch.setattr("cbd.experiments.run._realised", unexpected_run)
+    with pytest.raises(AssertionError, match="although"):
+        run(name, micro, fresh=True)
+    path = results.table_path("micro", name)
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    try:
+        for cut in (lines[:-1], lines[:-10], [lines[0], *lines[2:]], lines[:1], []):
+            path.write_bytes(b"".join(cut))
+            with pytest.raises(AssertionError, match="although"):
+                run(name, micro)
+        path.unlink()
+        assert kept(name, micro, designs) is None
+    finally:
+        path.write_bytes(whole)
+    assert len(run(name, micro)) == len(lines) - 1
+
+
+def test_samples_are_kept_beside_the_table(micro, tables, monkeypatch, root):
+    found = results.read_samples("micro", "bridge")
+    ways = [bridge.SEQUENCE, bridge.ALM, bridge.ULD, bridge.RAW, bridge.RAW_COMPUTE]
+    assert [row["model"] for row in found["written"]] == ["source", *ways, "SLM"]
+    assert all(row["text"].startswith(found["prompt"]) for row in found["written"])
+    [aligned] = found["aligned"]
+    assert 0 < aligned["groups"] <= min(aligned["tokens"], aligned["tokens of the source"])
+    place = results.samples_path("micro", "bridge")
+    monkeypatch.setattr(results, "samples_path", lambda *_: place.with_name("gone"))
+    assert kept("bridge", micro, designs_of("bridge", micro)) is None
+    with pytest.raises(CbdError, match="cbd run bridge --scale micro"):
+        results.read_samples("micro", "bridge")
+
+
+def test_the_committed_samples_are_those_of_every_model(committed):
+    found = results.read_samples("laptop", "bridge")
+    assert found["prompt"] == bridge.PROMPT and found["sentence"] == bridge.SENTENCE
+    [ways] = bridge.bridges(SCALES["laptop"], 0)
+    assert [row["model"] for row in found["written"]] == ["source", *ways.proxies(), "SLM"]
+    assert {row["source"] for row in found["written"] + found["aligned"]} == {ways.source.name}
 
 
 def test_every_figure_is_drawn(root):
@@ -784,11 +891,11 @@ def test_a_check_that_diverges_costs_the_check_alone(micro, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(initialise, "design", lambda *asked: replace(designed(*asked), checks=checks))
         with pytest.warns(UserWarning, match="a check is left out of the records: .*diverged"):
-            table = run("initialise", micro)
+            table = run("initialise", micro, fresh=True)
     assert len(table) == len(results.read_table("micro", "initialise"))
     keys = {record["key"] for record in results.read_records("micro", "initialise")}
     assert search.candidates[0].key in keys and wild[0].key not in keys
-    run("initialise", micro)  # the records as the other tests expect them
+    run("initialise", micro, fresh=True)  # the records as the other tests expect them
 
 
 def test_starts_of_a_search_are_told_apart(micro):

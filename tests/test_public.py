@@ -11,8 +11,9 @@ import cbd
 
 CALLED = """
 import sys
-from cbd import SCALES, init_checkpoint, plan, realize, run, show
+from cbd import SCALES, plan, realize, run, show
 assert "torch" not in sys.modules, "nothing of this needs torch before it works"
+from cbd import init_checkpoint
 assert set(SCALES) >= {"smoke", "laptop", "gpu", "paper"}
 assert all(map(callable, (init_checkpoint, plan, realize, run, show)))
 import cbd.realize.store

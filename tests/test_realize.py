@@ -199,7 +199,7 @@ def test_the_hub_offline_is_one_error_with_its_remedy(tmp_path, monkeypatch):
     with pytest.raises(CbdError) as failed:
         realize(Source("some-owner/a-model-that-nobody-has", SMALL, revision="main"))
     for error in (refused, failed):
-        assert "some-owner/a-model-that-nobody-has cannot be" in str(error.value)
+        assert "some-owner/a-model-that-nobody-has " in str(error.value)
         assert str(error.value).endswith("folder"), "the remedy is the last word"
         assert "\n" not in str(error.value)
 

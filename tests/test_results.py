@@ -167,8 +167,22 @@ def test_records_are_ordered_by_key_and_read_back():
     first = path.read_bytes()
     assert [json.loads(line)["key"] for line in first.decode().splitlines()] == ["a", "b"]
     assert results.read_records("smoke", "chain") == records[::-1]
+    assert not results.intact("smoke", "chain"), "no table"
     assert results.write_records(records[::-1], "smoke", "chain").read_bytes() == first
     assert results.write_records([], "smoke", "chain").read_bytes() == b""
+
+
+def test_a_table_is_intact_as_its_records_have_it():
+    path = results.write_table(tidy([ROW, ROW | {"seed": 1}]), "smoke", "alpha")
+    assert not results.intact("smoke", "alpha"), "no records"
+    results.write_records([{"key": "a"}], "smoke", "alpha")
+    assert results.intact("smoke", "alpha")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"\n", b"\r\n"))  # a checkout with other line ends
+    assert results.intact("smoke", "alpha")
+    for changed in (whole[:-9], whole.replace(b"4.5", b"4.4"), b""):
+        path.write_bytes(changed)
+        assert not results.intact("smoke", "alpha")
 
 
 def test_bad_records_are_refused():

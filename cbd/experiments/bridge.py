@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import HomeGrown, Scale
@@ -16,6 +17,9 @@ from cbd.recipes.models import Chain, Generated, Random, Source
 from cbd.recipes.operators import UNION
 from cbd.recipes.training import Bridged, BridgeLoss, Scored, Trained
 from cbd.report.names import ALM, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
+
+PROMPT = "And the king said to"
+SENTENCE = "In the beginning God made the heaven and the earth."
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,38 @@ def design(scale: Scale, seed: int) -> Design:
             for stage, model in models(ways, method).items():
                 labels = {"source": name, "stage": stage}
                 found.append(Measurement(_measured(model, scale), method, labels=labels))
-    return Design(tuple(found), lambda frame, designs: _costs(scale, designs))
+    return Design(
+        tuple(found),
+        lambda frame, designs: _costs(scale, designs),
+        samples=lambda: samples(scale, seed),
+    )
+
+
+def samples(scale: Scale, seed: int) -> dict[str, Any]:
+    """What sources, proxies and SLMs write after a prompt, and a sentence in the tokens of either side.
+
+    written: source, model, text. aligned: source, the tokens that the sentence takes here and in the source,
+    and the groups of tokens that cover the same bytes.
+    """
+    from transformers import AutoTokenizer  # torch: only when the models are there
+
+    from cbd.data.alignment import Segmenter, align
+    from cbd.models.generation import continued
+    from cbd.realize.run import realize
+
+    written, aligned = [], []
+    for ways in bridges(scale, seed):
+        name = ways.source.name
+        shown = {SOURCE: ways.llm, **ways.proxies(), "SLM": models(ways, SEQUENCE)["SLM"]}
+        for method, model in shown.items():
+            text = continued(realize(model), PROMPT)
+            written.append({"source": name, "model": method, "text": text})
+        tokenizers = [AutoTokenizer.from_pretrained(realize(r)) for r in (scale.corpus, ways.llm)]
+        ours, theirs = (Segmenter(tokenizer)(SENTENCE) for tokenizer in tokenizers)
+        groups = int(align(ours, theirs)[0].max()) + 1
+        sizes = {"tokens": len(ours.ids), "tokens of the source": len(theirs.ids), "groups": groups}
+        aligned.append({"source": name} | sizes)
+    return {"prompt": PROMPT, "written": written, "sentence": SENTENCE, "aligned": aligned}
 
 
 def _measured(model: Recipe, scale: Scale) -> BitsPerByte:

@@ -50,12 +50,14 @@ class Design:
     """An experiment at one scale and seed.
 
     derive: from the table of all seeds (and the designs by seed) to further rows, such as a speed-up. checks:
-    recipes that are run and recorded as well, without rows of their own; one may fail.
+    recipes that are run and recorded as well, without rows of their own; one may fail. samples: what a reader
+    is shown beside the table, as JSON; the first seed's is written to results/<scale>/<name>.samples.json.
     """
 
     measurements: tuple[Measurement, ...]
     derive: Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None = None
     checks: tuple[Recipe, ...] = ()
+    samples: Callable[[], dict[str, Any]] | None = None
 
     @property
     def recipes(self) -> list[Recipe]:
@@ -100,16 +102,76 @@ def plan(names: Iterable[str], scale: Scale, seed: int = 0, on: str = "", tree: 
     return f"{scale.name}: {scale.cost}; {max(map(len, seeds.values()))} seeds\n{told}"
 
 
-def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.DataFrame:
-    """Realise what an experiment needs for the scale's seeds, from `seed` on, and write its table and
-    records.
+def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None, fresh: bool = False) -> pd.DataFrame:
+    """The tidy table of an experiment for the scale's seeds, from `seed` on (see `cbd.report.results`).
 
-    jobs: processes side by side; the environment variable CBD_JOBS, then the scale, say so where it is not
-    given. Returns the tidy table (see `cbd.report.results`), also written to results/<scale>/<name>.csv.
+    A table in results/<scale>/ that was made from these very recipes answers, and a line says so; otherwise,
+    or when a `fresh` one is asked for, what is missing in the store is realised, and table and records are
+    written. jobs: processes side by side; the environment variable CBD_JOBS, then the scale, say so where it
+    is not given.
     """
     designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale, seed)}
+    if not fresh and (table := kept(name, scale, designs)) is not None:
+        print(_told(name, scale))
+        return table
+    recipes = _realised(designs, scale, jobs)
+    rows = [
+        {"seed": s} | row for s, design in designs.items() for m in design.measurements for row in rows_of(m)
+    ]
+    first = designs[seed]
+    frame = frame_of(name, rows)
+    if first.derive is not None:
+        frame = frame_of(name, rows + list(first.derive(frame, designs)))
+    if first.samples is not None:
+        results.write_samples(first.samples(), scale.name, name)
+    results.write_table(frame, scale.name, name)
+    results.write_records(_records(recipes), scale.name, name)
+    return frame
+
+
+def kept(name: str, scale: Scale, designs: dict[int, Design]) -> pd.DataFrame | None:
+    """The table on disk when it is whole and its measurements are exactly those of the designs; else None.
+
+    Whole: as its records' fingerprint has it. What is only counted, like `paper_map`, is counted anew.
+    """
+    measured = [(s, m) for s, design in designs.items() for m in design.measurements]
+    if not measured or not results.intact(scale.name, name):
+        return None
+    if any(d.samples for d in designs.values()) and not results.samples_path(scale.name, name).is_file():
+        return None
+    try:
+        table = results.read_table(scale.name, name)
+    except CbdError:  # of another schema
+        return None
+    wanted = frame_of(name, [{"seed": s, "metric": m.metric} | row_labels(m) for s, m in measured])
+    here = table["recipe"].isin(set(wanted["recipe"])) | table["stderr"].notna()
+    return table if _labels(table[here]) == _labels(wanted) else None
+
+
+def _labels(frame: pd.DataFrame) -> set[str]:
+    """What rows are about, seed and recipe included, as the lines of a table have it."""
+    said = frame.drop(columns=["tokens", "flops", "metric", "value", "stderr"])
+    return set(said.to_csv(index=False, float_format=results.DIGITS).splitlines())
+
+
+def _told(name: str, scale: Scale) -> str:
+    """Where a table on disk comes from, with date and commit of its last run, and how to have it anew."""
+    place = results.table_path(scale.name, name).relative_to(results.root())
+    records = {record["key"]: record for record in results.read_records(scale.name, name)}
+    last = max((r for r in records.values() if "finished" in r), key=lambda r: r["finished"])
+    commit = records[last["ran_on"]]["commit"]
+    return (
+        f"{name}: {place}, last run {results.newest(scale.name, name)} at commit {commit}; "
+        f"for a fresh one: fresh=True, or `cbd run {name} --scale {scale.name} --fresh`"
+    )
+
+
+def _realised(designs: dict[int, Design], scale: Scale, jobs: int | None) -> list[Recipe]:
+    """Realises what the designs measure and check, and returns these recipes."""
     measured = [measurement.recipe for design in designs.values() for measurement in design.measurements]
     checks = [recipe for design in designs.values() for recipe in design.checks]
+    if not measured:
+        return []
     from cbd.realize.run import realize_all  # torch: only when there is something to run
 
     jobs = jobs or int(os.environ.get("CBD_JOBS", scale.jobs))
@@ -117,17 +179,8 @@ def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None) -> pd.D
     try:
         realize_all(checks, jobs=jobs, threads=scale.threads)
     except CbdError as error:  # such as a rate beyond a search at which training diverges
-        warnings.warn(f"a check is left out of the records: {error}", stacklevel=2)
-    rows = [
-        {"seed": s} | row for s, design in designs.items() for m in design.measurements for row in rows_of(m)
-    ]
-    derive = designs[seed].derive
-    frame = frame_of(name, rows)
-    if derive is not None:
-        frame = frame_of(name, rows + list(derive(frame, designs)))
-    results.write_table(frame, scale.name, name)
-    results.write_records(_records(measured + checks), scale.name, name)
-    return frame
+        warnings.warn(f"a check is left out of the records: {error}", stacklevel=3)
+    return measured + checks
 
 
 def frame_of(name: str, rows: list[dict]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ schema of a table is fixed (`COLUMNS`), so that one set of statistics and figure
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -48,6 +49,7 @@ are counts; `value` and `stderr` carry the unit of `metric` ("loss": nats per to
 operations); `recipe` is the key of the recipe measured. Empty cells are allowed except in `FILLED`."""
 
 COLUMNS = tuple(SCHEMA)
+TABLE = "table"  # the key of the record that belongs to no run but to the table
 FILLED = ("experiment", "method", "metric")
 DIGITS = "%.8g"  # what fp32 arithmetic can mean; longer tails would only make diffs noisy
 DTYPES = {TEXT: "str", WHOLE: "Int64", REAL: "float64"}
@@ -142,14 +144,36 @@ def read_table(scale: str, experiment: str) -> pd.DataFrame:
     return validate(frame)
 
 
+def samples_path(scale: str, experiment: str) -> Path:
+    """The JSON of what a reader is shown beside an experiment's table, whether or not it exists."""
+    return results_folder(scale) / f"{_name('experiment', experiment)}.samples.json"
+
+
+def write_samples(samples: Mapping[str, Any], scale: str, experiment: str) -> Path:
+    """Writes results/<scale>/<experiment>.samples.json in one step and returns its path."""
+    text = json.dumps(samples, indent=1, ensure_ascii=False)
+    return write_text(samples_path(scale, experiment), text + "\n")
+
+
+def read_samples(scale: str, experiment: str) -> dict[str, Any]:
+    """What `write_samples` wrote. Raises `CbdError` when there is nothing, naming the command."""
+    path = samples_path(scale, experiment)
+    _must_exist(path, scale, experiment)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_records(records: Iterable[Mapping[str, Any]], scale: str, experiment: str) -> Path:
     """Writes results/<scale>/<experiment>.runs.jsonl in one step: a run a line, ordered by recipe key.
 
     A record is a dict with at least `key`, the recipe's key; `finished`, an ISO date and time, dates the
-    figures. Raises `CbdError` when a record lacks its key or holds what JSON cannot express (NaN and infinity
+    figures. One more, with the key "table", has the fingerprint of the table as it is then (see `intact`).
+    Raises `CbdError` when a record lacks its key or holds what JSON cannot express (NaN and infinity
     included).
     """
-    lines = sorted((_key(record), _line(record)) for record in records)
+    found = list(records)
+    if table_path(scale, experiment).is_file():
+        found.append({"key": TABLE, "sha256": _fingerprint(scale, experiment)})
+    lines = sorted((_key(record), _line(record)) for record in found)
     return write_text(records_path(scale, experiment), "".join(line + "\n" for _, line in lines))
 
 
@@ -168,6 +192,14 @@ def read_records(scale: str, experiment: str) -> list[dict[str, Any]]:
             wrong = f"{path}, line {number} is not JSON ({error})"
             raise CbdError(f"{wrong}; {_remedy(scale, experiment)}") from error
     return records
+
+
+def intact(scale: str, experiment: str) -> bool:
+    """Whether an experiment's table is there as it was when its records were written, to the last row."""
+    if not (table_path(scale, experiment).is_file() and records_path(scale, experiment).is_file()):
+        return False
+    marks = [r.get("sha256") for r in read_records(scale, experiment) if r.get("key") == TABLE]
+    return marks == [_fingerprint(scale, experiment)]
 
 
 def newest(scale: str, experiment: str) -> str | None:
@@ -221,6 +253,12 @@ def _whole(value: Any) -> int:
     if number != int(number):
         raise ValueError(f"{value!r} is not whole")
     return int(number)
+
+
+def _fingerprint(scale: str, experiment: str) -> str:
+    """A hash of the table's text, the same whatever a checkout makes of its line ends."""
+    text = table_path(scale, experiment).read_text(encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _key(record: Mapping[str, Any]) -> str:
