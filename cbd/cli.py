@@ -6,11 +6,16 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 import cbd
 from cbd.errors import CbdError
+from cbd.experiments import EXPERIMENTS, PAPER
+from cbd.experiments.scales import SCALES, scale_named
+from cbd.recipes.operators import OPERATORS
+from cbd.recipes.starts import MIXED, STARTS, alone
+from cbd.recipes.training import Divergence, Loss, Training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,188 +52,36 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"cbd {cbd.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    _add_init(commands.add_parser("init", help="a checkpoint of a new size from your own models"))
-    _add_chain(commands.add_parser("chain", help="a knowledge chain from your own checkpoint and text"))
-    _add_recover(commands.add_parser("recover", help="a start, trained further on your own text"))
-    _add_eval(commands.add_parser("eval", help="a checkpoint's scores on downstream tasks, by lm-eval"))
-    _add_run(commands.add_parser("run", help="run an experiment (or all) and write its table"))
-    _add_plan(
-        commands.add_parser("plan", help="what each experiment would need: runs, tokens, FLOPs; runs nothing")
-    )
-    _add_figures(commands.add_parser("figures", help="draw every figure again from the tables in results/"))
-    _add_reproduce(commands.add_parser("reproduce", help="run every notebook headlessly"))
+    for name, (action, words, options) in COMMANDS.items():
+        command = commands.add_parser(name, help=words)
+        command.set_defaults(action=action)
+        for option, details in options.items():
+            command.add_argument(option, **details)
     return top
 
 
-def _add_init(init: argparse.ArgumentParser) -> None:
-    from cbd.recipes.operators import OPERATORS
-    from cbd.recipes.starts import STARTS
+def _chain(options: argparse.Namespace) -> None:
+    from cbd.commands.chain import make_chain
 
-    init.set_defaults(action=_init)
-    init.add_argument("--chain", metavar="DIR", help="a chain made by `cbd chain`: two neighbours are used")
-    init.add_argument("--small", metavar="DIR", help="the smaller model: a folder or a hub id")
-    init.add_argument("--large", metavar="DIR", help="the larger model")
-    init.add_argument("--layers", type=int)
-    init.add_argument("--width", type=int)
-    init.add_argument("--parameters", metavar="N", help="instead of layers and width, such as 60M")
-    init.add_argument("--heads", type=int, help="query heads; their dimension is kept (default: by width)")
-    init.add_argument("--kv-heads", type=int, help="key-value heads (default: groups stay as they are)")
-    init.add_argument("--ffn", type=int, help="feed-forward width (default: in its ratio to the width)")
-    init.add_argument(
-        "--start",
-        default="mixed",
-        choices=("mixed", *(key for key, one in STARTS.items() if one.operator is None and key != "random")),
-        help="both models mixed (default), the smaller one alone, grown, or the larger one alone, cut",
+    rows = make_chain(
+        options.source, options.anchors, options.corpus, options.column, *_training(options), options.out
     )
-    init.add_argument(
-        "--alpha", default="distance", help='share of the smaller model, or "distance" (default)'
-    )
-    init.add_argument(
-        "--operator",
-        default="union",
-        choices=OPERATORS,
-        help="how to mix: union (default), or another reading; literal is the paper's formula",
-    )
-    init.add_argument("--outside", action="store_true", help="allow a target outside the two models")
-    init.add_argument("--unaligned", action="store_true", help="mix models that share no basis")
-    init.add_argument("--out", required=True, metavar="DIR")
+    for row in rows:
+        folder = f"{options.out}/{row['folder']}"
+        print(f"{folder:<24} {row['parameters']:>14,} parameters   loss {row['loss']:.4f}")
 
 
-def _add_chain(chain: argparse.ArgumentParser) -> None:
-    chain.set_defaults(action=_chain)
-    chain.add_argument(
-        "--source", required=True, metavar="DIR", help="the model to begin with, or its hub id"
-    )
-    chain.add_argument(
-        "--anchors",
-        required=True,
-        metavar="LxD,...",
-        help="layers x width from large to small, or parameters (100M,40M)",
-    )
-    chain.add_argument("--tokens", required=True, type=int, help="training tokens of each step")
-    _training_options(chain)
+def _training(options: argparse.Namespace) -> tuple[Training, Loss]:
+    from cbd.commands.own import default_rate, source_of
 
-
-def _add_recover(recover: argparse.ArgumentParser) -> None:
-    recover.set_defaults(action=_recover)
-    recover.add_argument("checkpoint", metavar="DIR", help="the model to train further, or its hub id")
-    recover.add_argument("--teacher", metavar="DIR", help="a model of the same tokenizer to distil from")
-    recover.add_argument("--tokens", required=True, type=int, help="training tokens")
-    _training_options(recover)
-
-
-def _training_options(command: argparse.ArgumentParser) -> None:
-    from cbd.recipes.training import Divergence
-
-    command.add_argument("--corpus", required=True, metavar="DIR", help="a folder of .txt or .jsonl files")
-    command.add_argument("--column", default="text", help="field of .jsonl lines that holds the text")
-    command.add_argument("--out", required=True, metavar="DIR")
-    command.add_argument("--lr", type=float, help="peak learning rate (default: by the model's size)")
-    command.add_argument("--batch", type=int, default=8, help="sequences a step")
-    command.add_argument("--context", type=int, default=128, help="tokens a sequence")
-    command.add_argument("--divergence", default="reverse_kl", choices=get_args(Divergence)[1:])
-    command.add_argument(
-        "--cross-entropy", type=float, default=0.5, help="its share of a distillation's loss"
-    )
-    command.add_argument("--seed", type=int, default=0)
-
-
-def _add_eval(evaluate: argparse.ArgumentParser) -> None:
-    from cbd.experiments.scales import SCALES
-
-    evaluate.set_defaults(action=_eval)
-    evaluate.add_argument("checkpoint", metavar="DIR", help="a Hugging Face checkpoint with its tokenizer")
-    evaluate.add_argument(
-        "--tasks",
-        default="cbd_continuation,cbd_cloze,cbd_reply",
-        help="names by comma: ours, made from held-out text (default), or any that lm-eval knows",
-    )
-    evaluate.add_argument("--shots", type=int, default=0, help="examples in the prompt")
-    evaluate.add_argument("--limit", type=int, help="the first items of each task only")
-    evaluate.add_argument("--scale", default="laptop", choices=SCALES, help="whose text our tasks use")
-    evaluate.add_argument("--corpus", metavar="DIR", help="a folder of text to make our tasks from")
-    evaluate.add_argument("--out", metavar="FILE", help="write scores and single items there, as JSON")
-
-
-def _add_run(run: argparse.ArgumentParser) -> None:
-    run.set_defaults(action=_run)
-    run.add_argument("experiment", choices=_experiments(), help=_PAPER_HELP)
-    _scale_options(run)
-    run.add_argument("--jobs", type=int, help="processes side by side")
-    run.add_argument("--fresh", action="store_true", help="even where results/ has the table already")
-
-
-def _add_plan(plan: argparse.ArgumentParser) -> None:
-    plan.set_defaults(action=_plan)
-    plan.add_argument("experiment", nargs="?", default="all", choices=_experiments(), help=_PAPER_HELP)
-    _scale_options(plan)
-    plan.add_argument(
-        "--on", choices=("h100", "a100", "cpu"), help="what to count hours on instead of the scale's machine"
-    )
-    plan.add_argument(
-        "--tree", action="store_true", help="every step with its inputs, not a line an experiment"
-    )
-
-
-_PAPER_HELP = "an experiment, all, or one of the paper's by its number (E3)"
-
-
-def _experiments() -> list[str]:
-    from cbd.experiments import EXPERIMENTS, PAPER
-
-    return [*EXPERIMENTS, *PAPER, "all"]
-
-
-def _add_figures(figures: argparse.ArgumentParser) -> None:
-    figures.set_defaults(action=_figures)
-    figures.add_argument("--scale", default="laptop")
-
-
-def _add_reproduce(reproduce: argparse.ArgumentParser) -> None:
-    from cbd.experiments.scales import SCALES
-
-    reproduce.set_defaults(action=_reproduce)
-    reproduce.add_argument("--scale", default="smoke", choices=SCALES)
-    reproduce.add_argument("--seed", type=int, default=0)
-    reproduce.add_argument("--jobs", type=int, help="processes side by side (default: the scale's)")
-    reproduce.add_argument(
-        "--in-place", action="store_true", help="refresh the outputs of notebooks/ themselves"
-    )
-
-
-def _scale_options(command: argparse.ArgumentParser) -> None:
-    from cbd.experiments.scales import SCALES
-
-    command.add_argument("--scale", default="smoke", choices=SCALES)
-    command.add_argument("--seed", type=int, default=0, help="the first of the scale's seeds")
-    command.add_argument(
-        "--corpus", metavar="DIR", help="a folder of .txt or .jsonl files instead of the scale's corpus"
-    )
-
-
-def _scale(options: argparse.Namespace):
-    from cbd.experiments.scales import scale_named
-
-    scale = scale_named(options.scale)
-    if not options.corpus:
-        return scale
-    from cbd.data.documents import folder_corpus
-
-    return scale.on(folder_corpus(options.corpus, vocab_size=scale.source_spec.vocab))
-
-
-def _names(experiment: str, scale) -> list[str]:
-    """The experiments meant; "all" are those that say so themselves."""
-    from cbd.experiments import PAPER
-    from cbd.experiments.run import names_at
-
-    return names_at(scale) if experiment == "all" else [PAPER.get(experiment, experiment)]
+    lr = default_rate(source_of(options.source).spec) if options.lr is None else options.lr
+    training = Training(options.tokens, lr, options.batch, options.context, options.seed)
+    return training, Loss(options.divergence, options.cross_entropy)
 
 
 def _init(options: argparse.Namespace) -> None:
     from cbd.commands.init import Size, init_checkpoint, models_around, said
     from cbd.commands.own import count
-    from cbd.recipes.operators import OPERATORS
 
     parameters = None if options.parameters is None else count(options.parameters, "--parameters")
     shape = (options.layers, options.width, options.heads, options.kv_heads, options.ffn)
@@ -238,17 +91,9 @@ def _init(options: argparse.Namespace) -> None:
         if small or large:
             raise CbdError("--chain names both models: leave --small and --large out")
         small, large = models_around(options.chain, size)
-    done = init_checkpoint(
-        small,
-        large,
-        options.out,
-        size,
-        alpha=_alpha(options.alpha),
-        operator=OPERATORS[options.operator],
-        outside=options.outside,
-        start=options.start,
-        unaligned=options.unaligned,
-    )
+    names = ("alpha", "outside", "start", "unaligned")
+    more = {name: getattr(options, name) for name in names} | {"operator": OPERATORS[options.operator]}
+    done = init_checkpoint(small, large, options.out, size, **more)
     for line in said(options.out, done):
         print(line)
 
@@ -260,39 +105,12 @@ def _alpha(text: str) -> float | str:
         return text
 
 
-def _training(options: argparse.Namespace, lr: float):
-    from cbd.recipes.training import Loss, Training
-
-    training = Training(
-        tokens=options.tokens,
-        lr=lr if options.lr is None else options.lr,
-        batch=options.batch,
-        context=options.context,
-        seed=options.seed,
-    )
-    return training, Loss(options.divergence, options.cross_entropy)
-
-
-def _chain(options: argparse.Namespace) -> None:
-    from cbd.commands.chain import make_chain
-    from cbd.commands.own import default_rate, source_of
-
-    training, loss = _training(options, default_rate(source_of(options.source).spec))
-    rows = make_chain(
-        options.source, options.anchors, options.corpus, options.column, training, loss, options.out
-    )
-    for row in rows:
-        folder = f"{options.out}/{row['folder']}"
-        print(f"{folder:<24} {row['parameters']:>14,} parameters   loss {row['loss']:.4f}")
-
-
 def _recover(options: argparse.Namespace) -> None:
-    from cbd.commands.own import default_rate, source_of
     from cbd.commands.recover import recover
 
-    training, loss = _training(options, default_rate(source_of(options.checkpoint).spec))
+    training, loss = _training(options)
     done = recover(
-        options.checkpoint, options.corpus, options.column, training, loss, options.teacher, options.out
+        options.source, options.corpus, options.column, training, loss, options.teacher, options.out
     )
     print(f"{options.out}: loss {done['before']:.4f} before, {done['after']:.4f} after (held-out text)")
 
@@ -300,7 +118,6 @@ def _recover(options: argparse.Namespace) -> None:
 def _eval(options: argparse.Namespace) -> None:
     from cbd.commands.evaluate import evaluate_checkpoint, lines
     from cbd.data.documents import folder_corpus
-    from cbd.experiments.scales import scale_named
 
     dial = scale_named(options.scale).evaluation
     if options.corpus:
@@ -309,6 +126,22 @@ def _eval(options: argparse.Namespace) -> None:
     scores = evaluate_checkpoint(options.checkpoint, tasks, dial, options.shots, options.limit, options.out)
     for line in lines(scores):
         print(line)
+
+
+def _scale(options: argparse.Namespace):
+    scale = scale_named(options.scale)
+    if not options.corpus:
+        return scale
+    from cbd.data.documents import folder_corpus
+
+    return scale.on(folder_corpus(options.corpus, vocab_size=scale.source_spec.vocab))
+
+
+def _names(experiment: str, scale) -> list[str]:
+    """The experiments meant; "all" are those that say so themselves."""
+    from cbd.experiments.run import names_at
+
+    return names_at(scale) if experiment == "all" else [PAPER.get(experiment, experiment)]
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -353,6 +186,144 @@ def _reproduce(options: argparse.Namespace) -> None:
         os.environ["CBD_JOBS"] = str(options.jobs)  # reaches the notebooks' kernels
     reproduce(options.scale, options.seed, options.in_place)
 
+
+def _option(words: str, default: Any = None, kind: Callable | None = None, **more: Any) -> dict[str, Any]:
+    """An option that takes a value; its type is the default's where it is not given."""
+    kind = kind or (str if default is None else type(default))
+    return {"help": words, "default": default, "type": kind} | more
+
+
+def _needed(words: str, kind: Callable = str, **more: Any) -> dict[str, Any]:
+    return {"help": words, "required": True, "type": kind} | more
+
+
+def _flag(words: str) -> dict[str, Any]:
+    return {"help": words, "action": "store_true"}
+
+
+FOLDER = {"metavar": "DIR"}
+TRAINING = {
+    "--corpus": _needed("a folder of .txt or .jsonl files", **FOLDER),
+    "--column": _option("field of .jsonl lines that holds the text", "text"),
+    "--tokens": _needed("training tokens; of each step of a chain", int),
+    "--out": _needed("the folder to write", **FOLDER),
+    "--lr": _option("peak learning rate (default: by the model's size)", kind=float),
+    "--batch": _option("sequences a step", 8),
+    "--context": _option("tokens a sequence", 128),
+    "--divergence": _option("from the teacher", "reverse_kl", choices=get_args(Divergence)[1:]),
+    "--cross-entropy": _option("its share of a distillation's loss", 0.5),
+    "--seed": _option("of the batches", 0),
+}
+SCALE = {
+    "--scale": _option("which numbers", "smoke", choices=SCALES),
+    "--seed": _option("the first of the scale's seeds", 0),
+    "--corpus": _option("a folder of .txt or .jsonl files instead of the scale's corpus", **FOLDER),
+}
+EXPERIMENT = {
+    "help": "an experiment, all, or one of the paper's by its number (E3)",
+    "choices": [*EXPERIMENTS, *PAPER, "all"],
+}
+COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
+    "chain": (
+        _chain,
+        "a knowledge chain from your own checkpoint and text",
+        {
+            "--source": _needed("the model to begin with: a folder or a hub id", **FOLDER),
+            "--anchors": _needed("from large to small: 20x576,12x576 (layers x width), or 100M,40M"),
+            **TRAINING,
+        },
+    ),
+    "init": (
+        _init,
+        "a checkpoint of a new size from your own models",
+        {
+            "--chain": _option("a chain made by `cbd chain`: two neighbours are used", **FOLDER),
+            "--small": _option("the smaller model: a folder or a hub id", **FOLDER),
+            "--large": _option("the larger model", **FOLDER),
+            "--layers": _option("blocks", kind=int),
+            "--width": _option("channels of the residual stream", kind=int),
+            "--parameters": _option("instead of layers and width, such as 60M", metavar="N"),
+            "--heads": _option("query heads; their dimension is kept (default: by width)", kind=int),
+            "--kv-heads": _option("key-value heads (default: groups stay as they are)", kind=int),
+            "--ffn": _option("feed-forward width (default: in its ratio to the width)", kind=int),
+            "--start": _option(
+                f"{MIXED}: both models (default); "
+                + "; ".join(f"{key}: {STARTS[key].label} alone" for key in alone()),
+                MIXED,
+                choices=[MIXED, *alone()],
+            ),
+            "--alpha": _option('share of the smaller model, or "distance" (default)', "distance", _alpha),
+            "--operator": _option(
+                "how to mix: union (default), or another reading; literal is the paper's formula",
+                "union",
+                choices=OPERATORS,
+            ),
+            "--outside": _flag("allow a target outside the two models"),
+            "--unaligned": _flag("mix models that share no basis"),
+            "--out": _needed("the folder to write", **FOLDER),
+        },
+    ),
+    "recover": (
+        _recover,
+        "a start, trained further on your own text",
+        {
+            "source": {"metavar": "DIR", "help": "the model to train further: a folder or a hub id"},
+            "--teacher": _option("a model of the same tokenizer to distil from", **FOLDER),
+            **TRAINING,
+        },
+    ),
+    "eval": (
+        _eval,
+        "a checkpoint's scores on downstream tasks, by lm-eval",
+        {
+            "checkpoint": {"metavar": "DIR", "help": "a Hugging Face checkpoint with its tokenizer"},
+            "--tasks": _option(
+                "names by comma: ours, made from held-out text (default), or any that lm-eval knows",
+                "cbd_continuation,cbd_cloze,cbd_reply",
+            ),
+            "--shots": _option("examples in the prompt", 0),
+            "--limit": _option("the first items of each task only", kind=int),
+            "--scale": _option("whose text our tasks use", "laptop", choices=SCALES),
+            "--corpus": _option("a folder of text to make our tasks from", **FOLDER),
+            "--out": _option("write scores and single items there, as JSON", metavar="FILE"),
+        },
+    ),
+    "run": (
+        _run,
+        "run an experiment (or all) and write its table",
+        {
+            "experiment": EXPERIMENT,
+            **SCALE,
+            "--jobs": _option("processes side by side", kind=int),
+            "--fresh": _flag("even where results/ has the table already"),
+        },
+    ),
+    "plan": (
+        _plan,
+        "what each experiment would need: runs, tokens, FLOPs; runs nothing",
+        {
+            "experiment": EXPERIMENT | {"nargs": "?", "default": "all"},
+            **SCALE,
+            "--on": _option("what to count hours on (default: the scale's)", choices=("h100", "a100", "cpu")),
+            "--tree": _flag("every step with its inputs, not a line an experiment"),
+        },
+    ),
+    "figures": (
+        _figures,
+        "draw every figure again from the tables in results/",
+        {"--scale": _option("whose tables", "laptop")},
+    ),
+    "reproduce": (
+        _reproduce,
+        "run every notebook headlessly",
+        {
+            "--scale": _option("at which scale", "smoke", choices=SCALES),
+            "--seed": _option("the first of the scale's seeds", 0),
+            "--jobs": _option("processes side by side (default: the scale's)", kind=int),
+            "--in-place": _flag("refresh the outputs of notebooks/ themselves"),
+        },
+    ),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,11 +22,7 @@ from cbd.realize import realize, store
 from cbd.recipes.models import encloses
 from cbd.recipes.operators import OPERATORS, UNION, Operator, resolve_alpha
 from cbd.recipes.specs import ModelSpec
-from cbd.recipes.starts import STARTS
-
-MIXED = "mixed"
-ALONE = {key: start for key, start in STARTS.items() if start.operator is None and key != "random"}
-"""The starts from one model alone, by the names that `cbd init --start` takes beside "mixed"."""
+from cbd.recipes.starts import MIXED, STARTS, alone
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ def init_checkpoint(
     """Initialise a model between two checkpoints and write it as a Hugging Face folder.
 
     small, large: local folders or hub ids; one that the start does without may be None. start: "mixed", or
-    one of `ALONE`. unaligned: mix models although they share no basis. Returns the content of its `cbd.json`.
+    one of `starts.alone()`. unaligned: mix models although they share no basis. Returns what `cbd.json` says.
     Raises `CbdError`, before anything is written, when the models do not fit together or share no basis, the
     target does not lie between them, a file is unreadable, or `out` exists.
     """
@@ -118,7 +114,7 @@ def init_checkpoint(
         check_inside(first.spec, spec, grown="small" in used)
         sources = {role: source_of(place) for role, place in places.items()}
         made = realize(
-            ALONE[start].recipe(**{"small": None, "large": None} | sources, spec=spec, corpus=None)
+            STARTS[start].recipe(**{"small": None, "large": None} | sources, spec=spec, corpus=None)
         )
     with written_whole(folder) as part, ThreadPoolExecutor(2) as pool:
         # hashing releases the interpreter's lock: it costs no time of its own
@@ -134,9 +130,9 @@ def init_checkpoint(
 
 def _needed(given: dict[str, str | Path | None], start: str) -> dict[str, str | Path]:
     """Those of the two models that a start needs. Raises `CbdError` when one is missing."""
-    if start != MIXED and start not in ALONE:
-        raise CbdError(f"no start {start!r}; choose {MIXED}, {' or '.join(ALONE)}")
-    asked = given if start == MIXED else signature(ALONE[start].alone).parameters
+    if start != MIXED and start not in alone():
+        raise CbdError(f"no start {start!r}; choose {MIXED}, {' or '.join(alone())}")
+    asked = given if start == MIXED else signature(STARTS[start].alone).parameters
     needed = {role: place for role, place in given.items() if role in asked}
     if None in needed.values():
         raise CbdError(f"--start {start} needs {' and '.join(f'--{role}' for role in needed)}, or --chain")
@@ -211,7 +207,7 @@ def said(out: str, done: dict[str, Any]) -> Iterator[str]:
     used = [f"{role} {ModelSpec(**done[role]).name}" for role in ("small", "large") if role in done]
     yield f"{out}: {target.name}, {si(target.parameters)} parameters, from {' and '.join(used)}"
     if done["start"] != MIXED:
-        yield f"start {done['start']}: {ALONE[done['start']].label}, and nothing of another model"
+        yield f"start {done['start']}: {STARTS[done['start']].label}, and nothing of another model"
         return
     yield f"in one basis: {done['aligned']}"
     operator = next(name for name, one in OPERATORS.items() if asdict(one) == done["operator"])

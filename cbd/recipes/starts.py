@@ -87,3 +87,10 @@ _ALL = (
 )
 STARTS = {start.key: start for start in _ALL}
 """Key -> start, in the order in which legends name them."""
+
+MIXED = "mixed"
+
+
+def alone() -> list[str]:
+    """The starts from one model alone: what `cbd init --start` takes beside `MIXED`."""
+    return [key for key, start in STARTS.items() if start.operator is None and key != "random"]
