@@ -19,11 +19,13 @@ from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from cbd.errors import CbdError
 from cbd.models.checkpoints import Checkpoint
-from cbd.models.families import GPT2
+from cbd.models.families import FAMILIES
 from cbd.models.interpolation import transfer
 from cbd.models.trans import Transfer, check_transferable, stream_scores, unit_scores
 from cbd.recipes.operators import Trans
 from cbd.recipes.specs import ModelSpec
+
+GPT2 = FAMILIES["gpt2"]
 
 State = dict[str, Tensor]
 PRESERVING = [Trans(grow_width=width) for width in ("pad", "duplicate")]

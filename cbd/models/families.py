@@ -1,14 +1,18 @@
-"""One adapter a family: what each tensor reads and writes, and how a config names the sizes.
+"""Families: what each tensor reads and writes, and how a config names the sizes, as data.
 
 Trans knows no architecture. It sees tensors whose axes are counted in *units*: channels of the residual
 stream, query heads, key-value heads, feed-forward neurons, tokens, positions, channels inside a head. A new
-family is a new `Family` here, with its `Traits` in `cbd.recipes.specs`, and nothing elsewhere.
+family is a file in adapters/, with its `Traits` in `cbd.recipes.specs`, and nothing elsewhere.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, Literal
 
 from cbd.errors import CbdError
@@ -73,11 +77,11 @@ class Family:
 
     sizes: field of `ModelSpec` -> config entry. same: entries that decide what the weights mean and must be
     equal in two anchors, with the value that a config without the entry has. refused: entries that Trans
-    cannot keep when they are set, with the reason. defaults: the config of a model that is made here.
+    cannot keep when they are set, with the reason. defaults: the config of a model that is made here (GPT-2's
+    activation is "gelu_pytorch_tanh" there: the same function, but one fused kernel, 20 % faster on a CPU).
     """
 
     name: str
-    model_type: str
     roles: tuple[Role, ...]
     prefix: str  # stripped by checkpoints that were saved from the bare body, such as the hub's gpt2
     head: Role  # absent when tied
@@ -131,7 +135,7 @@ class Family:
         sizes = {entry: values.get(size, getattr(spec, size)) for size, entry in self.sizes.items()}
         if sizes.get("n_inner") == 4 * spec.width:
             sizes["n_inner"] = None  # as published configs have it
-        fixed = {"model_type": self.model_type, "tie_word_embeddings": spec.tied}
+        fixed = {"model_type": self.name, "tie_word_embeddings": spec.tied}
         rest = self.defaults | fixed if base is None else dict(base)
         for per_layer in ("layer_types", "max_window_layers"):  # lists of one depth; all alike here
             rest.pop(per_layer, None)
@@ -171,206 +175,34 @@ def config_value(config: Mapping[str, Any], name: str, default: Any) -> Any:
     return default
 
 
-_READ = Axis("stream", reads=True)
-_WRITE = Axis("stream")
+def _axis(text: str) -> Axis:
+    """An axis as an adapter writes it: "stream", "<ffn" (reads), "heads*3" (repeat) or "heads/3" (inner)."""
+    reads, unit, how, number = re.fullmatch(r"(<?)(\w+)(?:([*/])(\d))?", text).groups()
+    more = {"repeat" if how == "*" else "inner": int(number)} if how else {}
+    return Axis(unit, bool(reads), **more)
 
 
-def _linear(name: str, out: Axis, into: Axis, part: str, bias: bool = False) -> tuple[Role, ...]:
-    """A torch linear layer's weight (out, in) and bias; what writes to the stream is its block's output."""
-    output = out == _WRITE
-    weight = Role(f"{name}.weight", (out, into), part=part, output=output)
-    return (weight, Role(f"{name}.bias", (out,), part=part, output=output)) if bias else (weight,)
+def _role(name: str, text: str) -> Role:
+    """A tensor as an adapter writes it: its axes, then the part of a block or the kind of a norm's vector."""
+    axes, _, what = text.partition(", ")
+    axes = tuple(map(_axis, axes.split()))
+    kind, part = (what, "") if what in ("gain", "shift") else ("weight", what)
+    output = bool(part) and Axis("stream") in axes
+    return Role(name, axes, kind, part, output, feeds_head=kind != "weight" and "{layer}" not in name)
 
 
-def _conv1d(name: str, into: Axis, out: Axis, part: str) -> tuple[Role, ...]:
-    """GPT-2's transposed linear layer: a weight (in, out) and a bias."""
-    output = out == _WRITE
-    weight = Role(f"{name}.weight", (into, out), part=part, output=output)
-    return weight, Role(f"{name}.bias", (out,), part=part, output=output)
+def _read(adapter: Traversable) -> Family:
+    content = json.loads(adapter.read_text(encoding="utf-8"))
+    roles = tuple(_role(*item) for item in content.pop("tensors").items())
+    head = _role(content.pop("head"), "vocab <stream")
+    ignored = tuple(content.pop("ignored", ()))
+    return Family(roles=roles, head=head, ignored=ignored, **content)
 
 
-def _layer_norm(name: str, final: bool = False) -> tuple[Role, ...]:
-    return (
-        Role(f"{name}.weight", (_WRITE,), kind="gain", feeds_head=final),
-        Role(f"{name}.bias", (_WRITE,), kind="shift", feeds_head=final),
-    )
-
-
-def _rms_norm(name: str, final: bool = False) -> tuple[Role, ...]:
-    return (Role(f"{name}.weight", (_WRITE,), kind="gain", feeds_head=final),)
-
-
-def _head(name: str) -> Role:
-    return Role(name, (Axis("vocab"), _READ))
-
-
-_FFN, _FFN_READ = Axis("ffn"), Axis("ffn", reads=True)
-_HEADS, _HEADS_READ, _KV = Axis("heads"), Axis("heads", reads=True), Axis("kv")
-_H = "transformer.h.{layer}."
-_X = "gpt_neox.layers.{layer}."
-_L = "model.layers.{layer}."
-
-GPT2 = Family(
-    name="gpt2",
-    model_type="gpt2",
-    prefix="transformer.",
-    ignored=(".attn.bias", ".attn.masked_bias"),
-    tied=True,
-    epsilon=("layer_norm_epsilon", 1e-5),
-    activation_entry=("activation_function", "gelu_new"),
-    same={"scale_attn_weights": True},
-    refused={
-        "scale_attn_by_inverse_layer_idx": "attention then depends on a block's number, which Trans changes"
-    },
-    sizes={
-        "layers": "n_layer",
-        "width": "n_embd",
-        "heads": "n_head",
-        "ffn": "n_inner",
-        "vocab": "vocab_size",
-        "positions": "n_positions",
-    },
-    defaults={
-        "architectures": ["GPT2LMHeadModel"],
-        # the same function as GPT-2's "gelu_new", but one fused kernel: 20 % more tokens/s on a CPU
-        "activation_function": "gelu_pytorch_tanh",
-        "layer_norm_epsilon": 1e-5,
-        "initializer_range": 0.02,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
-    },
-    head=_head("lm_head.weight"),
-    roles=(
-        Role("transformer.wte.weight", (Axis("vocab"), _WRITE)),
-        Role("transformer.wpe.weight", (Axis("positions"), _WRITE)),
-        *_layer_norm(_H + "ln_1"),
-        *_conv1d(_H + "attn.c_attn", _READ, Axis("heads", repeat=3), "attention"),
-        *_conv1d(_H + "attn.c_proj", _HEADS_READ, _WRITE, "attention"),
-        *_layer_norm(_H + "ln_2"),
-        *_conv1d(_H + "mlp.c_fc", _READ, _FFN, "mlp"),
-        *_conv1d(_H + "mlp.c_proj", _FFN_READ, _WRITE, "mlp"),
-        *_layer_norm("transformer.ln_f", final=True),
-    ),
-)
-
-_SIZES = {
-    "layers": "num_hidden_layers",
-    "width": "hidden_size",
-    "heads": "num_attention_heads",
-    "ffn": "intermediate_size",
-    "vocab": "vocab_size",
-    "positions": "max_position_embeddings",
-}
-_ROPE = {"rope_theta": 10000.0, "rope_type": "default"}
-
-GPT_NEOX = Family(
-    name="gpt_neox",
-    model_type="gpt_neox",
-    prefix="gpt_neox.",
-    ignored=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
-    epsilon=("layer_norm_eps", 1e-5),
-    activation_entry=("hidden_act", "gelu"),
-    same=_ROPE | {"partial_rotary_factor": 0.25, "use_parallel_residual": True},
-    sizes=_SIZES,
-    defaults={
-        "architectures": ["GPTNeoXForCausalLM"],
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-5,
-        "initializer_range": 0.02,
-        "attention_dropout": 0.0,
-        "hidden_dropout": 0.0,
-        "use_parallel_residual": True,
-        "rope_parameters": _ROPE | {"partial_rotary_factor": 0.25},
-    },
-    head=_head("embed_out.weight"),
-    roles=(
-        Role("gpt_neox.embed_in.weight", (Axis("vocab"), _WRITE)),
-        *_layer_norm(_X + "input_layernorm"),
-        *_linear(_X + "attention.query_key_value", Axis("heads", inner=3), _READ, "attention", bias=True),
-        *_linear(_X + "attention.dense", _WRITE, _HEADS_READ, "attention", bias=True),
-        *_layer_norm(_X + "post_attention_layernorm"),
-        *_linear(_X + "mlp.dense_h_to_4h", _FFN, _READ, "mlp", bias=True),
-        *_linear(_X + "mlp.dense_4h_to_h", _WRITE, _FFN_READ, "mlp", bias=True),
-        *_layer_norm("gpt_neox.final_layer_norm", final=True),
-    ),
-)
-
-_GATED_MLP = (
-    *_linear(_L + "mlp.gate_proj", _FFN, _READ, "mlp"),
-    *_linear(_L + "mlp.up_proj", _FFN, _READ, "mlp"),
-    *_linear(_L + "mlp.down_proj", _WRITE, _FFN_READ, "mlp"),
-)
-_GROUPED_ATTENTION = (
-    *_linear(_L + "self_attn.q_proj", _HEADS, _READ, "attention"),
-    *_linear(_L + "self_attn.k_proj", _KV, _READ, "attention"),
-    *_linear(_L + "self_attn.v_proj", _KV, _READ, "attention"),
-    *_linear(_L + "self_attn.o_proj", _WRITE, _HEADS_READ, "attention"),
-)
-
-LLAMA = Family(
-    name="llama",
-    model_type="llama",
-    prefix="model.",
-    ignored=(".rotary_emb.inv_freq",),
-    norm="rms",
-    epsilon=("rms_norm_eps", 1e-6),
-    activation_entry=("hidden_act", "silu"),
-    same=_ROPE,
-    refused={
-        "attention_bias": "the adapter knows no biases",
-        "mlp_bias": "the adapter knows no biases",
-    },
-    sizes=_SIZES | {"kv_heads": "num_key_value_heads", "head_size": "head_dim"},
-    defaults={
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-5,
-        "initializer_range": 0.02,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "rope_parameters": dict(_ROPE),
-    },
-    head=_head("lm_head.weight"),
-    roles=(
-        Role("model.embed_tokens.weight", (Axis("vocab"), _WRITE)),
-        *_rms_norm(_L + "input_layernorm"),
-        *_GROUPED_ATTENTION,
-        *_rms_norm(_L + "post_attention_layernorm"),
-        *_GATED_MLP,
-        *_rms_norm("model.norm", final=True),
-    ),
-)
-
-QWEN3 = Family(
-    name="qwen3",
-    model_type="qwen3",
-    prefix="model.",
-    norm="rms",
-    epsilon=("rms_norm_eps", 1e-6),
-    activation_entry=("hidden_act", "silu"),
-    same=_ROPE,
-    refused={
-        "attention_bias": "the adapter knows no biases",
-        "use_sliding_window": "blocks then differ by their number, which Trans changes",
-    },
-    sizes=LLAMA.sizes,
-    defaults=LLAMA.defaults | {"architectures": ["Qwen3ForCausalLM"], "rms_norm_eps": 1e-6},
-    head=_head("lm_head.weight"),
-    roles=(
-        Role("model.embed_tokens.weight", (Axis("vocab"), _WRITE)),
-        *_rms_norm(_L + "input_layernorm"),
-        *_GROUPED_ATTENTION,
-        # over the channels of one head, whose number never changes: no gain of the stream's norms
-        Role(_L + "self_attn.q_norm.weight", (Axis("head_dim"),), part="attention"),
-        Role(_L + "self_attn.k_norm.weight", (Axis("head_dim"),), part="attention"),
-        *_rms_norm(_L + "post_attention_layernorm"),
-        *_GATED_MLP,
-        *_rms_norm("model.norm", final=True),
-    ),
-)
-
-FAMILIES = {family.model_type: family for family in (GPT2, GPT_NEOX, LLAMA, QWEN3)}
+_ADAPTERS = [
+    path for path in files("cbd.models").joinpath("adapters").iterdir() if path.name.endswith(".json")
+]
+FAMILIES = {family.name: family for family in map(_read, sorted(_ADAPTERS, key=lambda path: path.name))}
 
 
 def family_of(model_type: str) -> Family:

@@ -43,7 +43,7 @@ FLOOR = """
 import sys, torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from cbd.models.families import GPT2
+from cbd.models.families import FAMILIES
 from cbd.recipes.specs import SLM_138M
 small, large, out = sys.argv[1:]
 torch.set_num_threads(1)
@@ -52,7 +52,7 @@ for path in (small, large):
         for name in file.keys():
             file.get_tensor(name).clone()
 sizes = {**vars(SLM_138M), "stream": SLM_138M.width, "heads": SLM_138M.width}
-shapes = {n: [sizes[a.unit] * a.repeat for a in role.axes] for role, _, n in GPT2.tensors(SLM_138M)}
+shapes = {n: [sizes[a.unit] * a.repeat for a in role.axes] for role, _, n in FAMILIES["gpt2"].tensors(SLM_138M)}
 save_file({name: torch.ones(shape) for name, shape in shapes.items()}, out)
 """
 
@@ -64,17 +64,17 @@ def make_anchor(folder: Path, spec: ModelSpec, seed: int) -> Path:
     import torch
 
     from cbd.models import checkpoints
-    from cbd.models.families import GPT2
+    from cbd.models.families import FAMILIES
 
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     sizes = {**vars(spec), "stream": spec.width, "heads": spec.width}
     tensors = {}
-    for role, _, name in GPT2.tensors(spec):
+    for role, _, name in FAMILIES["gpt2"].tensors(spec):
         shape = [sizes[axis.unit] * axis.repeat for axis in role.axes]
         noise = torch.randn(shape, generator=generator).mul_(0.02)
         tensors[name] = noise.add_(1) if role.kind == "gain" else noise
-    checkpoints.write(folder, GPT2.config(spec) | {"dtype": "float32"}, tensors)
+    checkpoints.write(folder, FAMILIES["gpt2"].config(spec) | {"dtype": "float32"}, tensors)
     return folder
 
 
