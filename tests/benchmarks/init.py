@@ -52,7 +52,8 @@ for path in (small, large):
         for name in file.keys():
             file.get_tensor(name).clone()
 sizes = {**vars(SLM_138M), "stream": SLM_138M.width, "heads": SLM_138M.width}
-shapes = {n: [sizes[a.unit] * a.repeat for a in role.axes] for role, _, n in FAMILIES["gpt2"].tensors(SLM_138M)}
+tensors = FAMILIES["gpt2"].tensors(SLM_138M)
+shapes = {n: [sizes[a.unit] * a.repeat for a in role.axes] for role, _, n in tensors}
 save_file({name: torch.ones(shape) for name, shape in shapes.items()}, out)
 """
 
