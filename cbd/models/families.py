@@ -212,3 +212,8 @@ def family_of(model_type: str) -> Family:
             f"model type {model_type!r} has no adapter; families known here: {', '.join(FAMILIES)}"
         )
     return FAMILIES[model_type]
+
+
+def spec_of(config: Mapping[str, Any]) -> ModelSpec:
+    """The shape that a `config.json` describes. Raises as `family_of` and `Family.spec` do."""
+    return family_of(config.get("model_type", "none")).spec(config)

@@ -6,17 +6,19 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
 from cbd.models.checkpoints import Checkpoint, sha256, write
-from cbd.models.families import family_of
+from cbd.models.families import family_of, spec_of
 from cbd.recipes.models import Source
 from cbd.recipes.specs import ModelSpec
 
@@ -42,24 +44,25 @@ def hub(name: str, revision: str = "main") -> Source:
     revision: a branch, a tag or a commit; the source names the commit that it stands for. Raises `CbdError`
     when the hub or the model cannot be reached.
     """
-    config = _hub_config(name, revision)
+    spec = spec_of(_hub_config(name, revision))
     found = try_to_load_from_cache(name, "config.json", revision=revision)  # just read from there
     commit = Path(found).parent.name if isinstance(found, str) else revision
-    return Source(name, family_of(config.model_type).spec(config.to_dict()), revision=commit)
+    return Source(name, spec, revision=commit)
 
 
-_REMEDY = (
-    "check the name, log in (`hf auth login`) and accept its licence if it is gated, or take another source, "
-    "such as a local folder"
-)
+def _hub_config(name: str, revision: str | None) -> dict[str, Any]:
+    with _hub_errors(name):
+        return AutoConfig.from_pretrained(name, revision=revision).to_dict()
 
 
-def _hub_config(name: str, revision: str | None) -> Any:
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
     try:
-        return AutoConfig.from_pretrained(name, revision=revision)
+        yield
     except (OSError, ValueError) as error:
         raise CbdError(
-            f"{name} is no folder, and cannot be read from the hub ({_first_line(error)}): {_REMEDY}"
+            f"{name} is no folder, and the hub does not give it ({_first_line(error)}): check the name, "
+            f"log in (`hf auth login`) and accept its licence if it is gated, or name a local folder"
         ) from None
 
 
@@ -74,8 +77,7 @@ def check_available(source: Source) -> None:
         if not Path(source.location).is_dir():
             raise CbdError(f"{source.location} is gone: name the source's folder again")
     else:
-        config = _hub_config(source.name, source.revision).to_dict()
-        _check_spec(source, family_of(config["model_type"]).spec(config))
+        _check_spec(source, spec_of(_hub_config(source.name, source.revision)))
 
 
 def _check_spec(source: Source, found: ModelSpec) -> None:
@@ -84,45 +86,31 @@ def _check_spec(source: Source, found: ModelSpec) -> None:
 
 
 def fetch(source: Source, out: Path) -> dict[str, Any]:
-    """Put a source into the store: a copy of a local folder's files, the hub's snapshot, or a GGUF's content.
-
-    The hub's own cache is linked to, not copied: it is content-addressed already.
-    """
+    """Put a source into the store: links to a folder's files or the hub's cache, or a GGUF's content."""
+    folder = _package_folder(source) if source.package else Path(source.location)
     if source.gguf:
-        folder = _package_folder(source) if source.package else Path(source.location)
         _convert_gguf(source, folder, out)
     elif source.location:
-        _copy(source, out)
+        if Checkpoint(folder).fingerprint() != source.fingerprint:
+            raise CbdError(f"{folder} has changed since its recipe was written: make the recipe again")
+        _link(folder, out)
     else:
-        _download(source, out)
+        with _hub_errors(source.name):
+            patterns = [f"*{suffix}" for suffix in FILES]
+            found = snapshot_download(source.name, revision=source.revision, allow_patterns=patterns)
+        _link(Path(found), out)
     _check_spec(source, Checkpoint(out).spec)
     return {"name": source.name, "revision": source.revision}
 
 
-def _copy(source: Source, out: Path) -> None:
+def _link(folder: Path, out: Path) -> None:
     """Hard links where the file system allows: no space, and nobody's edit by rename shows through."""
-    folder = Path(source.location)
-    if Checkpoint(folder).fingerprint() != source.fingerprint:
-        raise CbdError(f"{folder} has changed since its recipe was written: make the recipe again")
     for path in folder.iterdir():
         if path.suffix in FILES and path.is_file():
             try:
                 os.link(path.resolve(), out / path.name)
             except OSError:  # another file system
                 os.symlink(path.resolve(), out / path.name)
-
-
-def _download(source: Source, out: Path) -> None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = [f"*{suffix}" for suffix in FILES]
-        folder = Path(snapshot_download(source.name, revision=source.revision, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        raise CbdError(f"{source.name} cannot be downloaded ({_first_line(error)}): {_REMEDY}") from None
-    for path in folder.iterdir():
-        if path.suffix in FILES:
-            os.symlink(path.resolve(), out / path.name)
 
 
 def _package_folder(source: Source) -> Path:
@@ -144,7 +132,7 @@ def _gguf_spec(folder: Path, name: str) -> ModelSpec:
         raise CbdError(
             f"{folder / name} is no GGUF model that transformers reads ({_first_line(error)})"
         ) from None
-    return family_of(config["model_type"]).spec(config)
+    return spec_of(config)
 
 
 def _convert_gguf(source: Source, folder: Path, out: Path) -> None:
