@@ -166,7 +166,7 @@ def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple
     if relation.kind == "same":
         return large, {"aligned": "by their weights"}
     if relation.kind == "permuted":
-        return basis.Reordered(large, relation.basis), {"aligned": "by an order of units, found"}
+        return basis.Reordered(large, relation.order), {"aligned": "by an order of units, found"}
     said = (
         f"their channels correlate by {relation.stream:.2f}, heads and neurons by {relation.blocks:.2f}; "
         f"1 is alike"

@@ -5,12 +5,15 @@ inherits leading slices of its teacher *sorted by importance*: the two share a b
 brought into that order (`shared`). Of checkpoints without such a history `compare` says, from their weights,
 whether they share a basis, differ by an order alone (found as in Git Re-Basin, arXiv 2209.04836), or were
 trained apart.
+
+An `Order` says for each (kind of unit, block) where its units come from: unit i from the model's order[i].
+The stream, which all blocks share, is block 0's; the other kinds are "kv", "heads" (query heads) and "ffn".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,11 +21,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cbd.models.checkpoints import Checkpoint
-from cbd.models.families import Role
 from cbd.models.trans import Transfer, UnitMap
 from cbd.recipes.operators import Trans
 from cbd.recipes.specs import ModelSpec
 
+Order = dict[tuple[str, int], tuple[int, ...]]
+BLOCK_UNITS = ("kv", "heads", "ffn")
 ROWS = 8192  # of the embeddings: enough to tell a shared channel from chance
 # Mean correlations of matched units. By place, units of one basis reach 0.8 and more after training, those of
 # others 0.1; by the best order, models that were trained apart reach 0.75 in the stream (embeddings share the
@@ -30,86 +34,56 @@ ROWS = 8192  # of the embeddings: enough to tell a shared channel from chance
 ALIKE = 0.3
 PERMUTED = 0.5
 
-Maps = dict[tuple[str, int], UnitMap]
+
+def as_it_is(spec: ModelSpec) -> Order:
+    """The order that leaves a model as it is."""
+    blocks = {(unit, i): getattr(spec, unit) for unit in BLOCK_UNITS for i in range(spec.layers)}
+    return {place: tuple(range(count)) for place, count in {("stream", 0): spec.width, **blocks}.items()}
 
 
-@dataclass(frozen=True)
-class Basis:
-    """An order of units: unit i comes from the model's unit `order[i]`.
+def by_importance(model: Checkpoint) -> Order:
+    """The order into which `Sorted` brings a model."""
+    moved = Transfer(model.family, model.spec, model.spec, Trans(cut_width="sorted"), model.tensor)
+    return {place: moved.units(*place).source for place in as_it_is(model.spec)}
 
-    stream: (width,). kv, heads, ffn: for each block (key-value heads,), (query heads,), (neurons,).
+
+def nested(outer: Order, inner: Order, layers: Sequence[int]) -> Order:
+    """`outer`, its leading units in the order `inner` of a smaller model that has those alone.
+
+    layers: for each block of the smaller model the block of the larger one that it came from.
     """
-
-    stream: tuple[int, ...]
-    kv: tuple[tuple[int, ...], ...]
-    heads: tuple[tuple[int, ...], ...]
-    ffn: tuple[tuple[int, ...], ...]
-
-    @classmethod
-    def by_importance(cls, model: Checkpoint) -> Basis:
-        """The order into which `Sorted` brings a model."""
-        spec = model.spec
-        moved = Transfer(model.family, spec, spec, Trans(cut_width="sorted"), model.tensor)
-        return cls.of(moved)
-
-    @classmethod
-    def of(cls, moved: Transfer) -> Basis:
-        """The order that a `Transfer` at an unchanged shape makes."""
-        maps = {
-            unit: tuple(moved.units(unit, layer).source for layer in range(moved.old.layers))
-            for unit in ("kv", "heads", "ffn")
-        }
-        return cls(moved.stream.source, **maps)
-
-    @property
-    def maps(self) -> Maps:
-        """The same as `Transfer` takes it."""
-        found = {("stream", 0): UnitMap(self.stream)}
-        for unit in ("kv", "heads", "ffn"):
-            found |= {(unit, i): UnitMap(order) for i, order in enumerate(getattr(self, unit))}
-        return found
-
-    def then(self, inner: Basis, layers: Sequence[int]) -> Basis:
-        """This order with its leading units in the order `inner` of a smaller model that has those alone.
-
-        layers: for each block of the smaller model the block of this one that it came from.
-        """
-        found = {unit: list(getattr(self, unit)) for unit in ("kv", "heads", "ffn")}
-        for place, layer in enumerate(layers):
-            for unit, orders in found.items():
-                orders[layer] = _leading(orders[layer], getattr(inner, unit)[place])
-        return Basis(_leading(self.stream, inner.stream), **{unit: tuple(o) for unit, o in found.items()})
+    found = dict(outer)
+    for (unit, layer), order in inner.items():
+        place = unit, 0 if unit == "stream" else layers[layer]
+        found[place] = tuple(outer[place][i] for i in order) + outer[place][len(order) :]
+    return found
 
 
-def _leading(order: Sequence[int], inner: Sequence[int]) -> tuple[int, ...]:
-    return tuple(order[i] for i in inner) + tuple(order[len(inner) :])
-
-
-def shared(models: Sequence[Checkpoint]) -> list[Basis]:
+def shared(models: Sequence[Checkpoint]) -> list[Order]:
     """For each model of a chain, from large to small, the order that puts all of them into one basis.
 
     Each but the first started from slices of its predecessor, sorted by importance and cut by depth at the
     default ends. The last one keeps its order; the orders of all steps below are carried up to the first.
     """
-    found = [_as_it_is(models[-1].spec)]
+    found = [as_it_is(models[-1].spec)]
     for model, below in zip(models[-2::-1], models[:0:-1], strict=True):
-        layers = Transfer(model.family, model.spec, below.spec, Trans(), model.tensor).layers
-        found.insert(0, Basis.by_importance(model).then(found[0], layers))
+        found.insert(0, nested(by_importance(model), found[0], _aligned(model, below.spec)))
     return found
 
 
-def _as_it_is(spec: ModelSpec) -> Basis:
-    per_block = {u: (tuple(range(getattr(spec, u))),) * spec.layers for u in ("kv", "heads", "ffn")}
-    return Basis(tuple(range(spec.width)), **per_block)
+def _aligned(large: Checkpoint, small: ModelSpec) -> tuple[int, ...]:
+    """For each block of the smaller model the larger one's that Trans takes it from."""
+    return Transfer(large.family, large.spec, small, Trans(), large.tensor).layers
 
 
 class Reordered(Checkpoint):
     """A checkpoint whose units are read in another order: the same function."""
 
-    def __init__(self, model: Checkpoint, basis: Basis):
+    def __init__(self, model: Checkpoint, order: Order):
         self.__dict__ |= vars(model)
         self._stored = model.dtype
-        self._moved = Transfer(model.family, model.spec, model.spec, Trans(), model.tensor, basis.maps)
+        maps = {place: UnitMap(units) for place, units in order.items()}
+        self._moved = Transfer(model.family, model.spec, model.spec, Trans(), model.tensor, maps)
         self._places = {name: (role, layer) for role, layer, name in model.family.tensors(model.spec)}
 
     def tensor(self, name: str) -> Tensor:
@@ -121,14 +95,14 @@ class Reordered(Checkpoint):
 class Relation:
     """How the units of two checkpoints lie to each other.
 
-    kind: "same" (one basis), "permuted" (one basis once the larger is read in the order `basis`), or "apart".
-    stream, blocks: mean correlation of the weights of matched channels, and of heads and neurons.
+    kind: "same" (one basis), "permuted" (one basis once the larger is read in `order`), or "apart". stream,
+    blocks: mean correlation of the weights of matched channels, and of heads and neurons.
     """
 
     kind: Literal["same", "permuted", "apart"]
     stream: float
     blocks: float
-    basis: Basis | None = None
+    order: Order
 
 
 def compare(small: Checkpoint, large: Checkpoint) -> Relation:
@@ -137,42 +111,33 @@ def compare(small: Checkpoint, large: Checkpoint) -> Relation:
     Channels are compared by their columns of the embeddings, heads and neurons by what they read from and
     write to the channels that both models have, in the blocks that Trans aligns.
     """
-    layers = Transfer(large.family, large.spec, small.spec, Trans(), large.tensor).layers
-    _, stream, blocks = _matched(small, large, layers, search=False)
+    order, stream, blocks = _matched(small, large, search=False)
     if min(stream, blocks) >= ALIKE:
-        return Relation("same", stream, blocks)
-    basis, stream, blocks = _matched(small, large, layers, search=True)
-    kind = "permuted" if min(stream, blocks) >= PERMUTED else "apart"
-    return Relation(kind, stream, blocks, basis if kind == "permuted" else None)
+        return Relation("same", stream, blocks, order)
+    order, stream, blocks = _matched(small, large, search=True)
+    return Relation("permuted" if min(stream, blocks) >= PERMUTED else "apart", stream, blocks, order)
 
 
-def _matched(
-    small: Checkpoint, large: Checkpoint, layers: Sequence[int], search: bool
-) -> tuple[Basis, float, float]:
+def _matched(small: Checkpoint, large: Checkpoint, search: bool) -> tuple[Order, float, float]:
     """An order of the larger model's units beside the smaller one's, and how alike the matched ones are.
 
     search: the best order of all; otherwise units are matched by their place.
     """
-    table = small.family.roles[0].name
-    rows = slice(0, min(ROWS, small.spec.vocab))
-    order, stream = _match(small.tensor(table)[rows].T, large.tensor(table)[rows].T, search)
-    basis = replace(_as_it_is(large.spec), stream=order)
-    view = Reordered(large, basis)
-    found: dict[str, list[tuple[int, ...]]] = {u: list(getattr(basis, u)) for u in ("kv", "heads", "ffn")}
-    likeness = []
-    for place, layer in enumerate(layers):
-        sides = lambda unit, p=place, n=layer: [  # noqa: E731
-            _signature(model, unit, block, small.spec.width) for model, block in ((small, p), (view, n))
-        ]
-        for unit in ("ffn", "kv" if large.spec.group > 1 else "heads"):
-            found[unit][layer], like = _match(*sides(unit), search)
+    table, rows = small.family.roles[0].name, slice(0, min(ROWS, small.spec.vocab))
+    order = as_it_is(large.spec)
+    order["stream", 0], stream = _match(small.tensor(table)[rows].T, large.tensor(table)[rows].T, search)
+    view, group, likeness = Reordered(large, order), large.spec.group, []
+    for place, layer in enumerate(_aligned(large, small.spec)):
+        for unit in ("ffn", "kv" if group > 1 else "heads"):
+            sides = _weights(small, unit, place, small.spec), _weights(view, unit, layer, small.spec)
+            order[unit, layer], like = _match(*sides, search)
             likeness.append(like)
-        if large.spec.group == 1:  # each query head has its own key-value head: the two orders are one
-            found["kv"][layer] = found["heads"][layer]
-        else:
-            found["heads"][layer] = _in_groups(*sides("heads"), found["kv"][layer], large.spec.group, search)
-    blocks = {unit: tuple(orders) for unit, orders in found.items()}
-    return replace(basis, **blocks), stream, sum(likeness) / len(likeness)
+        if group == 1:  # each query head has its own key-value head: the two orders are one
+            order["kv", layer] = order["heads", layer]
+            continue
+        sides = _weights(small, "heads", place, small.spec), _weights(view, "heads", layer, small.spec)
+        order["heads", layer] = _in_groups(*sides, order["kv", layer], group, search)
+    return order, stream, sum(likeness) / len(likeness)
 
 
 def _in_groups(
@@ -185,34 +150,30 @@ def _in_groups(
     return tuple(g * size + slot for g, inside in found for slot in inside)
 
 
-def _signature(model: Checkpoint, unit: str, layer: int, width: int) -> Tensor:
-    """(units, features): all weights of each unit that read from or write to the first `width` channels."""
-    parts = [part for role in model.family.roles for part in _rows(model, role, unit, layer, width)]
-    return torch.cat(parts, 1)
+def _weights(model: Checkpoint, unit: str, layer: int, narrow: ModelSpec) -> Tensor:
+    """(units, features): all weights of each unit that read from or write to the channels of `narrow`."""
 
+    def parts() -> Iterator[Tensor]:
+        for role in model.family.roles:
+            axes = [axis.unit for axis in role.axes]
+            if len(axes) == 2 and unit in axes:
+                axis = role.axes[axes.index(unit)]
+                weight = model.tensor(role.name.format(layer=layer)).to(torch.float32)
+                weight = weight.movedim(axes.index(unit), 0)[:, : narrow.width]
+                blocks = weight.reshape(axis.repeat, -1, axis.block(model.spec), weight.shape[1])
+                yield blocks.movedim(0, 1).flatten(1)
 
-def _rows(model: Checkpoint, role: Role, unit: str, layer: int, width: int) -> Iterator[Tensor]:
-    if len(role.axes) != 2 or unit not in (axes := [axis.unit for axis in role.axes]):
-        return
-    dim = axes.index(unit)
-    axis = role.axes[dim]
-    weight = model.tensor(role.name.format(layer=layer)).to(torch.float32).movedim(dim, 0)[:, :width]
-    blocks = weight.reshape(axis.repeat, -1, axis.block(model.spec), weight.shape[1])
-    yield blocks.movedim(0, 1).flatten(1)
+    return torch.cat(list(parts()), 1)
 
 
 def _match(small: Tensor, large: Tensor, search: bool) -> tuple[tuple[int, ...], float]:
     """The larger side's units in the order of the smaller side's, and the mean correlation of the pairs."""
-    one, other = (_unit_rows(side.to(torch.float32)) for side in (small, large))
-    alike = one @ other.T
+    one, other = (
+        side.to(torch.float32) - side.to(torch.float32).mean(1, keepdim=True) for side in (small, large)
+    )
+    alike = torch.nn.functional.normalize(one) @ torch.nn.functional.normalize(other).T
     if not search:
         return tuple(range(len(other))), float(alike.diagonal().mean())
     mine, theirs = linear_sum_assignment(alike.numpy(), maximize=True)
-    chosen = theirs.tolist()
-    rest = sorted(set(range(len(other))) - set(chosen))
-    return tuple(chosen + rest), float(alike[mine, theirs].mean())
-
-
-def _unit_rows(side: Tensor) -> Tensor:
-    centred = side - side.mean(1, keepdim=True)
-    return centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    rest = sorted(set(range(len(other))) - set(theirs.tolist()))
+    return (*theirs.tolist(), *rest), float(alike[mine, theirs].mean())
