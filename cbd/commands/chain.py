@@ -19,7 +19,7 @@ from cbd.commands.own import (
     write_about,
     written_whole,
 )
-from cbd.errors import CbdError
+from cbd.errors import CbdError, si
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.interpolation import rewrite
@@ -48,6 +48,8 @@ def make_chain(
     given = opened(source)
     given.check_finite()
     text = text_for(given, corpus, column, training.context)
+    sizes = (f"{spec.name} ({si(spec.parameters)} parameters)" for spec in (llm.spec, *specs))
+    print(f"chain: {' > '.join(sizes)}", flush=True)
     models: list[Recipe] = [llm]
     for spec in specs:
         models.append(Anchor.inherited(models[-1], spec, text, training, loss))
