@@ -6,12 +6,12 @@ import math
 
 import pandas as pd
 
-from cbd.errors import CbdError, si
+from cbd.errors import CbdError
 from cbd.report import stats
 from cbd.report.crossing import Crossing, crossing
-from cbd.report.findings.shared import NATS, chance, generative, listed, main_metrics, paired, sizes, units
+from cbd.report.findings.shared import NATS, chance, generative, main_metrics, paired, sizes, units
 from cbd.report.names import CBD, CHAIN_TOKENS, RANDOM
-from cbd.report.verdicts import Entry, Sides, Tables
+from cbd.report.verdicts import Entry, Sides, Tables, listed
 
 SHARE = 0.5  # of the longest budget: the smaller of the paper's two savings is 5B of 10B tokens
 
@@ -89,37 +89,6 @@ def _verdict(found: Crossing) -> str:
     return "reached at the smallest budget" if found.upper_bound else "reached"
 
 
-def saved(table: pd.DataFrame) -> str:
-    """How many tokens of scratch CBD stands for, and how many its chain costs, size by size, in sentences."""
-    found, parts = crossings(table), []
-    for (spec, method), rows in found.groupby(["spec", "method"], sort=False):
-        words = "; ".join(f"{r.metric} {_tokens(r)}" for r in rows.itertuples())
-        cost = f"its chain costs as much as {si(rows['chain'].iloc[0])} tokens"
-        parts.append(f"{spec}, {method}: {words}; {cost}")
-    judged = found[found["above_chance"]]
-    reached = (judged["verdict"] != "not reached").sum()
-    longest = table.loc[table["method"] == RANDOM, "tokens"].max()
-    return (
-        f"Scratch, on up to {si(longest)} tokens, gets as good as CBD at zero tokens on {reached} of "
-        f"{len(judged)} losses and tasks. The tokens that it needs: {'. '.join(parts)}."
-    )
-
-
-def _tokens(row) -> str:
-    if not row.above_chance:
-        return "neither above chance"
-    if row.verdict == "not reached":
-        guess = "" if math.isnan(row.extrapolated) else f" (extrapolated {si(row.extrapolated)})"
-        return f"more than {si(row.lower_bound)}{guess}"
-    if row.verdict != "reached":
-        return f"at most {si(row.tokens)}"
-    high = "beyond the ladder" if math.isinf(row.high) else si(row.high)
-    return f"{si(row.tokens)} [{si(row.low)}, {high}]"
-
-
-SENTENCES = (("Scratch against CBD (E3)", saved),)
-
-
 # ---- the scorecard
 
 
@@ -194,7 +163,7 @@ def _loss_gaps(tables: Tables) -> str:
     words = []
     for tokens in (random["tokens"].min(), random["tokens"].max()):
         gap = paired(table[table["tokens"].isin([0, tokens])], RANDOM, CBD)
-        words.append(f"at {tokens:,} tokens {listed(gap, 'unit')}")
+        words.append(f"at {tokens:,} tokens {listed(gap)}")
     return f"Advantage {'; '.join(words)}"
 
 
