@@ -12,6 +12,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 CBD := $(VENV)/bin/cbd
 STAMP := $(VENV)/.stamp-installed
+BOOK_STAMP := $(VENV)/.stamp-book
 BENCH_VENV := .venv-bench
 BENCH_PY := $(BENCH_VENV)/bin/python
 BENCH_STAMP := $(BENCH_VENV)/.stamp-installed
@@ -48,6 +49,10 @@ $(STAMP): requirements.lock requirements-models.txt pyproject.toml
 	$(call install-locked,$(VENV))
 	@touch $@
 
+$(BOOK_STAMP): $(STAMP) requirements-book.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-book.txt
+	@touch $@
+
 # requirements-bench.txt is complete: with --no-deps pip cannot replace a version of the lock to please a tool in it
 $(BENCH_STAMP): requirements.lock requirements-models.txt requirements-bench.txt pyproject.toml
 	$(call make-venv,$(BENCH_VENV))
@@ -73,6 +78,10 @@ reproduce: $(STAMP) ## run every notebook and say where the results are (SCALE=s
 figures: SCALE ?= laptop
 figures: $(STAMP) ## draw the figures from finished results (SCALE=laptop)
 	$(CBD) figures --scale $(SCALE)
+
+.PHONY: book
+book: $(BOOK_STAMP) ## build the web book of notebooks and scorecard (build/book/index.html)
+	$(PY) docs/book.py
 
 .PHONY: notebooks
 notebooks: $(STAMP) ## execute the committed notebooks again, in place, at smoke scale
@@ -106,8 +115,8 @@ test-notebooks: $(STAMP) ## execute the notebooks' cells as tests (NBARGS= goes 
 
 .PHONY: lint
 lint: $(STAMP) ## check style and format (ruff)
-	$(PY) -m ruff check cbd tests $(wildcard notebooks)
-	$(PY) -m ruff format --check cbd tests
+	$(PY) -m ruff check cbd docs tests $(wildcard notebooks)
+	$(PY) -m ruff format --check cbd docs tests
 
 .PHONY: bench
 bench: $(BENCH_STAMP) ## compare with trl and mergekit in .venv-bench (runs tests/benchmarks/*.py)

@@ -1,4 +1,4 @@
-"""The command line: `cbd init | chain | eval | run | plan | figures | reproduce`."""
+"""The command line: `cbd chain | init | recover | eval | run | plan | figures | reproduce`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 import cbd
 from cbd.errors import CbdError
@@ -46,11 +47,14 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"cbd {cbd.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    _add_init(commands.add_parser("init", help="a checkpoint of a new size from two of your own"))
+    _add_init(commands.add_parser("init", help="a checkpoint of a new size from your own models"))
     _add_chain(commands.add_parser("chain", help="a knowledge chain from your own checkpoint and text"))
+    _add_recover(commands.add_parser("recover", help="a start, trained further on your own text"))
     _add_eval(commands.add_parser("eval", help="a checkpoint's scores on downstream tasks, by lm-eval"))
     _add_run(commands.add_parser("run", help="run an experiment (or all) and write its table"))
-    _add_plan(commands.add_parser("plan", help="the tree of recipes with sizes, tokens, FLOPs; runs nothing"))
+    _add_plan(
+        commands.add_parser("plan", help="what each experiment would need: runs, tokens, FLOPs; runs nothing")
+    )
     _add_figures(commands.add_parser("figures", help="draw every figure again from the tables in results/"))
     _add_reproduce(commands.add_parser("reproduce", help="run every notebook headlessly"))
     return top
@@ -58,39 +62,75 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_init(init: argparse.ArgumentParser) -> None:
     from cbd.recipes.operators import OPERATORS
+    from cbd.recipes.starts import STARTS
 
     init.set_defaults(action=_init)
-    init.add_argument("--small", required=True, metavar="DIR", help="the smaller anchor")
-    init.add_argument("--large", required=True, metavar="DIR", help="the larger anchor")
-    init.add_argument("--layers", required=True, type=int)
-    init.add_argument("--width", required=True, type=int)
+    init.add_argument("--chain", metavar="DIR", help="a chain made by `cbd chain`: two neighbours are used")
+    init.add_argument("--small", metavar="DIR", help="the smaller model: a folder or a hub id")
+    init.add_argument("--large", metavar="DIR", help="the larger model")
+    init.add_argument("--layers", type=int)
+    init.add_argument("--width", type=int)
+    init.add_argument("--parameters", metavar="N", help="instead of layers and width, such as 60M")
     init.add_argument("--heads", type=int, help="query heads; their dimension is kept (default: by width)")
     init.add_argument("--kv-heads", type=int, help="key-value heads (default: groups stay as they are)")
     init.add_argument("--ffn", type=int, help="feed-forward width (default: in its ratio to the width)")
     init.add_argument(
-        "--alpha", default="distance", help='share of the smaller anchor, or "distance" (default)'
+        "--start",
+        default="mixed",
+        choices=("mixed", *(key for key, one in STARTS.items() if one.operator is None and key != "random")),
+        help="both models mixed (default), the smaller one alone, grown, or the larger one alone, cut",
     )
-    init.add_argument("--operator", default="literal", choices=OPERATORS)
-    init.add_argument("--outside", action="store_true", help="allow a target outside the two anchors")
+    init.add_argument(
+        "--alpha", default="distance", help='share of the smaller model, or "distance" (default)'
+    )
+    init.add_argument(
+        "--operator",
+        default="union",
+        choices=OPERATORS,
+        help="how to mix: union (default), or another reading; literal is the paper's formula",
+    )
+    init.add_argument("--outside", action="store_true", help="allow a target outside the two models")
+    init.add_argument("--unaligned", action="store_true", help="mix models that share no basis")
     init.add_argument("--out", required=True, metavar="DIR")
 
 
 def _add_chain(chain: argparse.ArgumentParser) -> None:
     chain.set_defaults(action=_chain)
-    chain.add_argument("--source", required=True, metavar="DIR", help="the model to start from")
     chain.add_argument(
-        "--anchors", required=True, metavar="LxD,...", help="layers x width, from large to small"
+        "--source", required=True, metavar="DIR", help="the model to begin with, or its hub id"
     )
-    chain.add_argument("--corpus", required=True, metavar="DIR", help="a folder of .txt or .jsonl files")
-    chain.add_argument("--column", default="text", help="field of .jsonl lines that holds the text")
+    chain.add_argument(
+        "--anchors",
+        required=True,
+        metavar="LxD,...",
+        help="layers x width from large to small, or parameters (100M,40M)",
+    )
     chain.add_argument("--tokens", required=True, type=int, help="training tokens of each step")
-    chain.add_argument("--out", required=True, metavar="DIR")
-    chain.add_argument("--lr", type=float, default=1e-3)
-    chain.add_argument("--batch", type=int, default=8, help="sequences a step")
-    chain.add_argument("--context", type=int, default=128, help="tokens a sequence")
-    chain.add_argument("--divergence", default="reverse_kl", choices=("forward_kl", "reverse_kl", "jsd"))
-    chain.add_argument("--cross-entropy", type=float, default=0.5, help="its share of the loss")
-    chain.add_argument("--seed", type=int, default=0)
+    _training_options(chain)
+
+
+def _add_recover(recover: argparse.ArgumentParser) -> None:
+    recover.set_defaults(action=_recover)
+    recover.add_argument("checkpoint", metavar="DIR", help="the model to train further, or its hub id")
+    recover.add_argument("--teacher", metavar="DIR", help="a model of the same tokenizer to distil from")
+    recover.add_argument("--tokens", required=True, type=int, help="training tokens")
+    _training_options(recover)
+
+
+def _training_options(command: argparse.ArgumentParser) -> None:
+    from cbd.recipes.training import Divergence
+
+    command.add_argument("--corpus", required=True, metavar="DIR", help="a folder of .txt or .jsonl files")
+    command.add_argument("--column", default="text", help="field of .jsonl lines that holds the text")
+    command.add_argument("--out", required=True, metavar="DIR")
+    command.add_argument("--lr", type=float, help="peak learning rate (default: by the model's size)")
+    command.add_argument("--batch", type=int, default=8, help="sequences a step")
+    command.add_argument("--context", type=int, default=128, help="tokens a sequence")
+    command.add_argument("--divergence", default="reverse_kl", choices=get_args(Divergence)[1:])
+    command.add_argument(
+        "--cross-entropy", type=float, default=0.5, help="its share of a distillation's loss"
+    )
+    command.add_argument("--seed", type=int, default=0)
 
 
 def _add_eval(evaluate: argparse.ArgumentParser) -> None:
@@ -124,6 +164,9 @@ def _add_plan(plan: argparse.ArgumentParser) -> None:
     _scale_options(plan)
     plan.add_argument(
         "--on", choices=("h100", "a100", "cpu"), help="what to count hours on instead of the scale's machine"
+    )
+    plan.add_argument(
+        "--tree", action="store_true", help="every step with its inputs, not a line an experiment"
     )
 
 
@@ -183,19 +226,31 @@ def _names(experiment: str, scale) -> list[str]:
 
 
 def _init(options: argparse.Namespace) -> None:
-    from cbd.commands.init import Size, init_checkpoint
+    from cbd.commands.init import Size, init_checkpoint, models_around, said
+    from cbd.commands.own import count
     from cbd.recipes.operators import OPERATORS
 
+    parameters = None if options.parameters is None else count(options.parameters, "--parameters")
+    shape = (options.layers, options.width, options.heads, options.kv_heads, options.ffn)
+    size = Size(*shape, parameters=parameters)
+    small, large = options.small, options.large
+    if options.chain:
+        if small or large:
+            raise CbdError("--chain names both models: leave --small and --large out")
+        small, large = models_around(options.chain, size)
     done = init_checkpoint(
-        options.small,
-        options.large,
+        small,
+        large,
         options.out,
-        Size(options.layers, options.width, options.heads, options.kv_heads, options.ffn),
+        size,
         alpha=_alpha(options.alpha),
         operator=OPERATORS[options.operator],
         outside=options.outside,
+        start=options.start,
+        unaligned=options.unaligned,
     )
-    print(f"{options.out}: {options.layers}x{options.width}, alpha {done['alpha']:.4f}, {options.operator}")
+    for line in said(options.out, done):
+        print(line)
 
 
 def _alpha(text: str) -> float | str:
@@ -205,19 +260,41 @@ def _alpha(text: str) -> float | str:
         return text
 
 
-def _chain(options: argparse.Namespace) -> None:
-    from cbd.commands.chain import own_chain
+def _training(options: argparse.Namespace, lr: float):
     from cbd.recipes.training import Loss, Training
 
     training = Training(
-        tokens=options.tokens, lr=options.lr, batch=options.batch, context=options.context, seed=options.seed
+        tokens=options.tokens,
+        lr=lr if options.lr is None else options.lr,
+        batch=options.batch,
+        context=options.context,
+        seed=options.seed,
     )
-    loss = Loss(options.divergence, options.cross_entropy)
-    rows = own_chain(
+    return training, Loss(options.divergence, options.cross_entropy)
+
+
+def _chain(options: argparse.Namespace) -> None:
+    from cbd.commands.chain import make_chain
+    from cbd.commands.own import default_rate, source_of
+
+    training, loss = _training(options, default_rate(source_of(options.source).spec))
+    rows = make_chain(
         options.source, options.anchors, options.corpus, options.column, training, loss, options.out
     )
     for row in rows:
-        print(f"{row['folder']:<24} {row['parameters']:>14,} parameters   loss {row['loss']:.4f}")
+        folder = f"{options.out}/{row['folder']}"
+        print(f"{folder:<24} {row['parameters']:>14,} parameters   loss {row['loss']:.4f}")
+
+
+def _recover(options: argparse.Namespace) -> None:
+    from cbd.commands.own import default_rate, source_of
+    from cbd.commands.recover import recover
+
+    training, loss = _training(options, default_rate(source_of(options.checkpoint).spec))
+    done = recover(
+        options.checkpoint, options.corpus, options.column, training, loss, options.teacher, options.out
+    )
+    print(f"{options.out}: loss {done['before']:.4f} before, {done['after']:.4f} after (held-out text)")
 
 
 def _eval(options: argparse.Namespace) -> None:
@@ -245,17 +322,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from cbd.experiments.run import design_of, seeds_of
-    from cbd.realize.plan import render
-    from cbd.recipes.costs import ACCELERATORS
+    from cbd.experiments.run import plan
 
     scale = _scale(options)
-    runs = [
-        (name, s) for name in _names(options.experiment, scale) for s in seeds_of(name, scale, options.seed)
-    ]
-    recipes = [recipe for name, s in runs for recipe in design_of(name, scale, s).recipes]
-    print(f"{scale.name}: {scale.cost}; {len({s for _, s in runs})} seeds")
-    print(render(recipes, ACCELERATORS[options.on or scale.machine]))
+    print(plan(_names(options.experiment, scale), scale, options.seed, options.on, options.tree))
 
 
 def _figures(options: argparse.Namespace) -> None:

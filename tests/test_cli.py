@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from cbd.errors import CbdError
 from cbd.experiments import EXPERIMENTS
 from cbd.experiments.run import design_of
 from cbd.experiments.scales import SCALES
+from cbd.models.interpolation import rewrite
 from cbd.realize import store
 from cbd.recipes import costs
 from cbd.recipes.base import walk
@@ -37,13 +37,14 @@ def places(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def command(capsys):
-    """`command("plan", ...)`: exit status, output and the lines of standard error (no progress bars)."""
+    """`command("plan", ...)`: exit status, output and the lines of standard error (no progress)."""
 
     def call(*words: str) -> tuple[int, str, list[str]]:
         status = cli.main(list(words))
         said = capsys.readouterr()
         lines = said.err.replace("\r", "\n").splitlines()
-        return status, said.out, [line for line in lines if line.strip() and "|" not in line]
+        progress = re.compile(r"\[\d+/\d+\] |made \d+ steps? in ")
+        return status, said.out, [line for line in lines if line.strip() and not progress.match(line)]
 
     return call
 
@@ -62,12 +63,12 @@ def refused(result: tuple[int, str, list[str]]) -> str:
 def test_help_names_every_command():
     done = subprocess.run([sys.executable, "-m", "cbd.cli", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
-    for word in ("init", "chain", "run", "plan", "figures", "reproduce"):
+    for word in ("chain", "init", "recover", "eval", "run", "plan", "figures", "reproduce"):
         assert re.search(rf"^\s+{word}\s+\w", done.stdout, re.MULTILINE)
 
 
 def test_every_command_has_its_help_and_the_version_is_the_packages(capsys):
-    for word in ("init", "chain", "run", "plan", "figures", "reproduce"):
+    for word in ("chain", "init", "recover", "eval", "run", "plan", "figures", "reproduce"):
         with pytest.raises(SystemExit) as left:
             cli.main([word, "--help"])
         assert left.value.code == 0 and f"usage: cbd {word}" in capsys.readouterr().out
@@ -110,7 +111,7 @@ def test_an_error_is_one_line_and_a_status(command, monkeypatch, raised, status,
     def fails(*_):
         raise raised
 
-    monkeypatch.setattr("cbd.realize.plan.render", fails)
+    monkeypatch.setattr("cbd.realize.plan.overview", fails)
     got, _, errors = command("plan", "chain")
     assert (got, errors) == (status, [line])
 
@@ -119,7 +120,7 @@ def test_a_bug_is_not_dressed_up_as_bad_input(monkeypatch):
     def fails(*_):
         raise ValueError("bug")
 
-    monkeypatch.setattr("cbd.realize.plan.render", fails)
+    monkeypatch.setattr("cbd.realize.plan.overview", fails)
     with pytest.raises(ValueError, match="bug"):
         cli.main(["plan", "chain"])
 
@@ -145,8 +146,28 @@ def test_a_plan_adds_up_what_would_run(command, scale):
         float(n) * 10 ** {"P": 15, "E": 18, "T": 12}[u] for n, u in re.findall(r"([\d.e+]+) ([PET])", last)
     )
     assert work == left == pytest.approx(costs.flops(recipes), rel=0.01)
+    lines = [line.split() for line in out.splitlines() if line.split()[0] in names]
+    assert [line[0] for line in lines] == [name for name in names if name != "paper_map"], "in their order"
+    assert sum(int(line[1]) for line in lines) == len(needed), (
+        "shared recipes once, at the first that needs them"
+    )
+    assert sum(int(line[2]) for line in lines) == sum(recipe.tokens > 0 for recipe in needed)
+    assert sum(int(line[3].replace(",", "")) for line in lines) == sum(recipe.tokens for recipe in needed)
+    assert "is counted at the first of them" in out and len(out.splitlines()) < 24, "one screen"
+
+
+def test_a_plans_tree_has_every_step(command):
+    recipes = [
+        r for s in range(SCALES["smoke"].seeds) for r in design_of("chain", SCALES["smoke"], s).recipes
+    ]
+    status, out, _ = command("plan", "chain", "--tree")
     rows = [line.split() for line in out.splitlines() if re.match(r"\s+\d+  ", line)]
-    assert sum(int(re.search(r" 0/(\d+)", " ".join(row))[1]) for row in rows) == len(needed)
+    assert status == 0 and out.splitlines()[-1] == command("plan", "chain")[1].splitlines()[-1]
+    assert sum(int(re.search(r" 0/(\d+)", " ".join(row))[1]) for row in rows) == len(walk(recipes))
+
+
+def test_a_single_experiment_shares_with_none(command):
+    assert "counted at the first" not in command("plan", "chain")[1]
 
 
 def test_a_plan_of_one_experiment_is_smaller_and_takes_seed_and_machine(command):
@@ -161,11 +182,12 @@ def test_a_plan_of_one_experiment_is_smaller_and_takes_seed_and_machine(command)
 
 
 def test_a_plan_says_what_is_done(command, monkeypatch):
-    before = command("plan", "chain")[1]
+    before = command("plan", "chain", "--tree")[1]
     source = design_of("chain", SCALES["smoke"], 0).recipes[0]
     store.make(source, lambda out, state: {})
-    after = command("plan", "chain")[1]
+    after = command("plan", "chain", "--tree")[1]
     assert " 1/2 " in after and " 1/2 " not in before
+    assert " 1/33" in command("plan", "chain")[1]
 
     def left(text: str) -> float:
         number, unit = re.search(r"of which ([\d.]+) ([GTP]) are", text).groups()
@@ -283,21 +305,18 @@ def chain(command, source, text_folder, tmp_path):
 def test_a_chain_of_ones_own(chain, source, tmp_path):
     status, out, errors = chain()
     assert status == 0 and errors == []
-    rows = json.loads((tmp_path / "out" / "chain.json").read_text())
-    assert [Path(row["folder"]).name for row in rows] == ["source", "2x48", "1x16"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1x16", "2x48", "chain.json"]
+    rows = json.loads((tmp_path / "out" / "chain.json").read_text())["models"]
+    assert [row["folder"] for row in rows] == ["3x48", "2x48", "1x16"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["1x16", "2x48", "3x48", "chain.json"]
     assert len(out.splitlines()) == 3
     for row, line in zip(rows, out.splitlines(), strict=True):
-        model = AutoModelForCausalLM.from_pretrained(row["folder"])
+        folder = tmp_path / "out" / row["folder"]
+        model = AutoModelForCausalLM.from_pretrained(folder)
         assert model.num_parameters() == row["parameters"]
-        assert (
-            line.startswith(row["folder"])
-            and f"{row['parameters']:,}" in line
-            and f"{row['loss']:.4f}" in line
-        )
-        ids = AutoTokenizer.from_pretrained(row["folder"])(
-            "anna sees a small dog", return_tensors="pt"
-        ).input_ids
+        assert line.startswith(str(folder))
+        assert f"{row['parameters']:,}" in line and f"{row['loss']:.4f}" in line
+        ids = AutoTokenizer.from_pretrained(folder)("anna sees a small dog", return_tensors="pt").input_ids
         with torch.no_grad():
             assert model(ids).logits.shape == (1, ids.shape[1], VOCAB)
     for folder, shape in (("2x48", (2, 48, 3)), ("1x16", (1, 16, 1))):
@@ -326,8 +345,9 @@ def test_the_options_of_a_chain_reach_its_recipes(chain, tmp_path):
 @pytest.mark.parametrize(
     ("anchors", "says"),
     [
-        ("nonsense", "'nonsense' is not LAYERSxWIDTH"),
-        ("2x48,,1x16", "'' is not LAYERSxWIDTH"),
+        ("nonsense", "'nonsense' is no number of parameters: write 60M, or a shape such as 6x144"),
+        ("2x48,,1x16", "'' is no number of parameters"),
+        ("900M", "no shape between nothing and 3x48 has about 900,000,000 parameters"),
         ("2x48x3", "'2x48x3' is not LAYERSxWIDTH"),
         ("3x48", "3x48 is not smaller than 3x48"),
         ("1x16,2x48", "2x48 is not smaller than 1x16: list them from large to small"),
@@ -383,16 +403,19 @@ def test_another_tokenizer_in_the_same_folder_is_another_corpus(chain, source, t
 
 
 def test_a_copy_that_broke_off_leaves_no_out_and_the_same_command_ends_it(chain, tmp_path, monkeypatch):
-    copy = shutil.copytree
-
-    def interrupted(start, to):
-        copy(start, to)
+    def interrupted(model, folder):
+        rewrite(model, folder)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "copytree", interrupted)
+        patch.setattr("cbd.commands.chain.rewrite", interrupted)
         assert chain()[0] == 130
     assert not (tmp_path / "out").exists()
     assert chain()[0] == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1x16", "2x48", "chain.json"]
-    assert not list(tmp_path.glob(".*partial*"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "1x16",
+        "2x48",
+        "3x48",
+        "chain.json",
+    ]
+    assert not list(tmp_path.glob(".*part*"))

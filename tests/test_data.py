@@ -138,13 +138,14 @@ def test_ids_decode_to_the_documents_of_each_split(name, request, corpus):
     folder = request.getfixturevalue(name)
     source, held_out = (corpus, 0.1) if name == "built" else (Corpus(max_documents=150), 0.04)
     tokens = Tokens(folder)
+    said = json.loads((folder / "corpus.json").read_text())["splits"]
     for split in SPLITS:
         expected = [text for text in documents(source) if split_of(text, held_out) == split]
         texts = decoded(folder, split)
         assert (texts if split == "train" else sorted(texts)) == (
             expected if split == "train" else sorted(expected)
         )
-        assert len(texts) == tokens.documents(split)
+        assert len(texts) == said[split]["documents"]
         size = sum(len(text.encode()) for text in texts)
         assert tokens.bytes_per_token(split) == pytest.approx(size / tokens.count(split))
         assert tokens.array(split).max() < tokens.vocab_size
@@ -502,7 +503,7 @@ def test_arrays_are_read_only(tokens):
 
 
 def test_an_unknown_split_is_refused(tokens):
-    for read in (tokens.count, tokens.array, tokens.documents, tokens.bytes_per_token):
+    for read in (tokens.count, tokens.array, tokens.bytes_per_token):
         with pytest.raises(CbdError, match="choose train, validation or test"):
             read("dev")
 

@@ -197,8 +197,8 @@ def test_union_keeps_the_larger_anchor_where_the_small_one_has_no_unit(anchors, 
 def test_cbd_init_writes_a_model_that_loads_and_generates(anchors, operator: str, tmp_path: Path) -> None:
     small, large, target = anchors
     out = tmp_path / "slm"
-    command = f"init --small {small} --large {large} --layers 3 --width {target.width} --operator {operator}"
-    assert main([*command.split(), "--out", str(out)]) == 0
+    command = f"init --small {small} --large {large} --layers 3 --width {target.width} --unaligned"
+    assert main([*command.split(), "--operator", operator, "--out", str(out)]) == 0
     model, report = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()), report
     assert sum(p.numel() for p in model.parameters()) == target.parameters
@@ -212,7 +212,9 @@ def test_heads_of_the_target_can_be_given(tmp_path: Path) -> None:
     make = lambda n, d, ffn: qwen3(n, d, 4, 2, ffn, head_dim=8, vocab=50, positions=32)  # noqa: E731
     for name, spec in (("small", make(2, 16, 32)), ("large", make(3, 64, 128))):
         random_model(spec).save_pretrained(tmp_path / name)
-    command = f"init --small {tmp_path}/small --large {tmp_path}/large --layers 3 --width 24".split()
+    command = (
+        f"init --small {tmp_path}/small --large {tmp_path}/large --layers 3 --width 24 --unaligned".split()
+    )
     assert main([*command, "--out", str(tmp_path / "kept")]) == 0
     assert Checkpoint(tmp_path / "kept").spec == make(3, 24, 48)
     more = ["--heads", "6", "--kv-heads", "3", "--ffn", "50"]

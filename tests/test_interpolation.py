@@ -440,7 +440,8 @@ def test_a_head_saved_although_tied_is_the_same(mix, small, tmp_path) -> None:
 
 def arguments(small: Path, large: Path, out: Path, **options) -> list[str]:
     """A command line; an option of None is left out, True is a flag."""
-    values = {"small": small, "large": large, "layers": 3, "width": 48, "out": out} | options
+    values = {"small": small, "large": large, "layers": 3, "width": 48, "unaligned": True, "out": out}
+    values |= options
     found = ["init"]
     for name, value in values.items():
         found += [] if value is None else [f"--{name}"] if value is True else [f"--{name}={value}"]
@@ -738,7 +739,7 @@ class TestSpoiled:
 
     def test_refuses_a_folder_that_is_none(self, bench, which) -> None:
         bench.refuse(
-            "is not a folder: give one in Hugging Face's format", **{which: bench.folder / "nowhere"}
+            "is not a folder: name a checkpoint in Hugging Face's format", **{which: bench.folder / "nowhere"}
         )
         bench.refuse("is not a folder", **{which: getattr(bench, which) / "config.json"})
 

@@ -294,6 +294,7 @@ def test_make_lists_its_targets_first() -> None:
     assert run.returncode == 0, run.stderr
     listed = {line.split()[0] for line in run.stdout.splitlines()}
     assert {"reproduce", "test", "figures", "notebooks", "lab", "bench", "lint", "clean", "help"} <= listed
+    assert "book" in listed
 
 
 def test_benchmarks_are_never_collected(tmp_path: Path) -> None:

@@ -456,7 +456,7 @@ def test_the_points_of_a_long_run() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Loss("kl"), "choose none, forward_kl, reverse_kl or jsd"),
+        (lambda: Loss("kl"), "choose none, forward_kl, reverse_kl, jsd"),
         (lambda: Loss("jsd", -0.1), r"must lie in \[0, 1\]"),
         (lambda: Loss("jsd", 1.1), r"must lie in \[0, 1\]"),
         (lambda: Loss("jsd", math.nan), r"must lie in \[0, 1\]"),

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cbd.errors import CbdError
 from cbd.models.families import FAMILIES, family_of
-from cbd.recipes.specs import NAMED, TRAITS, ModelSpec, gpt2, qwen3
+from cbd.recipes.specs import NAMED, SMOLLM2_135M, TRAITS, ModelSpec, gpt2, qwen3
 
 # Parameters in millions, as the makers state them or the paper (arXiv 2605.07783) names them.
 MILLIONS = {
@@ -223,3 +223,29 @@ def test_equal_shapes_are_equal_however_they_are_written() -> None:
 def test_what_cannot_be_is_refused(make, message: str) -> None:
     with pytest.raises(CbdError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"), [(100_000_000, "20x576"), (80_000_000, "15x576"), (60_000_000, "26x384")]
+)
+def test_a_count_finds_the_nearest_shape_of_a_real_family(parameters, name):
+    shape = SMOLLM2_135M.nearest(parameters)
+    assert shape.name == name and shape.head_dim == 64 and shape.group == SMOLLM2_135M.group
+    assert abs(shape.parameters / parameters - 1) < 0.02
+
+
+@given(layers=st.integers(1, 24), width=st.integers(1, 16))
+def test_the_count_of_a_shape_finds_a_shape_of_that_count(layers, width):
+    whole = gpt2(24, 1024)
+    asked = whole.resized(layers, 64 * width)
+    found = whole.nearest(asked.parameters)
+    assert abs(found.parameters / asked.parameters - 1) <= 0.02 + 1e-9
+    ratio = lambda s: abs(math.log(s.layers / s.width * 1024 / 24))  # noqa: E731
+    assert ratio(found) <= ratio(asked) + 1e-9, "no worse a ratio than the shape that was asked about"
+
+
+def test_no_shape_far_from_the_count_is_given():
+    with pytest.raises(CbdError, match="no shape between"):
+        gpt2(4, 128).nearest(10**12)
+    with pytest.raises(CbdError, match=r"no shape between 2x64 and 4x128"):
+        gpt2(4, 128).nearest(10, gpt2(2, 64))

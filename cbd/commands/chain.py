@@ -1,91 +1,116 @@
-"""`cbd chain`: a knowledge chain from a user's own checkpoint on a user's own text."""
+"""`cbd chain`: a knowledge chain from a user's own checkpoint on a user's own text, in one shared basis."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cbd.data.documents import folder_corpus
+from cbd.commands.own import (
+    card,
+    check_absent,
+    count,
+    opened,
+    origin,
+    source_of,
+    text_for,
+    write_about,
+    written_whole,
+)
 from cbd.errors import CbdError
-from cbd.models.checkpoints import TOKENIZER_FILES, sha256
-from cbd.models.sources import local
-from cbd.realize import store
-from cbd.realize.run import realize_all
+from cbd.models import basis
+from cbd.models.checkpoints import Checkpoint
+from cbd.models.interpolation import rewrite
+from cbd.realize import realize_all, store
 from cbd.recipes.base import Recipe
-from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Anchor, Loss, Training
 
+CHAIN = "chain.json"
 
-def own_chain(
+
+def make_chain(
     source: str, anchors: str, corpus: str, column: str, training: Training, loss: Loss, out: str
 ) -> list[dict[str, Any]]:
-    """Distil the anchors one after the other, each from its predecessor, and copy them to
-    `out`/<layers>x<width>.
+    """Distil the anchors one after the other, each from its predecessor, and write the whole chain to `out`.
 
-    anchors: "6x144,4x96", from large to small. Returns a row a model (also in `out`/chain.json): folder,
-    parameters, loss in nats per token. Raises `CbdError` on bad input before any work; what is trained stays
-    in the store, so that a killed run goes on.
+    anchors: "6x144,4x96" or "100M,40M" (see `parse_anchors`), from large to small. Every model, the source
+    included, lies in `out`/<layers>x<width>, in one shared basis (`cbd.models.basis`): the same function,
+    other places. Returns a row a model, from large to small, as in `out`/chain.json. Raises `CbdError` on bad
+    input before any work; what is trained stays in the store, so that a killed run goes on.
     """
-    folder = Path(out)
-    if folder.exists():
-        raise CbdError(f"{folder} exists: choose another --out, or remove it first")
-    llm = local(source)
+    folder = check_absent(out)
+    llm = source_of(source)
     specs = parse_anchors(anchors, llm.spec)
-    if training.context > llm.spec.positions:
-        raise CbdError(f"--context {training.context} exceeds the model's {llm.spec.positions} positions")
-    text = _text(Path(corpus), column, Path(source).absolute())
+    given = opened(source)
+    given.check_finite()
+    text = text_for(given, corpus, column, training.context)
     models: list[Recipe] = [llm]
     for spec in specs:
         models.append(Anchor.inherited(models[-1], spec, text, training, loss))
     measured = [Evaluated(model, text, training.evaluation_tokens, training.context) for model in models]
     realize_all([*models, *measured])
-    rows = []
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for model, evaluated in zip(models, measured, strict=True):
-        place = source if model is llm else str(folder / model.spec.name)
-        if model is not llm:
-            shutil.copytree(store.folder(model), partial / model.spec.name)
-        loss_now = store.record(evaluated)["metrics"]["loss"]
-        rows.append(
-            {"folder": place, "parameters": model.spec.parameters, "loss": loss_now, "recipe": model.key}
-        )
-    (partial / "chain.json").write_text(json.dumps(rows, indent=2) + "\n")
-    partial.rename(folder)
+    rows = [_row(model, measure) for model, measure in zip(models, measured, strict=True)]
+    content = {
+        "basis": hashlib.sha256("".join(model.key for model in models).encode()).hexdigest()[:20],
+        "source": origin(llm, given),
+        "corpus": text.name,
+        "training": asdict(training),
+        "loss": asdict(loss),
+        "models": rows,
+    }
+    with written_whole(folder) as part:
+        _write_models(models, content, part)
+        (part / CHAIN).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     return rows
 
 
-def _text(folder: Path, column: str, tokenizer: Path) -> Corpus:
-    """The text in the ids of the source's tokenizer, whose content is part of the name, not its place."""
-    hashes = {name: sha256(tokenizer / name) for name in TOKENIZER_FILES if (tokenizer / name).exists()}
-    if not hashes.keys() & {
-        "tokenizer.json",
-        "vocab.json",
-        "tokenizer.model",
-    }:  # transformers would make an empty one
-        raise CbdError(
-            f"{tokenizer} holds no tokenizer.json: save the model's tokenizer beside it (save_pretrained)"
-        )
-    digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12]
-    name = f"{folder.resolve().name}, tokenizer {digest}"
-    return folder_corpus(folder, name=name, column=column, tokenizer=str(tokenizer))
+def _row(model: Recipe, measure: Evaluated) -> dict[str, Any]:
+    found = {"folder": model.spec.name, "spec": asdict(model.spec), "parameters": model.spec.parameters}
+    return found | {"loss": store.record(measure)["metrics"]["loss"], "recipe": model.key}
+
+
+def _write_models(models: list[Recipe], content: dict[str, Any], out: Path) -> None:
+    """Every model in the chain's basis; its files' hashes go into its row."""
+    found = [Checkpoint(store.folder(model)) for model in models]
+    for place, (checkpoint, order) in enumerate(zip(found, basis.shared(found), strict=True)):
+        row = content["models"][place]
+        folder = out / row["folder"]
+        folder.mkdir()
+        rewrite(basis.Reordered(checkpoint, order), folder)
+        row["sha256"] = Checkpoint(folder).hashes()
+        about = {key: content[key] for key in ("basis", "source")}
+        write_about(folder, about | {"model": row}, _card(content, place))
+
+
+def _card(content: dict[str, Any], place: int) -> str:
+    rows, source = content["models"], content["source"]["name"]
+    what = (
+        f"Anchor {place} of a knowledge chain from `{source}`, distilled from {rows[place - 1]['folder']}."
+        if place
+        else f"`{source}`, the source of a knowledge chain: the same function, its units in another order."
+    )
+    table = [(row["folder"], f"{row['parameters']:,}", f"{row['loss']:.4f}") for row in rows]
+    return card(
+        f"{source} {rows[place]['folder']}",
+        what,
+        [("model of the chain", "parameters", "loss, nats per token"), *table],
+        f"Loss on held-out text of `{content['corpus']}`. All models of the chain share one basis, so that "
+        f"`cbd init --chain` can mix two of them. The source's licence applies.",
+    )
 
 
 def parse_anchors(text: str, source: ModelSpec) -> list[ModelSpec]:
-    """Specs from "6x144,4x96". Raises `CbdError` unless each is a shape below its predecessor's."""
+    """Shapes from "6x144,4x96", or from parameters, "100M,40M": then the nearest on the source's own ratio.
+
+    Raises `CbdError` unless each is a shape below its predecessor's.
+    """
     specs, above = [], source
-    for part in text.split(","):
-        try:
-            layers, width = (int(number) for number in part.strip().lower().split("x"))
-        except ValueError:
-            raise CbdError(f"--anchors {part!r} is not LAYERSxWIDTH, such as 6x144,4x96") from None
-        spec = source.resized(layers, width)
+    for part in (part.strip() for part in text.split(",")):
+        spec = _shape(part, source, above)
         if spec.layers > above.layers or spec.width > above.width or spec == above:
             raise CbdError(
                 f"anchor {spec.name} is not smaller than {above.name}: list them from large to small"
@@ -93,3 +118,13 @@ def parse_anchors(text: str, source: ModelSpec) -> list[ModelSpec]:
         specs.append(spec)
         above = spec
     return specs
+
+
+def _shape(part: str, source: ModelSpec, above: ModelSpec) -> ModelSpec:
+    if "x" in part.lower():
+        try:
+            layers, width = (int(number) for number in part.lower().split("x"))
+        except ValueError:
+            raise CbdError(f"--anchors {part!r} is not LAYERSxWIDTH, such as 6x144,4x96") from None
+        return source.resized(layers, width)
+    return source.nearest(count(part, "--anchors"), largest=above)

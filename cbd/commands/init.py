@@ -1,56 +1,60 @@
-"""`cbd init`: a checkpoint of a new size from a user's own two, written whole or not at all."""
+"""`cbd init`: a checkpoint of a new size from a user's own models, written whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from inspect import signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import cbd
-from cbd.errors import CbdError
+from cbd.commands.chain import CHAIN
+from cbd.commands.own import card, check_absent, opened, read_about, source_of, write_about, written_whole
+from cbd.errors import CbdError, si
+from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
-from cbd.models.interpolation import check_alike, check_anchors, initialize
-from cbd.recipes.operators import LITERAL, Operator, resolve_alpha
+from cbd.models.interpolation import check_alike, check_anchors, check_inside, initialize
+from cbd.realize import realize, store
+from cbd.recipes.models import encloses
+from cbd.recipes.operators import OPERATORS, UNION, Operator, resolve_alpha
 from cbd.recipes.specs import ModelSpec
+from cbd.recipes.starts import STARTS
 
-CARD = """---
-library_name: transformers
-tags: [chain-based-distillation, initialization]
----
-# {name}
-
-An initialisation, made by cbd {version} (Chain-based Distillation, arXiv 2605.07783): not trained since.
-
-| | layers x width | parameters |
-|---|---|---|
-| this model | {target.name} | {target.parameters:,} |
-| small anchor `{small_name}` | {small.name} | {small.parameters:,} |
-| large anchor `{large_name}` | {large.name} | {large.parameters:,} |
-
-theta = {alpha:.4f} * Trans(small) + {rest:.4f} * Trans(large), mixing: {mixing}. `cbd.json` has every choice
-and the hashes of the anchors' files. The anchors' licences apply.
-"""
+MIXED = "mixed"
+ALONE = {key: start for key, start in STARTS.items() if start.operator is None and key != "random"}
+"""The starts from one model alone, by the names that `cbd init --start` takes beside "mixed"."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a user asks for; what is left out keeps its ratio to the width (see `ModelSpec.resized`)."""
+    """What a user asks for: layers and width, or a number of parameters.
 
-    layers: int
-    width: int
+    What is left out keeps its ratio to the width (see `ModelSpec.resized`).
+    """
+
+    layers: int | None = None
+    width: int | None = None
     heads: int | None = None
     kv_heads: int | None = None
     ffn: int | None = None
+    parameters: int | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.layers is not None and self.width is not None
+        if shape == (self.parameters is not None) or (self.layers is None) != (self.width is None):
+            raise CbdError("give --layers and --width, or --parameters")
 
     def spec(self, small: ModelSpec, large: ModelSpec) -> ModelSpec:
-        """The anchors' family at this size. Raises `CbdError` when the heads do not fit the head dimension.
+        """The models' family at this size. Raises `CbdError` when the heads do not fit the head dimension.
 
-        Where heads do not make up the width (Qwen3) and both anchors have as many, the target has them, too.
+        Where heads do not make up the width (Qwen3) and both models have as many, the target has them, too.
         """
+        if self.parameters is not None:
+            return large.nearest(self.parameters, small, large)
         heads, kv_heads = self.heads, self.kv_heads
         if heads is None and small.head_size is not None and small.heads == large.heads:
             heads = small.heads
@@ -58,62 +62,164 @@ class Size:
         return small.resized(self.layers, self.width, heads, kv_heads, self.ffn)
 
 
+def models_around(chain: str | Path, size: Size) -> tuple[Path, Path]:
+    """The two neighbours (small, large) of a chain made by `cbd chain` between which a size lies.
+
+    Raises `CbdError` when the folder holds no chain, or no two neighbours enclose the size.
+    """
+    folder = Path(chain)
+    try:
+        rows = json.loads((folder / CHAIN).read_text("utf-8"))["models"]
+        models = [(folder / row["folder"], ModelSpec(**row["spec"])) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise CbdError(f"{folder} holds no {CHAIN}: name a folder that `cbd chain` made") from None
+    for (above, large), (below, small) in pairwise(models):
+        if size.parameters is None:
+            inside = encloses(small, large, size.spec(small, large))
+        else:
+            inside = small.parameters <= size.parameters <= large.parameters
+        if inside:
+            return below, above
+    sizes = " > ".join(f"{spec.name} ({spec.parameters:,})" for _, spec in models)
+    raise CbdError(f"the size lies between no two neighbours of the chain {sizes}: choose one inside it")
+
+
 def init_checkpoint(
-    small: str | Path,
-    large: str | Path,
+    small: str | Path | None,
+    large: str | Path | None,
     out: str | Path,
     size: Size,
     *,
     alpha: float | Literal["distance"] = "distance",
-    operator: Operator = LITERAL,
+    operator: Operator = UNION,
     outside: bool = False,
+    start: str = MIXED,
+    unaligned: bool = False,
 ) -> dict[str, Any]:
     """Initialise a model between two checkpoints and write it as a Hugging Face folder.
 
-    Returns the content of its `cbd.json`. Raises `CbdError`, before anything is written, when the anchors do
-    not fit together, the target does not lie between them, a file is unreadable, or `out` exists.
+    small, large: local folders or hub ids; one that the start does without may be None. start: "mixed", or
+    one of `ALONE`. unaligned: mix models although they share no basis. Returns the content of its `cbd.json`.
+    Raises `CbdError`, before anything is written, when the models do not fit together or share no basis, the
+    target does not lie between them, a file is unreadable, or `out` exists.
     """
-    out = Path(out)
-    if out.exists():
-        raise CbdError(f"{out} exists: choose another --out, or remove it first")
-    first, second = Checkpoint(small), Checkpoint(large)
+    folder = check_absent(out)
+    places = _needed({"small": small, "large": large}, start)
+    used = {role: opened(place) for role, place in places.items()}
+    first, second = next(iter(used.values())), list(used.values())[-1]
+    spec = size.spec(first.spec, second.spec)
+    note = {"start": start, "target": asdict(spec)} | {role: asdict(m.spec) for role, m in used.items()}
+    if start == MIXED:
+        _check(first, second, spec, outside)
+        resolve_alpha(alpha, first.spec, second.spec, spec)
+        second, aligned = in_one_basis(first, second, unaligned)
+        note |= aligned
+    else:
+        check_inside(first.spec, spec, grown="small" in used)
+        sources = {role: source_of(place) for role, place in places.items()}
+        made = realize(
+            ALONE[start].recipe(**{"small": None, "large": None} | sources, spec=spec, corpus=None)
+        )
+    with written_whole(folder) as part, ThreadPoolExecutor(2) as pool:
+        # hashing releases the interpreter's lock: it costs no time of its own
+        hashes = {role: pool.submit(model.hashes) for role, model in used.items()}
+        if start == MIXED:
+            note |= initialize(first, second, spec, part, alpha, operator, outside)
+        else:
+            shutil.copytree(made, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(store.RECORD))
+        note["sha256"] = {role: future.result() for role, future in hashes.items()}
+        write_about(part, note, _card(folder.name, used, spec, note))
+    return note
+
+
+def _needed(given: dict[str, str | Path | None], start: str) -> dict[str, str | Path]:
+    """Those of the two models that a start needs. Raises `CbdError` when one is missing."""
+    if start != MIXED and start not in ALONE:
+        raise CbdError(f"no start {start!r}; choose {MIXED}, {' or '.join(ALONE)}")
+    asked = given if start == MIXED else signature(ALONE[start].alone).parameters
+    needed = {role: place for role, place in given.items() if role in asked}
+    if None in needed.values():
+        raise CbdError(f"--start {start} needs {' and '.join(f'--{role}' for role in needed)}, or --chain")
+    return needed
+
+
+def _check(first: Checkpoint, second: Checkpoint, spec: ModelSpec, outside: bool) -> None:
     if first.spec.parameters > second.spec.parameters:
         raise CbdError(f"--small ({first.spec.name}) is larger than --large ({second.spec.name}): swap them")
-    spec = size.spec(first.spec, second.spec)
     check_anchors(first.spec, second.spec, spec, outside=outside)
     check_alike(first, second)
-    resolve_alpha(alpha, first.spec, second.spec, spec)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise CbdError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
-    try:
-        # hashing releases the interpreter's lock: it costs no time of its own
-        with ThreadPoolExecutor(2) as pool:
-            hashes = [pool.submit(anchor.hashes) for anchor in (first, second)]
-            done = initialize(small, large, spec, part, alpha, operator, outside)
-            found = {"small": hashes[0].result(), "large": hashes[1].result()}
-        content = {"version": cbd.__version__, "paper": "arXiv 2605.07783"} | done | {"sha256": found}
-        (part / "cbd.json").write_text(json.dumps(content, indent=2) + "\n")
-        (part / "README.md").write_text(_card(out.name, first, second, spec, done))
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return content
 
 
-def _card(name: str, small: Checkpoint, large: Checkpoint, target: ModelSpec, done: dict[str, Any]) -> str:
-    return CARD.format(
-        name=name,
-        version=cbd.__version__,
-        target=target,
-        small=small.spec,
-        large=large.spec,
-        small_name=small.folder.resolve().name,
-        large_name=large.folder.resolve().name,
-        alpha=done["alpha"],
-        rest=1 - done["alpha"],
-        mixing=done["operator"]["mixing"],
+def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple[Checkpoint, dict[str, Any]]:
+    """The larger model in the smaller one's basis, and what is to be noted about it.
+
+    Two models of one chain share a basis by record, and so does the source that a chain was made from: its
+    copy inside the chain is taken. Otherwise the weights tell (`basis.compare`). Raises `CbdError` for two
+    models that were trained apart, unless `unaligned`.
+    """
+    records = [read_about(model.folder) for model in (small, large)]
+    names = [record.get("basis") for record in records]
+    if names[0] is not None and names[0] == names[1]:
+        return large, {"basis": names[0], "aligned": "one chain"}
+    for model, record, other in ((small, records[0], large), (large, records[1], small)):
+        copy = _copy_of_source(model, record, other)
+        if copy is not None:
+            pair = copy if other is large else large
+            return pair, {"basis": record["basis"], "aligned": f"the chain's copy of {other.folder.name}"}
+    relation = basis.compare(small, large)
+    if relation.kind == "same":
+        return large, {"aligned": "by their weights"}
+    if relation.kind == "permuted":
+        return basis.Reordered(large, relation.basis), {"aligned": "by an order of units, found"}
+    said = (
+        f"their channels correlate by {relation.stream:.2f}, heads and neurons by {relation.blocks:.2f}; "
+        f"1 is alike"
     )
+    if not unaligned:
+        raise CbdError(
+            f"{small.folder} and {large.folder} do not share a basis ({said}): they were trained "
+            f"apart, and their mixture may be worse than random weights. Start from one of them alone "
+            f"(--start grown or cut), make a chain (`cbd chain`), or mix them all the same with --unaligned"
+        )
+    return large, {"aligned": f"not at all: {said}"}
+
+
+def _copy_of_source(model: Checkpoint, record: dict[str, Any], other: Checkpoint) -> Checkpoint | None:
+    """Where `model` lies in a chain that was made from `other`: the chain's own copy of that source."""
+    folder = model.folder.resolve().parent
+    if not (folder / CHAIN).is_file() or record.get("source", {}).get("fingerprint") != other.fingerprint():
+        return None
+    first = json.loads((folder / CHAIN).read_text("utf-8"))["models"][0]
+    return Checkpoint(folder / first["folder"])
+
+
+def _card(name: str, used: dict[str, Checkpoint], target: ModelSpec, done: dict[str, Any]) -> str:
+    rows = [("", "layers x width", "parameters"), ("this model", target.name, f"{target.parameters:,}")]
+    for role, model in used.items():
+        named = f"{role} model `{model.folder.resolve().name}`"
+        rows.append((named, model.spec.name, f"{model.spec.parameters:,}"))
+    how = f"It is Trans({next(iter(used))}): one model alone, at another shape."
+    if "alpha" in done:
+        alpha, mixing = done["alpha"], done["operator"]["mixing"]
+        how = f"theta = {alpha:.4f} * Trans(small) + {1 - alpha:.4f} * Trans(large), mixing: {mixing}."
+    return card(name, "An initialisation, not trained since.", rows, f"{how} The models' licences apply.")
+
+
+def said(out: str, done: dict[str, Any]) -> Iterator[str]:
+    """What `cbd init` prints: what was made and where, by which choices, and why these are the defaults."""
+    target = ModelSpec(**done["target"])
+    used = [f"{role} {ModelSpec(**done[role]).name}" for role in ("small", "large") if role in done]
+    yield f"{out}: {target.name}, {si(target.parameters)} parameters, from {' and '.join(used)}"
+    if done["start"] != MIXED:
+        yield f"start {done['start']}: {ALONE[done['start']].label}, and nothing of another model"
+        return
+    yield f"in one basis: {done['aligned']}"
+    operator = next(name for name, one in OPERATORS.items() if asdict(one) == done["operator"])
+    reasons = {
+        "union": "the larger model's weight stays whole where the smaller has no unit; the default, as it "
+        "starts lower than other readings at most sizes that we measured (SCORECARD.md, Q3)",
+        "literal": "the paper's formula, on every coordinate",
+    }
+    yield f"operator {operator}: {reasons.get(operator, 'another reading of the paper')}"
+    rule = "by distance in parameters; SCORECARD.md says what that loses against the best (Q6)"
+    yield f"alpha {done['alpha']:.4f}: {rule if done['alpha_rule'] == 'distance' else 'as given'}"

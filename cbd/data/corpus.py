@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from tqdm import tqdm
 
+from cbd.data import progress
 from cbd.data.documents import (
     END,
     SPLITS,
@@ -49,10 +48,7 @@ def _survey(corpus: Corpus) -> int:
 
 
 def _progress(items: Iterable[str], what: str, total: int | None = None) -> Iterable[str]:
-    return tqdm(items, what, total, unit=" documents", unit_scale=True, leave=False, disable=None)
-
-
-# Building ----------------------------------------------------------------------------------------------
+    return progress.bar(items, what, total=total, unit=" documents", unit_scale=True)
 
 
 def build(corpus: Corpus, folder: Path) -> None:
@@ -106,7 +102,7 @@ def _train_tokenizer(corpus: Corpus, total: int) -> Any:
         min_frequency=2,
         special_tokens=[END],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=sys.stderr.isatty(),
+        show_progress=False,
     )
     texts = _progress(documents(corpus), "training the tokenizer", total)
     bpe.train_from_iterator((t for t in texts if split_of(t, corpus.held_out) == "train"), trainer)

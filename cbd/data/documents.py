@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +20,8 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 END = "<|endoftext|>"
 
-LONG_FILE = (
-    100_000  # bytes: a longer .txt file is cut into passages, or its split by document would be no split
-)
+LONG_FILE = 100_000  # bytes: a longer .txt file is cut into passages, or no split by document could split it
 PASSAGE = 8_000  # characters
-
-
-# Documents ---------------------------------------------------------------------------------------------
 
 
 def documents(corpus: Corpus) -> Iterator[str]:
@@ -46,7 +41,7 @@ def documents(corpus: Corpus) -> Iterator[str]:
     Raises `CbdError` when a package, folder or data set is missing, a file is not UTF-8, a line is no JSON
     object, or the column is missing or holds no text. All but the missing ones are raised on the way.
     """
-    sources = {"embedded": _embedded, "folder": _folder, "hub": _hub}
+    sources = {"embedded": lambda _: embedded_documents(), "folder": _folder, "hub": _hub}
     if corpus.kind not in sources:
         raise CbdError(f"corpus kind {corpus.kind!r}: choose embedded, folder or hub")
     cleaned = (_clean(text) for text in sources[corpus.kind](corpus))
@@ -59,22 +54,14 @@ def _clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
 
 
-def _embedded(corpus: Corpus) -> Iterable[str]:
-    return embedded_documents()
-
-
 def folder_corpus(path: str | Path, **fields: Any) -> Corpus:
     """A corpus of the .txt and .jsonl files below `path`, named by their relative names and content.
 
-    `fields` are further fields of `Corpus`. Raises `CbdError` when the folder is missing or has no such
-    files.
+    `fields` are further fields of `Corpus`. Raises `CbdError` when there is no folder or no such file in it.
     """
     folder = Path(path).resolve()
-    fingerprint = fingerprint_of(folder)
-    return Corpus(
-        **{"kind": "folder", "name": folder.name, "location": str(folder), "fingerprint": fingerprint}
-        | fields
-    )
+    own = {"name": folder.name, "location": str(folder), "fingerprint": fingerprint_of(folder)}
+    return Corpus(kind="folder", **own | fields)
 
 
 def fingerprint_of(folder: Path) -> str:
@@ -122,8 +109,7 @@ def _text_file(path: Path) -> Iterator[str]:
 def passages(text: str, size: int = PASSAGE) -> Iterator[str]:
     """`text` in pieces of at most `size` characters that join to it again.
 
-    Each is cut after the last blank line within reach, else the last line, else the last space, else at
-    `size`.
+    Each ends with the last blank line within reach, else the last line, else the last space, else at `size`.
     """
     start = 0
     while start < len(text):
@@ -202,9 +188,6 @@ def load_dataset(name: str, config: str | None = None) -> Any:
             f"the data set {name!r} could not be loaded ({type(error).__name__}: {reason}); check its name, "
             "config and your connection, name a local folder, or take --corpus embedded"
         ) from error
-
-
-# Split -------------------------------------------------------------------------------------------------
 
 
 def split_of(document: str, held_out: float) -> Split:

@@ -14,9 +14,6 @@ from cbd.errors import CbdError
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}  # little-endian on every machine
 
 
-# Reading -----------------------------------------------------------------------------------------------
-
-
 class Tokens:
     """The token ids of a built folder, memory-mapped.
 
@@ -52,10 +49,6 @@ class Tokens:
         """Tokens of the split, end-of-text ids included."""
         return len(self._arrays[_known(split)])
 
-    def documents(self, split: Split) -> int:
-        """Documents of the split, which is also how many end-of-text ids it has."""
-        return self._splits[_known(split)]["documents"]
-
     def array(self, split: Split) -> np.memmap:
         """All ids of the split, read-only, shape (count,), uint16 or uint32."""
         return self._arrays[_known(split)]
@@ -68,28 +61,20 @@ class Tokens:
         """Ids of random windows, int64 of shape (batch, context + 1): inputs [:, :-1], targets [:, 1:].
 
         A pure function of the corpus and the arguments. Row i does not depend on the other rows, so a smaller
-        batch is the beginning of a larger one. Raises `CbdError` when the split is shorter than one
-        window.
+        batch is the beginning of a larger one. Raises `CbdError` when the split is shorter than a window.
         """
         ids = self.array(split)
         starts = self.starts(seed, step, batch, context, split)
         return ids[starts[:, None] + np.arange(context + 1)].astype(np.int64)
 
     def starts(
-        self,
-        seed: int,
-        step: int,
-        batch: int,
-        context: int,
-        split: Split = "train",
-        limit: int | None = None,
+        self, seed: int, step: int, batch: int, context: int, split: Split = "train", limit: int | None = None
     ) -> np.ndarray:
         """Where the windows of `batch` begin, int64 of shape (batch,), within the first `limit` ids."""
         places = min(limit or self.count(split), self.count(split)) - context
         if places < 1:
             raise self._too_short(split, context)
-        # Raw output, not `Generator.integers`: one number a row whatever the others are, the same in every
-        # NumPy.
+        # raw output, not `Generator.integers`: one number a row whatever the others are, in every NumPy
         key = np.array([seed % 2**64, step % 2**64], np.uint64)
         random = np.random.Philox(key=key).random_raw(batch) % np.uint64(places)
         return random.astype(np.int64)

@@ -10,8 +10,9 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lm_eval.tasks import TaskManager
 from torch import nn
 from transformers import AutoTokenizer
 
+from cbd.data.progress import lively
 from cbd.errors import CbdError
 from cbd.models.forward import load_llm
 from cbd.recipes.evaluation import LOCAL, XLSUM
@@ -137,9 +139,9 @@ def _manager(names: list[str], folders: dict[str, str]) -> TaskManager:
         )
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
+        ours = ", ".join((*LOCAL, XLSUM))
         raise CbdError(
-            f"no task {', '.join(unknown)}: ours are {', '.join((*LOCAL, XLSUM))}; lm-eval's own are listed "
-            f"by `lm-eval ls tasks`"
+            f"no task {', '.join(unknown)}: ours are {ours}; `lm-eval ls tasks` lists lm-eval's own"
         )
     return manager
 
@@ -252,11 +254,12 @@ def pooled(scores: list[TaskScore]) -> TaskScore:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """lm-eval's advice about options that are meant as they are, left out of the log."""
+    """Without lm-eval's advice about options that are meant as they are; in a log, without its bars."""
     logger = logging.getLogger("lm_eval")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with nullcontext() if lively() else redirect_stderr(StringIO()):
+            yield
     finally:
         logger.setLevel(before)

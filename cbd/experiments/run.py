@@ -21,6 +21,7 @@ from cbd.experiments import EXPERIMENTS
 from cbd.experiments.scales.base import Scale
 from cbd.realize import store
 from cbd.recipes.base import Recipe, walk
+from cbd.recipes.costs import ACCELERATORS
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
 from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import resolve_alpha
@@ -84,6 +85,21 @@ def names_at(scale: Scale) -> list[str]:
     """The experiments that "all" means at a scale: those whose module does not say otherwise (`runs_at`)."""
     always = lambda scale: True  # noqa: E731
     return [name for name in EXPERIMENTS if getattr(_module(name), "runs_at", always)(scale)]
+
+
+def plan(names: Iterable[str], scale: Scale, seed: int = 0, on: str = "", tree: bool = False) -> str:
+    """What experiments need at a scale, as text: a line each, or the tree of every step. Nothing is run.
+
+    on: what to count hours on, a name in `cbd.recipes.costs.ACCELERATORS` (default: the scale's machine).
+    """
+    from cbd.realize.plan import overview, render
+
+    seeds = {name: seeds_of(name, scale, seed) for name in names}
+    designs = {n: [r for s in each for r in design_of(n, scale, s).recipes] for n, each in seeds.items()}
+    accelerator = ACCELERATORS[on or scale.machine]
+    everything = [recipe for recipes in designs.values() for recipe in recipes]
+    told = render(everything, accelerator) if tree else overview(designs, accelerator)
+    return f"{scale.name}: {scale.cost}; {max(map(len, seeds.values()))} seeds\n{told}"
 
 
 def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None, fresh: bool = False) -> pd.DataFrame:

@@ -103,9 +103,23 @@ class Checkpoint:
                 )
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor by its full name, in its stored dtype, mapped from disk where possible."""
+        """A tensor by its full name, in its stored dtype, mapped from disk where possible.
+
+        Raises `CbdError` when it holds NaN or infinity, which would spread into whatever is made from it.
+        """
         file, stored = self._files[name]
-        return file.get_tensor(stored)
+        tensor = file.get_tensor(stored)
+        if not tensor.sum(dtype=torch.float32).isfinite():  # one pass, and no copy: both survive a sum
+            raise CbdError(
+                f"{self.folder}: {name} holds NaN or infinite weights: the training that wrote it diverged; "
+                f"take an earlier checkpoint"
+            )
+        return tensor
+
+    def check_finite(self) -> None:
+        """Read every tensor once. Raises `CbdError` as `tensor` does."""
+        for _, _, name in self.family.tensors(self.spec):
+            self.tensor(name)
 
     @cached_property
     def dtype(self) -> torch.dtype:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 from transformers import AutoTokenizer
 
+from cbd.data import progress
 from cbd.data.documents import training_documents
 from cbd.errors import CbdError
 from cbd.files import write_text
@@ -36,9 +36,8 @@ def generate(source: Path, corpus: Corpus, sampling: Sampling, out: Path, state:
     missing = [i for i in range(len(batches)) if not _place(state, i).exists()]
     if missing:
         writer = Writer(load_llm(source), tokenizer, sampling)
-        for i in tqdm(
-            missing, desc="generate", unit="batch", initial=len(batches) - len(missing), total=len(batches)
-        ):
+        done = len(batches) - len(missing)
+        for i in progress.bar(missing, "generate", initial=done, total=len(batches), unit=" batches"):
             write_text(_place(state, i), json.dumps(writer.write(batches[i], i), ensure_ascii=False))
     rows = [row for i in range(len(batches)) for row in json.loads(_place(state, i).read_text())]
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -39,6 +39,18 @@ def check_anchors(small: ModelSpec, large: ModelSpec, target: ModelSpec, *, outs
         )
 
 
+def check_inside(model: ModelSpec, target: ModelSpec, *, grown: bool) -> None:
+    """Raise `CbdError` unless the target can be made from one model alone, grown or cut on both axes."""
+    check_transferable(model, target)
+    ends = (model, target) if grown else (target, model)
+    if not encloses(*ends, target) or not encloses(*ends, model):
+        how = "smaller" if grown else "larger"
+        raise CbdError(
+            f"target {target.name} is {how} than {model.name} on some axis: take the other start, or another "
+            f"size"
+        )
+
+
 def check_alike(small: Checkpoint, large: Checkpoint) -> None:
     """Raise `CbdError` where equal shapes hide a difference: other token ids, or another activation."""
     vocabularies = small.vocabulary, large.vocabulary
@@ -91,20 +103,20 @@ def mixer(small: Checkpoint, large: Checkpoint, spec: ModelSpec, alpha: float, o
 
 
 def initialize(
-    small: str | Path,
-    large: str | Path,
+    small: str | Path | Checkpoint,
+    large: str | Path | Checkpoint,
     spec: ModelSpec,
     out: Path,
     alpha: float | Literal["distance"] = "distance",
     operator: Operator = LITERAL,
     outside: bool = False,
 ) -> dict:
-    """Write the interpolation of two checkpoint folders at `spec` into the existing folder `out`.
+    """Write the interpolation of two checkpoints at `spec` into the existing folder `out`.
 
     Returns what was done, as JSON (also written to `cbd.json`): alpha, operator, the three specs.
     Raises `CbdError` for anchors that do not fit together, before anything is written.
     """
-    first, second = Checkpoint(small), Checkpoint(large)
+    first, second = opened(small), opened(large)
     check_anchors(first.spec, second.spec, spec, outside=outside)
     check_alike(first, second)
     value = resolve_alpha(alpha, first.spec, second.spec, spec)
@@ -124,9 +136,14 @@ def initialize(
     return done
 
 
-def transfer(model: str | Path, spec: ModelSpec, out: Path, trans: Trans) -> None:
+def opened(model: str | Path | Checkpoint) -> Checkpoint:
+    """The checkpoint in a folder, or one that is open already."""
+    return model if isinstance(model, Checkpoint) else Checkpoint(model)
+
+
+def transfer(model: str | Path | Checkpoint, spec: ModelSpec, out: Path, trans: Trans) -> None:
     """Write Trans(model) at `spec` into the existing folder `out`."""
-    source = Checkpoint(model)
+    source = opened(model)
     moved = Transfer(source.family, source.spec, spec, trans, source.tensor)
     epsilon = moved.epsilon(source.family.norm_epsilon(source.config))
     config = source.family.with_norm_epsilon(source.family.config(spec, source.config), epsilon)
@@ -136,6 +153,13 @@ def transfer(model: str | Path, spec: ModelSpec, out: Path, trans: Trans) -> Non
         dict(_stored(source, spec, moved.tensor, f"Trans to {spec.name}")),
         tokenizer=source.folder,
     )
+
+
+def rewrite(model: Checkpoint, out: Path) -> None:
+    """Write an open checkpoint, such as one that reads its units in another order, into the folder `out`."""
+    make = lambda role, layer: model.tensor(role.name.format(layer=layer))  # noqa: E731
+    tensors = dict(_stored(model, model.spec, make, f"write {model.spec.name}"))
+    write(out, model.config, tensors, tokenizer=model.folder)
 
 
 def _stored(like: Checkpoint, spec: ModelSpec, make, title: str) -> Iterator[tuple[str, Tensor]]:

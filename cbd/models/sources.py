@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cbd.data.tokens import Tokens
@@ -38,10 +39,13 @@ def local(place: str | Path) -> Source:
 def hub(name: str, revision: str = "main") -> Source:
     """A hub model as a source; only its config is read now, its weights when the recipe is realised.
 
-    Raises `CbdError` when the hub or the model cannot be reached.
+    revision: a branch, a tag or a commit; the source names the commit that it stands for. Raises `CbdError`
+    when the hub or the model cannot be reached.
     """
     config = _hub_config(name, revision)
-    return Source(name, family_of(config.model_type).spec(config.to_dict()), revision=revision)
+    found = try_to_load_from_cache(name, "config.json", revision=revision)  # just read from there
+    commit = Path(found).parent.name if isinstance(found, str) else revision
+    return Source(name, family_of(config.model_type).spec(config.to_dict()), revision=commit)
 
 
 _REMEDY = (
@@ -54,7 +58,9 @@ def _hub_config(name: str, revision: str | None) -> Any:
     try:
         return AutoConfig.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
-        raise CbdError(f"{name} cannot be read from the hub ({_first_line(error)}): {_REMEDY}") from None
+        raise CbdError(
+            f"{name} is no folder, and cannot be read from the hub ({_first_line(error)}): {_REMEDY}"
+        ) from None
 
 
 def check_available(source: Source) -> None:

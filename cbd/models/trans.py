@@ -65,7 +65,8 @@ class UnitMap:
 class Transfer:
     """Trans of one model: maps worked out once, then tensors one at a time.
 
-    read: gives an old tensor by its full name.
+    read: gives an old tensor by its full name. maps: (unit, block) -> where its units come from, worked out
+    from `trans` where that is not given; the stream's block is 0.
     """
 
     family: Family
@@ -73,7 +74,7 @@ class Transfer:
     new: ModelSpec
     trans: Trans
     read: Read
-    _chosen: dict[tuple[str, int], UnitMap] = field(default_factory=dict)
+    maps: dict[tuple[str, int], UnitMap] = field(default_factory=dict)
     _scored: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,11 +92,10 @@ class Transfer:
         fresh = (-first,) * (new - old)  # silent copies of the block before them
         return tuple(range(first)) + fresh + tuple(range(first, old))
 
-    @cached_property
+    @property
     def stream(self) -> UnitMap:
-        return self._unit_map(
-            self.old.width, self.new.width, "stream", partial(stream_scores, self.family, self.old, self.read)
-        )
+        """Where the channels of the residual stream come from."""
+        return self.units("stream", 0)
 
     @cached_property
     def gain_factor(self) -> float:
@@ -141,14 +141,20 @@ class Transfer:
         return per_unit.repeat_interleave(axis.block(self.new)).repeat(axis.repeat)
 
     def _map(self, axis: Axis, layer: int) -> UnitMap:
-        if axis.unit == "stream":
-            return self.stream
         if axis.unit in ("vocab", "positions", "head_dim"):
             return UnitMap(tuple(range(axis.units(self.new))))
-        if (axis.unit, layer) not in self._chosen:
-            make = {"ffn": self._neurons, "kv": self._groups, "heads": self._heads}
-            self._chosen[axis.unit, layer] = make[axis.unit](layer)
-        return self._chosen[axis.unit, layer]
+        return self.units(axis.unit, 0 if axis.unit == "stream" else layer)
+
+    def units(self, unit: str, layer: int) -> UnitMap:
+        """Where the units of one kind come from in an old block (0 for the stream, which has none)."""
+        if (unit, layer) not in self.maps:
+            make = {"stream": self._channels, "ffn": self._neurons, "kv": self._groups, "heads": self._heads}
+            self.maps[unit, layer] = make[unit](layer)
+        return self.maps[unit, layer]
+
+    def _channels(self, layer: int) -> UnitMap:
+        scores = partial(stream_scores, self.family, self.old, self.read)
+        return self._unit_map(self.old.width, self.new.width, "stream", scores)
 
     def _neurons(self, layer: int) -> UnitMap:
         scores = partial(unit_scores, self.family, self.old, "ffn", layer, self.read)
@@ -161,7 +167,7 @@ class Transfer:
 
     def _heads(self, layer: int) -> UnitMap:
         """Query heads: the groups in their new order, and in each its heads."""
-        groups = self._map(Axis("kv"), layer)
+        groups = self.units("kv", layer)
         old, new = self.old.group, self.new.group
         inside = [
             self._unit_map(old, new, "heads", lambda g=g: self._head_scores(layer)[g]).source

@@ -27,7 +27,14 @@ Measured = dict[str, Any] | None
 
 def build(recipe: Recipe, out: Path, state: Path) -> dict[str, Any]:
     """Make one recipe with the builder of its kind."""
-    return BUILDERS[type(recipe)](recipe, out, state) or {}
+    _, builder = BUILDERS[type(recipe)]
+    return builder(recipe, out, state) or {}
+
+
+def named(recipe: Recipe) -> str:
+    """The step in words: what is done, and to what size, as in "distil 20x576"."""
+    verb, _ = BUILDERS[type(recipe)]
+    return f"{verb} {recipe.spec.name}" if hasattr(recipe, "spec") else verb
 
 
 # Data ------------------------------------------------------------------------------------------------------
@@ -186,24 +193,25 @@ def downstream(recipe: Downstream, out: Path, state: Path) -> Measured:
     (out / "items.json").write_text(json.dumps({task: score.items for task, score in scores.items()}))
 
 
-BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
-    Corpus: corpus,
-    Written: written,
-    Items: items,
-    Pairs: pairs,
-    Source: source,
-    Random: random,
-    Sorted: transferred,
-    Transferred: transferred,
-    Interpolated: interpolated,
-    Generated: generated,
-    Trained: trained,
-    Anchor: anchor,
-    Bridged: bridged,
-    Tuned: tuned,
-    TunedRate: tuned_rate,
-    Scored: scored,
-    Evaluated: evaluated,
-    BitsPerByte: bits_per_byte,
-    Downstream: downstream,
+# what making each kind is called, and its builder
+BUILDERS: dict[type[Recipe], tuple[str, Callable[[Any, Path, Path], Measured]]] = {
+    Corpus: ("tokenize", corpus),
+    Written: ("tokenize", written),
+    Items: ("cut items", items),
+    Pairs: ("cut pairs", pairs),
+    Source: ("fetch", source),
+    Random: ("draw", random),
+    Sorted: ("sort", transferred),
+    Transferred: ("transfer", transferred),
+    Interpolated: ("interpolate", interpolated),
+    Generated: ("generate", generated),
+    Trained: ("train", trained),
+    Anchor: ("distil", anchor),
+    Bridged: ("bridge", bridged),
+    Tuned: ("tune", tuned),
+    TunedRate: ("choose a rate", tuned_rate),
+    Scored: ("read", scored),
+    Evaluated: ("evaluate", evaluated),
+    BitsPerByte: ("evaluate", bits_per_byte),
+    Downstream: ("benchmark", downstream),
 }

@@ -13,10 +13,6 @@ def pending(recipes: Iterable[Recipe]) -> list[Recipe]:
     return list(walk(recipes, skip=store.finished).values())
 
 
-def weight(recipe: Recipe) -> int:
-    return max(recipe.flops, 1)
-
-
 def urgency(todo: list[Recipe]) -> dict[str, int]:
     """FLOPs on the longest path from each recipe to the end of what is to be made."""
     users: dict[str, list[str]] = {recipe.key: [] for recipe in todo}
@@ -24,7 +20,8 @@ def urgency(todo: list[Recipe]) -> dict[str, int]:
         for source in recipe.inputs:
             if source.key in users:
                 users[source.key].append(recipe.key)
-    urgency: dict[str, int] = {}
+    longest: dict[str, int] = {}
     for recipe in reversed(todo):
-        urgency[recipe.key] = weight(recipe) + max((urgency[user] for user in users[recipe.key]), default=0)
-    return urgency
+        after = max((longest[user] for user in users[recipe.key]), default=0)
+        longest[recipe.key] = max(recipe.flops, 1) + after
+    return longest

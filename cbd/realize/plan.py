@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cbd.errors import si
@@ -46,38 +46,68 @@ def grouped(recipes: Iterable[Recipe]) -> list[Group]:
     return list(groups.values())
 
 
+def overview(designs: Mapping[str, Iterable[Recipe]], accelerator: costs.Accelerator) -> str:
+    """A plan on one screen: a line an experiment with what it needs and costs, then the totals.
+
+    designs: experiment -> its recipes. A recipe that several need is counted at the first of them; one that
+    needs none has no line.
+    """
+    columns = ("{:<20}", "{:>7}", "{:>7}", "{:>18}", "{:>10}", "{:>9}", "{:>11}")
+    lines = [_line(columns, ("experiment", "steps", "runs", "tokens", "FLOPs", "hours", "done"))]
+    counted: dict[str, Recipe] = {}
+    shared = 0
+    for name, recipes in designs.items():
+        needed = walk(recipes)
+        own = [recipe for key, recipe in needed.items() if key not in counted]
+        shared += len(needed) - len(own)
+        counted |= needed
+        if needed:
+            tokens, work = sum(recipe.tokens for recipe in own), sum(recipe.flops for recipe in own)
+            runs = sum(recipe.tokens > 0 for recipe in own)
+            done = f"{sum(map(store.finished, own))}/{len(own)}"
+            hours = _hours(accelerator.hours(work))
+            lines.append(_line(columns, (name, len(own), runs, f"{tokens:,}", si(work, " "), hours, done)))
+    if shared:
+        lines.append("(what several experiments need is counted at the first of them)")
+    return "\n".join([*lines, totals(counted.values(), accelerator)])
+
+
 def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = True) -> str:
-    """The plan as text: a line a group, then the totals.
+    """The plan as a tree: a line a group of equal steps with the groups that it needs, then the totals.
 
     done: also say what the store holds already and what is left to do.
     """
+    columns = ("{:>4}  ", "{:<13}", "{:<10}", "{:>5}  ", "{:>14}  ", "{:>9}", "{:>9}", "{:>9}", "  {}")
     finished = "done" if done else None
-    lines = [_line(("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", finished, "needs"))]
+    lines = [
+        _line(columns, ("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", finished, "needs"))
+    ]
     for g in grouped(recipes):
         needs = ", ".join(f"#{n}" for n in sorted(g.needs))
         finished = f"{g.done}/{len(g.recipes)}" if done else None
         tokens = f"{g.tokens:,}" if g.tokens else "-"
         work, hours = (si(g.flops, " "), _hours(accelerator.hours(g.flops))) if g.flops else ("-", "-")
-        lines.append(_line((g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs)))
-    everything = walk(recipes).values()
-    total = sum(recipe.flops for recipe in everything)
-    left = sum(recipe.flops for recipe in everything if not (done and store.finished(recipe)))
-    trained = sum(recipe.tokens for recipe in everything)
-    lines.append(
-        f"in all {len(everything)} recipes, {trained:,} training tokens, {si(total, ' ')} FLOPs"
+        line = (g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs)
+        lines.append(_line(columns, line))
+    return "\n".join([*lines, totals(walk(recipes).values(), accelerator, done)])
+
+
+def totals(recipes: Collection[Recipe], accelerator: costs.Accelerator, done: bool = True) -> str:
+    """What these recipes are and cost in all, as a sentence."""
+    total = sum(recipe.flops for recipe in recipes)
+    left = sum(recipe.flops for recipe in recipes if not (done and store.finished(recipe)))
+    trained = sum(recipe.tokens for recipe in recipes)
+    return (
+        f"in all {len(recipes)} recipes, {trained:,} training tokens, {si(total, ' ')} FLOPs"
         + (f", of which {si(left, ' ')} are left" if done else "")
         + f": {_hours(accelerator.hours(left))} h on {accelerator.name} at {accelerator.utilisation:.0%} of "
-        f"its peak"
+        "its peak"
     )
-    return "\n".join(lines)
 
 
-_COLUMNS = ("{:>4}  ", "{:<13}", "{:<10}", "{:>5}  ", "{:>14}  ", "{:>9}", "{:>9}", "{:>9}", "  {}")
-
-
-def _line(values: tuple) -> str:
+def _line(columns: tuple[str, ...], values: tuple) -> str:
     """The columns of a line; one whose value is None is left out."""
-    cells = zip(_COLUMNS, values, strict=True)
+    cells = zip(columns, values, strict=True)
     return "".join(column.format(value) for column, value in cells if value is not None).rstrip()
 
 

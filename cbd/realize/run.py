@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cbd.realize import store
-from cbd.realize.order import pending, weight
+from cbd.realize.order import pending
+from cbd.realize.progress import Steps
 from cbd.realize.workers import launched, make, make_in_parallel, set_threads
-from cbd.recipes.base import Recipe
+from cbd.recipes.base import Recipe, walk
 from cbd.recipes.data import Pairs
 from cbd.recipes.evaluation import LOCAL, Downstream
 from cbd.recipes.models import Source
@@ -27,23 +26,27 @@ def realize(recipe: Recipe) -> Path:
     return store.folder(recipe)
 
 
-def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = None) -> None:
+def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = None) -> str:
     """Make all that is missing, in up to `jobs` processes of `threads` threads each (None: torch's choice).
 
-    Progress is shown in FLOPs. Interrupted, what is finished stays and trainings go on from their last state.
+    Interrupted, what is finished stays and trainings go on from their last state. Returns what
+    was made, in a line, which is also shown unless nothing was missing.
     """
-    todo = pending(recipes)
+    needed = list(recipes)
+    todo = pending(needed)
+    steps = Steps(todo, before=sum(map(store.finished, walk(needed).values())))
     if not todo:
-        return
+        return steps.summary
     _check_available(todo)
-    with tqdm(total=sum(map(weight, todo)), desc="recipes", unit="FLOP", unit_scale=True, smoothing=0) as bar:
+    with steps:
         if jobs == 1 or len(todo) == 1 or launched():
             set_threads(threads)
             for recipe in todo:
-                make(recipe)
-                bar.update(weight(recipe))
+                with steps.step(recipe):
+                    make(recipe)
         else:
-            make_in_parallel(todo, jobs, threads, bar)
+            make_in_parallel(todo, jobs, threads, steps)
+    return steps.summary
 
 
 def _check_available(todo: list[Recipe]) -> None:

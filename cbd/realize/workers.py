@@ -17,15 +17,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cbd.data import progress
 from cbd.errors import CbdError
 from cbd.realize import store
 from cbd.realize.builders import build
-from cbd.realize.order import urgency, weight
+from cbd.realize.order import urgency
+from cbd.realize.progress import Steps
 from cbd.recipes.base import Recipe
 from cbd.recipes.training import Anchor, Bridged, Trained, Tuned
 
 
-def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, bar: tqdm) -> None:
+def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, steps: Steps) -> None:
     """A ready recipe goes to a free process; of several, the one with the longest way to the end."""
     longest_first = urgency(todo)
     waiting = sorted(todo, key=lambda recipe: -longest_first[recipe.key])
@@ -39,12 +41,13 @@ def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, bar: tq
                     waiting.remove(recipe)
                     with _interrupts_held():
                         running[pool.submit(make, recipe)] = recipe
+                    steps.begin(recipe)
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     recipe = running.pop(future)
                     future.result()
                     unfinished.remove(recipe.key)
-                    bar.update(weight(recipe))
+                    steps.end(recipe)
         except BrokenProcessPool:
             raise CbdError(
                 "a worker process died (out of memory?): run the same command again, it goes on"
@@ -112,7 +115,7 @@ def _start_worker(threads: int | None, lock: Any, lines: Any, environment: dict[
     os.environ.update(environment)
     Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     tqdm.set_lock(lock)
-    os.environ["TQDM_POSITION"] = str(lines.get())  # read by tqdm: each worker's bar on a line of its own
+    progress.line = lines.get()
     set_threads(threads)
 
 

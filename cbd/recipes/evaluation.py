@@ -13,14 +13,12 @@ from typing import Literal
 from cbd.errors import CbdError
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs
-from cbd.recipes.specs import ModelSpec
+from cbd.recipes.models import Sorted
 
 
 @dataclass(frozen=True)
 class Evaluated(Recipe):
-    """The loss of `model` on the first `sample` tokens of a held-out split, in nats per token and bits per
-    byte.
-    """
+    """The loss of `model` on the first `sample` tokens of a held-out split, per token and per byte."""
 
     model: Recipe
     corpus: Corpus
@@ -28,9 +26,7 @@ class Evaluated(Recipe):
     context: int = 128
     split: Literal["train", "validation", "test"] = "validation"
 
-    @property
-    def spec(self) -> ModelSpec:
-        return self.model.spec
+    spec = Sorted.spec  # its model's
 
     @property
     def flops(self) -> int:
@@ -51,14 +47,12 @@ class BitsPerByte(Recipe):
     window: int = 384
     split: Literal["validation", "test"] = "validation"
 
-    @property
-    def spec(self) -> ModelSpec:
-        return self.model.spec
+    spec = Sorted.spec  # its model's
 
     @property
     def flops(self) -> int:
         """Counted as if a token were three bytes."""
-        return self.sample // 3 * self.model.spec.forward_flops(self.window // 3)
+        return self.sample // 3 * self.spec.forward_flops(self.window // 3)
 
 
 CONTINUATION, CLOZE, REPLY = "cbd_continuation", "cbd_cloze", "cbd_reply"
@@ -87,9 +81,7 @@ class Downstream(Recipe):
         if self.pairs is None and set(self.tasks) & set(FROM_PAIRS):
             raise CbdError(f"{', '.join(FROM_PAIRS)} read prompts and responses: name the Pairs")
 
-    @property
-    def spec(self) -> ModelSpec:
-        return self.model.spec
+    spec = Sorted.spec  # its model's
 
     @property
     def flops(self) -> int:

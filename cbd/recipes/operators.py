@@ -67,8 +67,7 @@ class Operator:
     """A Trans and a way to mix.
 
     mixing: "literal" applies alpha * Trans(small) + (1 - alpha) * Trans(large) to every coordinate, as the
-        paper's formula reads; "union" keeps the larger anchor's weight whole where the small anchor has no
-        unit.
+        paper's formula reads; "union" keeps the larger anchor's weight where the small one has no unit.
     """
 
     mixing: Mixing = "literal"
@@ -90,8 +89,7 @@ OPERATORS = {"literal": LITERAL, "union": UNION, "lossy": LOSSY, "duplicate": DU
 def distance_alpha(small: ModelSpec, large: ModelSpec, target: ModelSpec) -> float:
     """The rule: (N_large - N_target) / (N_large - N_small) in parameters, cut to [0, 1]; 0.94 for SLM-138M.
 
-    arXiv 2605.07783 lets alpha follow the target's relative distance to the two anchors; the distance is our
-    reading.
+    arXiv 2605.07783 lets alpha follow the target's relative distance to the anchors; which distance is ours.
     """
     if large.parameters == small.parameters:
         return 1.0

@@ -1,8 +1,7 @@
 """Sizes of models in closed form: parameters and FLOPs, without torch.
 
-The named sizes are those of Chain-based Distillation (arXiv 2605.07783), section "Sizes" of our notes:
-published shapes of the families that the paper and its reviewers name, and the targets that the paper's
-parameter counts imply.
+The named sizes are published shapes of the families that Chain-based Distillation (arXiv 2605.07783) and its
+reviewers name, and the targets that the paper's parameter counts imply.
 """
 
 from __future__ import annotations
@@ -140,8 +139,7 @@ class ModelSpec:
     def forward_flops(self, context: int) -> int:
         """Floating-point operations of one token's forward pass at `context` tokens (2 per multiply-add).
 
-        Matrices only: projections, the head, and attention over the mean of (context + 1) / 2 visible
-        positions.
+        Matrices only: projections, head, and attention, which sees (context + 1) / 2 positions on average.
         """
         matrices = self.layers * (self.attention_matrix + self.mlp_matrix) + self.vocab * self.width
         # scores and values: 2 products over (context + 1) / 2 positions
@@ -167,7 +165,7 @@ class ModelSpec:
         """
         if min(width, 1 if heads is None else heads) < 1:
             raise CbdError(f"{self.family} {layers}x{width}: every size must be at least 1")
-        heads = heads or self._heads_at(width)
+        heads = self._heads_at(width) if heads is None else heads
         if kv_heads is None and heads % self.group:
             raise CbdError(
                 f"{heads} heads do not make whole groups of {self.group}, which Trans keeps: choose a "
@@ -178,9 +176,37 @@ class ModelSpec:
             layers=layers,
             width=width,
             heads=heads,
-            ffn=ffn or self._ffn_at(width),
-            kv_heads=kv_heads or heads // self.group,
+            ffn=self._ffn_at(width) if ffn is None else ffn,
+            kv_heads=heads // self.group if kv_heads is None else kv_heads,
             head_size=self.head_dim,
+        )
+
+    def nearest(
+        self, parameters: int, smallest: ModelSpec | None = None, largest: ModelSpec | None = None
+    ) -> ModelSpec:
+        """The shape of about that many parameters which is nearest to this one's ratio of depth to width.
+
+        Counts within 2 % of what is asked are equally good: the ratio decides among them. smallest,
+        largest: shapes that enclose the answer on both axes (this one is the largest unless given). Raises
+        `CbdError` when nothing in between comes within 15 %.
+        """
+        top = largest or self
+        low = (smallest.layers, smallest.width) if smallest else (1, 1)
+        unit = self.width // math.gcd(self.width, self.kv)
+        widths = [
+            w for w in range(unit, top.width + 1, unit) if w >= low[1] and not w * self.ffn % self.width
+        ]
+        shapes = [self.resized(n, w) for w in widths for n in range(low[0], top.layers + 1)]
+        off = {shape: abs(math.log(shape.parameters / parameters)) for shape in shapes}
+        best = min(off.values(), default=math.inf)
+        if best > math.log(1.15):
+            ends = f"{smallest.name} and {top.name}" if smallest else f"nothing and {top.name}"
+            raise CbdError(
+                f"no shape between {ends} has about {parameters:,} parameters; give layers and width"
+            )
+        ratio = lambda s: abs(math.log(s.layers / s.width * self.width / self.layers))  # noqa: E731
+        return min(
+            (s for s in shapes if off[s] <= max(best, math.log(1.02))), key=lambda s: (ratio(s), off[s])
         )
 
     def _heads_at(self, width: int) -> int:
@@ -198,10 +224,8 @@ class ModelSpec:
     def _ffn_at(self, width: int) -> int:
         ffn, rest = divmod(width * self.ffn, self.width)
         if rest:
-            raise CbdError(
-                f"feed-forward ratio {self.ffn}/{self.width} gives no whole number at width {width}: give "
-                f"--ffn"
-            )
+            ratio = f"{self.ffn}/{self.width}"
+            raise CbdError(f"feed-forward ratio {ratio} gives no whole number at width {width}: give --ffn")
         return ffn
 
 
@@ -248,7 +272,6 @@ def qwen3(
     head_dim: int = 128,
     vocab: int = 151936,
     positions: int = 40960,
-    tied: bool = True,
 ) -> ModelSpec:
     """A Qwen3 shape (arXiv 2505.09388): its head dimension does not follow the width."""
     return ModelSpec(
@@ -259,7 +282,6 @@ def qwen3(
         vocab,
         positions,
         family="qwen3",
-        tied=tied,
         kv_heads=kv_heads,
         head_size=head_dim,
     )

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from cbd.errors import CbdError
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Pairs
 from cbd.recipes.models import Random, Sorted, Transferred
 from cbd.recipes.specs import ModelSpec
+
+Divergence = Literal["none", "forward_kl", "reverse_kl", "jsd"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,14 @@ class Loss:
     temperature: divides both logits in the divergence, which is multiplied by its square (arXiv 1503.02531).
     """
 
-    divergence: Literal["none", "forward_kl", "reverse_kl", "jsd"] = "none"
+    divergence: Divergence = "none"
     cross_entropy: float = 1.0
     temperature: float = 1.0
     beta: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.divergence not in ("none", "forward_kl", "reverse_kl", "jsd"):
-            raise CbdError(f"divergence {self.divergence!r}: choose none, forward_kl, reverse_kl or jsd")
+        if self.divergence not in get_args(Divergence):
+            raise CbdError(f"divergence {self.divergence!r}: choose {', '.join(get_args(Divergence))}")
         if not 0 <= self.cross_entropy <= 1:
             raise CbdError(f"cross_entropy {self.cross_entropy} must lie in [0, 1]")
         if self.divergence == "none" and self.cross_entropy != 1:
@@ -79,17 +81,15 @@ class Training:
 
     def __post_init__(self) -> None:
         if min(self.batch, self.context, self.accumulation) < 1:
-            raise CbdError(
-                f"batch {self.batch}, context {self.context} and accumulation {self.accumulation} must be "
-                f"at least 1"
-            )
+            sizes = f"batch {self.batch}, context {self.context} and accumulation {self.accumulation}"
+            raise CbdError(f"{sizes} must be at least 1")
+        if isinstance(self.lr, (int, float)) and not self.lr > 0:
+            raise CbdError(f"learning rate {self.lr} must be above 0; raise --lr")
         if self.precision not in ("fp32", "bf16"):
             raise CbdError(f"precision {self.precision!r}: choose fp32 or bf16")
         if self.tokens < self.batch * self.context:
-            raise CbdError(
-                f"{self.tokens:,} tokens are fewer than one step of {self.batch} x {self.context}; raise "
-                f"the tokens"
-            )
+            step = f"{self.batch} x {self.context}"
+            raise CbdError(f"{self.tokens:,} tokens are fewer than one step of {step}; raise the tokens")
         if self.batch % self.accumulation:
             raise CbdError(f"batch {self.batch} does not divide into {self.accumulation} micro-batches")
         if self.schedule not in ("cosine", "wsd"):

@@ -83,14 +83,15 @@ class Text:
         return HeldOut.of(self.tokens, "validation", training.evaluation_tokens, training.context)
 
 
+Prepared = tuple[nn.Module, Feed]
+
+
 class Lesson(Protocol):
     """What a run learns, and from whom; each kind below names the folders of finished recipes."""
 
     verb: ClassVar[str]
 
-    def prepare(
-        self, student: nn.Module, start: Path, training: Training, device: torch.device
-    ) -> tuple[nn.Module, Feed]:
+    def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         """The objective around `student`, which was loaded from `start`, and the batches for it.
 
         device: where a teacher goes. Raises `CbdError` when vocabularies do not fit.
@@ -105,9 +106,7 @@ class PlainLesson:
 
     verb: ClassVar[str] = "train"
 
-    def prepare(
-        self, student: nn.Module, start: Path, training: Training, device: torch.device
-    ) -> tuple[nn.Module, Feed]:
+    def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         return Objective(student, Loss()), Text(_tokens_for(student, self.corpus))
 
 
@@ -125,9 +124,7 @@ class DistilledLesson:
 
     verb: ClassVar[str] = "distil"
 
-    def prepare(
-        self, student: nn.Module, start: Path, training: Training, device: torch.device
-    ) -> tuple[nn.Module, Feed]:
+    def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         _tokens_for(student, self.corpus)
         teacher = load(self.teacher).to(device).requires_grad_(False)
         tokens = _tokens_for(teacher, self.corpus)
@@ -150,9 +147,7 @@ class BridgedLesson:
 
     verb: ClassVar[str] = "bridge"
 
-    def prepare(
-        self, student: nn.Module, start: Path, training: Training, device: torch.device
-    ) -> tuple[nn.Module, Feed]:
+    def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         feed = Likelihoods(self.likelihoods, _tokens_for(student, self.corpus))
         return BridgeObjective(student, self.loss), feed
 
@@ -165,9 +160,7 @@ class TunedLesson:
 
     verb: ClassVar[str] = "tune"
 
-    def prepare(
-        self, student: nn.Module, start: Path, training: Training, device: torch.device
-    ) -> tuple[nn.Module, Feed]:
+    def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         return Objective(student, Loss()), Responses(self.pairs, start, training.context)
 
 

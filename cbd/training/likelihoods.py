@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import AutoTokenizer
 
+from cbd.data import progress
 from cbd.data.alignment import Segmented, Segmenter, align
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
@@ -42,7 +42,7 @@ def read_likelihoods(
     segmenters = [Segmenter(AutoTokenizer.from_pretrained(folder)) for folder in (corpus, teacher)]
     reader: Reader | None = None
     limit = min(scored.sample, tokens.count("train"))
-    with tqdm(total=limit, desc="read", unit="token", unit_scale=True) as bar:
+    with progress.bar(title="read", total=limit, unit=" tokens", unit_scale=True) as bar:
         for number, (first, shard) in enumerate(_shards(texts, segmenters[0], limit)):
             place = state / f"shard-{number:06d}.safetensors"
             if not place.exists():

@@ -12,7 +12,6 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
-from tqdm import tqdm
 
+from cbd.data import progress
 from cbd.errors import CbdError
 from cbd.evaluation.held_out import HeldOut, evaluate
 from cbd.files import replacing
@@ -134,8 +133,7 @@ def train(start: Path, lesson: Lesson, training: Training, lr: float, out: Path,
     """Train the checkpoint in `start` and write the result into the folder `out`.
 
     state: a folder in which the run keeps what it goes on from when it was killed. Returns what was measured.
-    Raises `CbdError` when teacher and student do not share a vocabulary, or when the loss is no longer
-    finite.
+    Raises `CbdError` when teacher and student share no vocabulary, or when the loss is no longer finite.
     """
     run = _prepare(start, lesson, training, lr)
     _restore(run, state)
@@ -144,10 +142,12 @@ def train(start: Path, lesson: Lesson, training: Training, lr: float, out: Path,
     evaluated = set(training.evaluated_steps)
     if run.progress.step == 0 and not run.progress.curve:
         run.measure()
-    for step in _steps(run):
+    shown = {"initial": run.progress.step, "total": training.steps, "unit": " steps"}
+    steps = progress.bar(range(run.progress.step, training.steps), run.title, **shown)
+    for step in steps:
         sums = run.optimise()
         run.progress.step = step + 1
-        _log(run, sums)
+        steps.set_postfix_str(f"loss {_log(run, sums):.3f}", refresh=False)
         if run.progress.step in evaluated:
             run.measure()
         if _agree(run, time.monotonic() - saved >= every) and run.progress.step < training.steps:
@@ -189,31 +189,18 @@ def _prepare(start: Path, lesson: Lesson, training: Training, lr: float) -> Run:
     return Run(title, training, lr, feed, accelerator, objective, optimizer, held_out, Progress())
 
 
-def _steps(run: Run) -> Iterator[int]:
-    first, last = run.progress.step, run.training.steps
-    yield from tqdm(
-        range(first, last),
-        initial=first,
-        total=last,
-        desc=run.title,
-        leave=False,
-        delay=1,
-        disable=not run.accelerator.is_main_process,
-    )
-
-
-def _log(run: Run, sums: dict[str, Tensor]) -> None:
+def _log(run: Run, sums: dict[str, Tensor]) -> float:
+    """Keep what the step measured; returns its loss."""
     values = {name: float(value) for name, value in sums.items()}
     _check_finite(run, "loss", values["loss"])
     run.progress.steps.append({"step": run.progress.step} | values)
+    return values["loss"]
 
 
 def _check_finite(run: Run, name: str, value: float) -> None:
     if not math.isfinite(value):
-        raise CbdError(
-            f"the {name} is {value} at step {run.progress.step}: training diverged; lower the learning "
-            f"rate ({run.lr:g})"
-        )
+        remedy = f"training diverged; lower the learning rate ({run.lr:g})"
+        raise CbdError(f"the {name} is {value} at step {run.progress.step}: {remedy}")
 
 
 def _agree(run: Run, due: bool) -> bool:

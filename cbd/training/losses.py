@@ -10,7 +10,9 @@ float64 if the inputs are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -115,8 +117,7 @@ def chunked(
 
     Lower precisions are widened to float32 first (a copy of the heads), also under autocast; gradients come
     back in their input's dtype. Raises `CbdError` when the shapes do not fit, the vocabularies differ, or the
-    loss needs a teacher and has none. Sources: as the module's; analytic gradients in the forward pass as in
-    arXiv 2410.10989.
+    loss needs a teacher and has none. Sources: the module's; gradients in the forward pass: arXiv 2410.10989.
     """
     _check(hidden, head, labels, loss, teacher)
     if chunk is not None and chunk < 1:
@@ -223,21 +224,19 @@ def _in_place(logits: Tensor, labels: Tensor, loss: Loss, gradients: bool, resul
     return scale
 
 
-Block = tuple[Tensor, Tensor, Tensor]
+Pair, Block = tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]
 
 
 def _block(
     student: Tensor, teacher: Tensor | None, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
 ) -> Block:
-    """Cross-entropy, divergence and the factor of the gradient left in `student`, each (rows, 1), at
-    temperature 1.
-    """
+    """Cross-entropy, divergence and the factor of the gradient in `student`, (rows, 1) each, without a T."""
     student.sub_(student.amax(1, keepdim=True))
     if teacher is not None:
         teacher.sub_(teacher.amax(1, keepdim=True))
     picked = student.gather(1, labels)
-    kernel, share = _KERNELS[_kind(loss)], loss.cross_entropy
-    total, divergence = kernel(student, teacher, spare, share, loss.beta, gradients)
+    share = loss.cross_entropy
+    total, divergence = _kernel(loss)(student, teacher, spare, share, gradients)
     if gradients and share:
         student.scatter_add_(1, labels, total * -share)
     return total.log() - picked, divergence, total.reciprocal()
@@ -257,7 +256,7 @@ def _tempered_block(
     if gradients and share:
         of_labels = spare.mul(share / total).scatter_add_(1, labels, torch.full_like(total, -share))
     student.mul_(1 / temperature)
-    total, divergence = _KERNELS[_kind(loss)](student, teacher, spare, 0.0, loss.beta, gradients)
+    total, divergence = _kernel(loss)(student, teacher, spare, 0.0, gradients)
     scale = (1 - share) * temperature / total
     if of_labels is not None:
         student.mul_(scale).add_(of_labels)
@@ -266,22 +265,18 @@ def _tempered_block(
 
 
 # The kernels. Each takes the logits of student and teacher less their rows' maxima and spare space, all
-# (rows, V), the share of the cross-entropy and beta. It returns the student's sum of exponentials and the
+# (rows, V), and the share of the cross-entropy. It returns the student's sum of exponentials and the
 # divergence, both (rows, 1), and leaves in `student`, when gradients are wanted, that sum times the gradient
 # of (1 - share) * divergence + share * logsumexp. They differ from the formulas only in that every
 # exponential, logarithm and pass over (rows, V) is done once, in place.
 
 
-def _cross_entropy(
-    student: Tensor, teacher: None, spare: Tensor, share: float, beta: float, gradients: bool
-) -> tuple[Tensor, Tensor]:
+def _cross_entropy(student: Tensor, teacher: None, spare: Tensor, share: float, gradients: bool) -> Pair:
     total = student.exp_().sum(1, keepdim=True)
     return total, torch.zeros_like(total)
 
 
-def _forward_kl(
-    student: Tensor, teacher: Tensor, spare: Tensor, share: float, beta: float, gradients: bool
-) -> tuple[Tensor, Tensor]:
+def _forward_kl(student: Tensor, teacher: Tensor, spare: Tensor, share: float, gradients: bool) -> Pair:
     """Gradient p - (1 - share) q, with p the student's and q the teacher's probabilities."""
     exponentials = torch.exp(teacher, out=spare)
     teacher_total = exponentials.sum(1, keepdim=True)
@@ -292,9 +287,7 @@ def _forward_kl(
     return total, mean_gap + total.log() - teacher_total.log()
 
 
-def _reverse_kl(
-    student: Tensor, teacher: Tensor, spare: Tensor, share: float, beta: float, gradients: bool
-) -> tuple[Tensor, Tensor]:
+def _reverse_kl(student: Tensor, teacher: Tensor, spare: Tensor, share: float, gradients: bool) -> Pair:
     """Gradient (1 - share) p (gap - E[gap]) + share p, with p the student's probabilities, by which E is
     taken, and gap the student's logits less the teacher's.
     """
@@ -311,13 +304,12 @@ def _reverse_kl(
 
 
 def _generalised_jsd(
-    student: Tensor, teacher: Tensor, spare: Tensor, share: float, beta: float, gradients: bool
-) -> tuple[Tensor, Tensor]:
+    student: Tensor, teacher: Tensor, spare: Tensor, share: float, gradients: bool, *, beta: float
+) -> Pair:
     """Gradient (1 - share) (1 - beta) p (log(p / M) - KL(p || M)) + share p, with p the student's
     probabilities, q the teacher's and M their mixture.
 
-    With the log ratio x = log(q / p), log(M / p) = log1p(beta * expm1(x)), which neither underflows nor loses
-    the small betas.
+    With x = log(q / p), log(M / p) = log1p(beta * expm1(x)), which neither underflows nor loses small betas.
     """
     teacher_exponentials = torch.exp(teacher, out=spare)
     teacher_total = teacher_exponentials.sum(1, keepdim=True)
@@ -336,12 +328,10 @@ def _generalised_jsd(
     return total, beta * (teacher_ratio - teacher_mean) - (1 - beta) * student_mean
 
 
-_KERNELS = {
-    "none": _cross_entropy,
-    "forward_kl": _forward_kl,
-    "reverse_kl": _reverse_kl,
-    "jsd": _generalised_jsd,
-}
+def _kernel(loss: Loss) -> Callable[..., Pair]:
+    kernels = {"none": _cross_entropy, "forward_kl": _forward_kl, "reverse_kl": _reverse_kl}
+    kind = _kind(loss)
+    return kernels[kind] if kind in kernels else partial(_generalised_jsd, beta=loss.beta)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from cbd.data.pairs import read
 from cbd.errors import CbdError
 from cbd.evaluation.held_out import HeldOut
 from cbd.recipes.training import Training
-
-IGNORED = -100
+from cbd.training.losses import IGNORED
 
 
 class Responses:

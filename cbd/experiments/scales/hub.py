@@ -75,9 +75,7 @@ def public(name: str, spec: ModelSpec) -> Source:
 
 @dataclass(frozen=True)
 class Public:
-    """Two public checkpoints of a family, and sizes between them: what needs no training (`cbd run
-    public_checkpoints`).
-    """
+    """Two public checkpoints of a family, and sizes between them: `cbd run public_checkpoints`."""
 
     small: Source
     large: Source
@@ -107,9 +105,4 @@ PUBLIC = (
         (QWEN3_600M.resized(28, 1536, heads=16),),
     ),
 )
-WIKITEXT = Corpus(
-    kind="hub",
-    name="Salesforce/wikitext",
-    config="wikitext-2-raw-v1",
-    held_out=0.05,
-)
+WIKITEXT = Corpus(kind="hub", name="Salesforce/wikitext", config="wikitext-2-raw-v1", held_out=0.05)

@@ -29,12 +29,8 @@ def paper() -> Scale:
         anchors=(public("gpt2-large", GPT2_L), public("gpt2-medium", GPT2_M), public("gpt2", GPT2_B)),
         anchor_training=training,
         loss=Loss("reverse_kl", cross_entropy=0.0),  # the paper: reverse KL on the output distribution
-        ladder=(
-            SLM_138M,
-            gpt2(18, 896),
-            SLM_380M,
-            SLM_537M,
-        ),  # the paper: 138M to 537M (51M lies below its chain)
+        # the paper: 138M to 537M (51M lies below its chain)
+        ladder=(SLM_138M, gpt2(18, 896), SLM_380M, SLM_537M),
         alpha_targets=(SLM_138M, SLM_380M),
         alphas=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
         convergence_targets=(SLM_138M, SLM_380M, SLM_537M),

@@ -33,9 +33,8 @@ def smoke() -> Scale:
         source_training=training,
         anchors=(shape(4, 80), shape(2, 48)),
         anchor_training=replace(training, tokens=10_240, lr=2e-3),
-        loss=Loss(
-            "reverse_kl", cross_entropy=0.5
-        ),  # the paper: reverse KL; with CE it learns faster here, ours
+        # the paper: reverse KL; with cross-entropy it learns faster here, ours
+        loss=Loss("reverse_kl", cross_entropy=0.5),
         ladder=(shape(2, 64), shape(3, 64), shape(3, 80)),
         alpha_targets=(shape(3, 64),),
         alphas=(0.0, 0.3, 0.6, 0.9, 1.0),

@@ -1,0 +1,136 @@
+"""What the commands share that work on a user's own folders: models, text, results whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cbd
+from cbd.data.documents import folder_corpus
+from cbd.errors import CbdError
+from cbd.files import replacing
+from cbd.models.checkpoints import TOKENIZER_FILES, Checkpoint, sha256
+from cbd.models.sources import hub, local
+from cbd.realize import realize
+from cbd.recipes.data import Corpus
+from cbd.recipes.models import Source
+from cbd.recipes.specs import ModelSpec
+
+ABOUT = "cbd.json"  # beside a model: how it was made, and the basis that it shares with others
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+
+def source_of(place: str | Path) -> Source:
+    """A checkpoint folder, a .gguf file, or a model of the hub by its id, as a recipe; nothing is loaded.
+
+    A hub id is looked up in the hub's cache first; its commit is recorded. Raises `CbdError` when there is no
+    such folder and no such model.
+    """
+    if Path(place).exists():
+        return local(place)
+    if not HUB_ID.fullmatch(str(place)) or Path(place).suffix == ".gguf":
+        raise CbdError(f"{place} is not a folder: name a checkpoint in Hugging Face's format, or a hub id")
+    return hub(str(place))
+
+
+def opened(place: str | Path) -> Checkpoint:
+    """The checkpoint in a local folder, where it lies; any other source is fetched into the store."""
+    return Checkpoint(place if Path(place).is_dir() else realize(source_of(place)))
+
+
+def origin(source: Source, model: Checkpoint) -> dict[str, Any]:
+    """Where a model came from, for the record; its hash is that of the files as they were given."""
+    return {"name": source.name, "revision": source.revision, "fingerprint": model.fingerprint()}
+
+
+def text_for(model: Checkpoint, folder: str | Path, column: str, context: int) -> Corpus:
+    """A folder's text in the ids of a model's tokenizer, whose content is part of the name, not its place.
+
+    Raises `CbdError` when either is missing, or the context does not fit the model.
+    """
+    place, positions = model.folder.absolute(), model.spec.positions
+    if context > positions:
+        raise CbdError(f"--context {context} exceeds the model's {positions} positions")
+    hashes = {name: sha256(place / name) for name in TOKENIZER_FILES if (place / name).exists()}
+    # without one of these transformers would make an empty tokenizer
+    if not hashes.keys() & {"tokenizer.json", "vocab.json", "tokenizer.model"}:
+        raise CbdError(
+            f"{place} holds no tokenizer.json: save the model's tokenizer beside it (save_pretrained)"
+        )
+    digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12]
+    name = f"{Path(folder).resolve().name}, tokenizer {digest}"
+    return folder_corpus(folder, name=name, column=column, tokenizer=str(place))
+
+
+def default_rate(spec: ModelSpec) -> float:
+    """A peak learning rate for training a model further: ours, 3e-4 at 100 M parameters, at most 1e-3.
+
+    It falls with the square root of the parameters.
+    """
+    return float(f"{min(1e-3, 3e-4 * (1e8 / spec.parameters) ** 0.5):.2g}")
+
+
+def check_absent(out: str | Path) -> Path:
+    """`out` as a path. Raises `CbdError` when something is there already."""
+    if Path(out).exists():
+        raise CbdError(f"{out} exists: choose another --out, or remove it first")
+    return Path(out)
+
+
+@contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` by one rename; when anything fails, nothing is left.
+
+    Raises `CbdError` when it cannot be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise CbdError(f"{out} cannot be written ({reason}): choose another --out") from None
+    with replacing(out) as part:
+        part.mkdir()
+        yield part
+
+
+def write_about(folder: Path, content: Mapping[str, Any], card: str) -> None:
+    """`cbd.json` and a model card beside the weights."""
+    about = {"version": cbd.__version__, "paper": "arXiv 2605.07783"} | content
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    (folder / "README.md").write_text(card, "utf-8")
+
+
+def card(name: str, lead: str, rows: Iterable[Sequence[object]], end: str) -> str:
+    """A model card: what the model is, a table whose first row names the columns, and what else to know."""
+    head, *body = (f"| {' | '.join(map(str, row))} |" for row in rows)
+    table = "\n".join([head, "|---" * (head.count("|") - 1) + "|", *body])
+    tags = "---\nlibrary_name: transformers\ntags: [chain-based-distillation]\n---"
+    made = f"Made by cbd {cbd.__version__} (Chain-based Distillation, arXiv 2605.07783)."
+    return f"{tags}\n# {name}\n\n{lead} {made}\n\n{table}\n\n{end} `cbd.json` has every choice.\n"
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `cbd.json` beside a model says; nothing where there is none that can be read."""
+    try:
+        content = json.loads((folder / ABOUT).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def count(text: str, option: str) -> int:
+    """A number of parameters: "57300000", "57.3M", "1.2B". Raises `CbdError` for anything else."""
+    factors = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
+    number, factor = (text[:-1], factors[text[-1:].upper()]) if text[-1:].upper() in factors else (text, 1)
+    try:
+        found = round(float(number) * factor)
+    except (ValueError, OverflowError):
+        found = 0
+    if found < 1:
+        raise CbdError(f"{option} {text!r} is no number of parameters: write 60M, or a shape such as 6x144")
+    return found

@@ -1,0 +1,293 @@
+"""The way that a user takes, from end to end: chain, init, recover, eval, on folders as a user has them.
+
+Each step was exact by itself while two together gave a model worse than random weights: no two neighbours of
+a chain shared a basis. So the steps are tried one after the other, on a source that has learnt something.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from cbd import cli
+from cbd.commands.own import opened, source_of, text_for
+from cbd.models import basis
+from cbd.models.checkpoints import Checkpoint
+from cbd.realize import realize
+from cbd.recipes.evaluation import Evaluated
+from cbd.recipes.models import Random
+from cbd.recipes.specs import gpt2, llama
+from cbd.recipes.training import Trained, Training
+
+CONTEXT = 32
+SHAPES = {
+    "gpt2": gpt2(4, 64, head_dim=16, vocab=300, positions=CONTEXT),
+    "llama": llama(4, 64, 4, 2, 192, vocab=300, positions=CONTEXT),
+}
+TRAINING = Training(tokens=40_000, lr=5e-3, batch=8, context=CONTEXT, evaluations=1, evaluation_tokens=512)
+
+
+def run(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def source(family, tiny_corpus, tmp_path_factory) -> Path:
+    """A trained checkpoint with its tokenizer, and nothing of ours beside it."""
+    trained = realize(Trained(Random(SHAPES[family], tiny_corpus), tiny_corpus, TRAINING))
+    folder = tmp_path_factory.mktemp("user") / "my-model"
+    folder.mkdir()
+    for path in trained.iterdir():
+        if path.name in ("config.json", "model.safetensors") or path.name.startswith("tokenizer"):
+            shutil.copyfile(path, folder / path.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chain(source, text_folder) -> Path:
+    """The chain that `cbd chain` makes of it: two steps, by depth and then by both."""
+    out = source.parent / "chain"
+    options = ("--tokens", 20_000, "--context", CONTEXT, "--lr", 3e-3)
+    assert run("chain", "--source", source, "--anchors", "2x64,1x32", "--corpus", text_folder, *options,
+               "--out", out) == 0  # fmt: skip
+    return out
+
+
+@pytest.fixture
+def loss_of(text_folder):
+    """The loss of a checkpoint folder on held-out text, nats per token."""
+
+    def measure(folder: Path) -> float:
+        text = text_for(opened(folder), text_folder, "text", CONTEXT)
+        measured = Evaluated(source_of(folder), text, 2048, CONTEXT)
+        return json.loads((realize(measured) / "metrics.json").read_text())["loss"]
+
+    return measure
+
+
+def logits(folder: Path) -> torch.Tensor:
+    ids = torch.arange(2 * CONTEXT).reshape(2, CONTEXT) % 300
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits
+
+
+def ends_of(chain: Path, size: tuple, folder: Path, loss_of) -> list[float]:
+    """The losses of either model alone at a size: the smaller one grown, the larger one cut."""
+    for start in ("grown", "cut"):
+        assert run("init", "--chain", chain, *size, "--start", start, "--out", folder / start) == 0
+    return [loss_of(folder / start) for start in ("grown", "cut")]
+
+
+def test_four_commands_lead_from_a_checkpoint_to_a_finished_small_model(
+    chain, text_folder, tmp_path, loss_of, capsys
+):
+    size = ("--layers", 3, "--width", 64)
+    assert run("init", "--chain", chain, *size, "--out", tmp_path / "slm") == 0
+    said = capsys.readouterr().out
+    assert "from small 2x64 and large 4x64" in said and "operator union" in said and "alpha 0.5" in said
+    slm, ends = loss_of(tmp_path / "slm"), ends_of(chain, size, tmp_path, loss_of)
+    assert slm < max(ends) and slm < min(ends) + 0.1
+
+    options = ("--corpus", text_folder, "--context", CONTEXT, "--tokens", 4096, "--lr", 1e-3)
+    tuned = tmp_path / "slm-tuned"
+    assert run("recover", tmp_path / "slm", "--teacher", chain / "4x64", *options, "--out", tuned) == 0
+    assert loss_of(tuned) < slm + 0.01
+    curve = json.loads((tuned / "curve.json").read_text())
+    assert f"loss {curve[0]['loss']:.4f} before, {curve[-1]['loss']:.4f} after" in capsys.readouterr().out
+    assert "distilled from `4x64`" in (tuned / "README.md").read_text()
+
+    scores = tmp_path / "scores.json"
+    task = ("--tasks", "cbd_cloze", "--scale", "smoke", "--limit", 8)
+    assert run("eval", tuned, *task, "--out", scores) == 0, capsys.readouterr().err
+    assert set(json.loads(scores.read_text())["scores"]) == {"cbd_cloze"}
+
+
+def test_a_size_between_the_anchors_starts_near_the_better_of_them(chain, tmp_path, loss_of):
+    """In the lower pair, whose larger model is cut in width as well; then by parameters."""
+    size = ("--layers", 2, "--width", 32)
+    assert run("init", "--chain", chain, *size, "--out", tmp_path / "slm") == 0
+    slm, ends = loss_of(tmp_path / "slm"), ends_of(chain, size, tmp_path, loss_of)
+    assert slm < max(ends) and slm < min(ends) + 0.1
+    assert run("init", "--chain", chain, "--parameters", "170k", "--out", tmp_path / "by-count") == 0
+    assert Checkpoint(tmp_path / "by-count").spec.name == "3x64"
+
+
+def test_every_model_of_the_chain_keeps_its_function_in_one_basis(chain, source):
+    content = json.loads((chain / "chain.json").read_text())
+    assert [row["folder"] for row in content["models"]] == ["4x64", "2x64", "1x32"]
+    assert torch.allclose(logits(chain / "4x64"), logits(source), atol=1e-4)
+    assert content["source"]["fingerprint"] == Checkpoint(source).fingerprint()
+    models = [Checkpoint(chain / row["folder"]) for row in content["models"]]
+    for row, model in zip(content["models"], models, strict=True):
+        assert row["sha256"] == model.hashes()
+        assert json.loads((model.folder / "cbd.json").read_text())["basis"] == content["basis"]
+    for large, small in pairwise(models):
+        found = basis.compare(small, large)
+        assert found.kind == "same" and min(found.stream, found.blocks) > 0.6
+    assert basis.compare(models[1], Checkpoint(source)).kind == "permuted"
+
+
+def test_the_source_as_it_was_is_brought_into_the_chains_basis(chain, source, tmp_path, capsys):
+    """By the chain's record, or, where the chain is gone, by matching: the same model either way."""
+    size = ("--layers", 3, "--width", 64)
+    assert run("init", "--chain", chain, *size, "--out", tmp_path / "expected") == 0
+    large = ("--large", source)
+    assert run("init", "--small", chain / "2x64", *large, *size, "--out", tmp_path / "recorded") == 0
+    assert "the chain's copy of my-model" in capsys.readouterr().out
+    shutil.copytree(chain / "2x64", tmp_path / "alone")
+    (tmp_path / "alone" / "cbd.json").unlink()
+    assert run("init", "--small", tmp_path / "alone", *large, *size, "--out", tmp_path / "found") == 0
+    assert "by an order of units, found" in capsys.readouterr().out
+    for name in ("recorded", "found"):
+        assert torch.allclose(logits(tmp_path / name), logits(tmp_path / "expected"), atol=1e-4), name
+
+
+def test_models_that_were_trained_apart_are_mixed_only_when_asked(chain, tiny_corpus, tmp_path, capsys):
+    stranger = realize(
+        Trained(Random(chain_shape(chain, "2x64"), tiny_corpus, seed=9), tiny_corpus, TRAINING)
+    )
+    pair = ("--small", stranger, "--large", chain / "4x64", "--layers", 3, "--width", 64)
+    assert run("init", *pair, "--out", tmp_path / "out") == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and "--start grown or cut" in errors and "--unaligned" in errors
+    assert not list(tmp_path.iterdir())
+    assert run("init", *pair, "--unaligned", "--out", tmp_path / "out") == 0
+    assert "not at all" in capsys.readouterr().out
+
+
+def chain_shape(chain: Path, name: str):
+    return Checkpoint(chain / name).spec
+
+
+def test_a_mixture_in_two_bases_is_worse_and_that_is_why(chain, source, tmp_path, loss_of):
+    """What the first version gave its users: the same pair, mixed as the files lie."""
+    size = ("--layers", 3, "--width", 64)
+    assert run("init", "--chain", chain, *size, "--out", tmp_path / "aligned") == 0
+    shutil.copytree(source, tmp_path / "source")
+    shutil.copytree(chain / "2x64", tmp_path / "anchor")
+    from cbd.models.interpolation import initialize
+    from cbd.recipes.operators import UNION
+
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    initialize(tmp_path / "anchor", tmp_path / "source", chain_shape(chain, "2x64").resized(3, 64), raw,
+               operator=UNION)  # fmt: skip
+    assert loss_of(raw) > loss_of(tmp_path / "aligned") + 0.3
+
+
+# What is refused ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """`refused(words...)`: the one line of the error; nothing is written."""
+
+    def call(*words: object) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        assert run(*words) == 2
+        errors = capsys.readouterr().err
+        assert errors.count("\n") == 1 and errors.startswith("cbd: ")
+        assert sorted(tmp_path.rglob("*")) == before
+        return errors
+
+    return call
+
+
+def test_weights_that_are_no_numbers_are_refused(source, text_folder, tmp_path, refused):
+    broken = tmp_path / "broken"
+    shutil.copytree(source, broken)
+    weights = load_file(broken / "model.safetensors")
+    name = max(weights)
+    for value in (float("nan"), float("inf")):
+        weights[name].view(-1)[0] = value
+        save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+        corpus = ("--corpus", text_folder, "--tokens", 1000, "--context", CONTEXT, "--out", tmp_path / "out")
+        size = ("--layers", 4, "--width", 64, "--out", tmp_path / "out")
+        for words in (
+            ("chain", "--source", broken, "--anchors", "2x64", *corpus),
+            ("recover", broken, *corpus),
+            ("init", "--small", broken, "--start", "grown", *size),
+            ("init", "--small", source, "--large", broken, *size),
+        ):
+            assert "holds NaN or infinite weights" in refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--layers 3 --width 64 --ffn 0", "every size must be at least 1"),
+        ("--layers 3 --width 64 --kv-heads 0", "every size must be at least 1"),
+        ("--layers 3", "give --layers and --width, or --parameters"),
+        ("--layers 3 --width 64 --parameters 1M", "give --layers and --width, or --parameters"),
+        ("--parameters many", "'many' is no number of parameters"),
+        ("--layers 9 --width 64", "lies between no two neighbours of the chain 4x64"),
+        ("--parameters 9M", "lies between no two neighbours of the chain 4x64"),
+        ("--layers 3 --width 64 --alpha 2", "alpha is 2.0"),
+        ("--layers 3 --width 64 --small x", "leave --small and --large out"),
+    ],
+)
+def test_a_size_that_cannot_be_made_is_refused(chain, tmp_path, refused, words, says):
+    assert says in refused("init", "--chain", chain, *words.split(), "--out", tmp_path / "out")
+
+
+def test_a_start_without_its_model_and_a_folder_without_a_chain_are_refused(source, tmp_path, refused):
+    size = ("--layers", 3, "--width", 64, "--out", tmp_path / "out")
+    assert "--start mixed needs --small and --large" in refused("init", "--small", source, *size)
+    assert "--start cut needs --large" in refused("init", "--small", source, "--start", "cut", *size)
+    assert "take the other start" in refused("init", "--small", source, "--start", "grown", *size)
+    assert "holds no chain.json" in refused("init", "--chain", source, *size)
+
+
+@pytest.mark.parametrize("rate", [0, -1e-3, "nan"])
+def test_a_rate_that_trains_nothing_is_refused_before_any_work(source, text_folder, tmp_path, refused, rate):
+    options = ("--corpus", text_folder, "--tokens", 1000, "--lr", rate, "--out", tmp_path / "out")
+    assert "learning rate" in refused("recover", source, *options)
+    assert "learning rate" in refused("chain", "--source", source, "--anchors", "2x64", *options)
+
+
+# The hub -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(source, tmp_path, monkeypatch) -> str:
+    """A model in the hub's cache, as huggingface_hub lays it out; the hub itself cannot be reached."""
+    import huggingface_hub.constants
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    place = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(source, place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return commit
+
+
+def test_a_model_of_the_hub_is_named_by_its_id_and_its_commit_is_recorded(
+    hub, source, text_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
+    options = ("--tokens", 2048, "--context", CONTEXT, "--corpus", text_folder)
+    assert (
+        run("chain", "--source", "someone/tiny", "--anchors", "2x64", *options, "--out", tmp_path / "out")
+        == 0
+    )
+    content = json.loads((tmp_path / "out" / "chain.json").read_text())
+    assert content["source"]["name"] == "someone/tiny" and content["source"]["revision"] == hub
+    assert torch.allclose(logits(tmp_path / "out" / "4x64"), logits(source), atol=1e-4)
+
+
+def test_a_model_that_the_hub_does_not_give_is_refused_in_one_line(hub, tmp_path, refused):
+    size = ("--layers", 3, "--width", 64, "--out", tmp_path / "out")
+    assert "someone/else" in refused("init", "--small", "someone/else", "--large", "someone/tiny", *size)
