@@ -4,12 +4,18 @@ lossy.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain
+from cbd.recipes.base import Recipe
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import Interpolated
+from cbd.recipes.models import Chain, Interpolated
 from cbd.recipes.operators import LITERAL, LOSSY, UNION, Operator, distance_alpha
+from cbd.recipes.specs import ModelSpec
 
 # label of the table's operator column -> operator
 READINGS: dict[tuple[str, str], Operator] = {
@@ -26,20 +32,31 @@ def design(scale: Scale, seed: int) -> Design:
         knowledge = chain(scale, seed, kind)
         for spec in scale.alpha_targets:
             small, large = knowledge.pair_around(spec)
-            for (mixing, expansion), operator in READINGS.items():
-                for alpha in scale.alphas:
-                    start = Interpolated(small, large, spec, alpha, operator)
-                    evaluated = Evaluated(start, scale.corpus, scale.sample, scale.recovery.context)
-                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
-                    found.append(Measurement(evaluated, kind, labels=labels))
-    return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
+            for start, labels in readings(small, large, spec, scale.alphas):
+                evaluated = Evaluated(start, scale.corpus, scale.sample, scale.recovery.context)
+                found.append(Measurement(evaluated, kind, labels=labels))
+
+    def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
+        for seed in designs:
+            for spec in scale.alpha_targets:
+                yield rule(chain(scale, seed), spec) | {"seed": seed}
+
+    return Design(tuple(found), derive)
 
 
-def _rule(scale: Scale, designs: dict[int, Design]):
-    """Where the parameter-distance rule puts alpha for each target."""
-    for seed in designs:
-        for spec in scale.alpha_targets:
-            small, large = chain(scale, seed).pair_around(spec)
-            alpha = distance_alpha(small.spec, large.spec, spec)
-            labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name, "seed": seed}
-            yield labels | {"parameters": spec.parameters, "metric": "rule_alpha", "value": alpha}
+def readings(
+    small: Recipe, large: Recipe, spec: ModelSpec, alphas: Iterable[float]
+) -> Iterator[tuple[Interpolated, dict]]:
+    """A target by every reading of the formula at every alpha, with the labels of its rows."""
+    for (mixing, expansion), operator in READINGS.items():
+        for alpha in alphas:
+            labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
+            yield Interpolated(small, large, spec, alpha, operator), labels
+
+
+def rule(chain: Chain, spec: ModelSpec) -> dict:
+    """The row that says where the parameter-distance rule puts alpha for a target."""
+    small, large = chain.pair_around(spec)
+    labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name}
+    alpha = distance_alpha(small.spec, large.spec, spec)
+    return labels | {"parameters": spec.parameters, "metric": "rule_alpha", "value": alpha}

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+import pandas as pd
+
 from cbd.errors import CbdError
-from cbd.experiments.alpha import READINGS
-from cbd.experiments.run import Design, Measurement, row_labels
+from cbd.experiments.alpha import readings, rule
+from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Families, Scale, family_shapes
 from cbd.experiments.starts import inherited
 from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import Chain, Interpolated, Random
-from cbd.recipes.operators import distance_alpha
+from cbd.recipes.models import Chain, Random
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Trained
-from cbd.report.names import RANDOM
+from cbd.report.names import RANDOM, SOURCE
 
 
 def _dial(scale: Scale) -> Families:
@@ -56,37 +58,21 @@ def design(scale: Scale, seed: int) -> Design:
     """Bits per byte of each family's models, and of every target over alpha by every reading."""
     found = []
     for family, _ in _dial(scale).vocabularies:
-        corpus, models = corpus_of(scale, family), chain(scale, seed, family).models
-
-        def measured(model, corpus=corpus):
-            return Evaluated(model, corpus, scale.sample, scale.recovery.context)
-
-        kinds = ["source", *["anchor"] * (len(models) - 1)]
-        found += [Measurement(measured(m), kind) for kind, m in zip(kinds, models, strict=True)]
+        corpus, models = corpus_of(scale, family), chain(scale, seed, family)
+        shown = [(model, "anchor" if i else SOURCE, {}) for i, model in enumerate(models.models)]
         for spec in targets(scale, family):
-            small, large = chain(scale, seed, family).pair_around(spec)
-            found.append(Measurement(measured(Random(spec, corpus, seed)), RANDOM))
-            for (mixing, expansion), operator in READINGS.items():
-                for alpha in scale.alphas:
-                    start = Interpolated(small, large, spec, alpha, operator)
-                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
-                    found.append(Measurement(measured(start), "CBD", labels=labels))
-    return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
+            small, large = models.pair_around(spec)
+            shown.append((Random(spec, corpus, seed), RANDOM, {}))
+            curves = readings(small, large, spec, scale.alphas)
+            shown += [(start, "CBD", labels) for start, labels in curves]
+        for model, method, labels in shown:
+            evaluated = Evaluated(model, corpus, scale.sample, scale.recovery.context)
+            found.append(Measurement(evaluated, method, labels=labels))
 
+    def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
+        for seed in designs:
+            for family, _ in _dial(scale).vocabularies:
+                for spec in targets(scale, family):
+                    yield rule(chain(scale, seed, family), spec) | {"seed": seed}
 
-def _rule(scale: Scale, designs: dict[int, Design]):
-    """Where the parameter-distance rule puts alpha, and what CBD by it gives against the better anchor."""
-    for seed in designs:
-        for family, _ in _dial(scale).vocabularies:
-            for spec in targets(scale, family):
-                small, large = chain(scale, seed, family).pair_around(spec)
-                alpha = distance_alpha(small.spec, large.spec, spec)
-                at = Interpolated(small, large, spec, alpha)
-                labels = row_labels(Measurement(at, "parameter distance"))
-                yield labels | {
-                    "seed": seed,
-                    "alpha": None,
-                    "recipe": "",
-                    "metric": "rule_alpha",
-                    "value": alpha,
-                }
+    return Design(tuple(found), derive)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cbd.experiments.alpha import READINGS
+from cbd.experiments.alpha import readings
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.scales.hub import PUBLIC, WIKITEXT, Public
 from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import Interpolated, Source
+from cbd.recipes.models import Source
 
 NO_SEED = {"seed": None}  # a label: nothing here is drawn at random
 
@@ -37,19 +37,12 @@ def design(scale: Scale, seed: int, pairs: tuple[Public, ...] = PUBLIC, text: Co
     """Both checkpoints, and every target over alpha by every reading; nothing depends on the seed."""
     found = []
     for pair in pairs if seed == 0 else ():
-        corpus = corpus_for(pair.small, text)
-        context = min(1024, pair.small.spec.positions)
-
-        def measured(model, corpus=corpus, context=context):
-            return Evaluated(model, corpus, 65_536, context, "test")
-
-        found += [
-            Measurement(measured(model), "anchor", labels=NO_SEED) for model in (pair.small, pair.large)
-        ]
+        corpus, context = corpus_for(pair.small, text), min(1024, pair.small.spec.positions)
+        shown = [(model, "anchor", {}) for model in (pair.small, pair.large)]
         for spec in pair.targets:
-            for (mixing, expansion), operator in READINGS.items():
-                for alpha in scale.alphas:
-                    start = Interpolated(pair.small, pair.large, spec, alpha, operator)
-                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion, **NO_SEED}
-                    found.append(Measurement(measured(start), "CBD", labels=labels))
+            curves = readings(pair.small, pair.large, spec, scale.alphas)
+            shown += [(start, "CBD", labels) for start, labels in curves]
+        for model, method, labels in shown:
+            evaluated = Evaluated(model, corpus, 65_536, context, "test")
+            found.append(Measurement(evaluated, method, labels=labels | NO_SEED))
     return Design(tuple(found))

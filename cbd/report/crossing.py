@@ -35,7 +35,6 @@ class Crossing:
     then beyond what was trained.
     extrapolated: tokens by the power law fitted to the mean curve, when the line is never reached; nan when
     it was, when the fit's floor is at or above the line, or when no law was fitted (see `crossing`).
-    share: share of the resamples which reach the line, nan with one seed.
     """
 
     tokens: float
@@ -44,7 +43,6 @@ class Crossing:
     lower_bound: float
     extrapolated: float
     n: int
-    share: float
     upper_bound: bool
 
 
@@ -98,7 +96,7 @@ def crossing(curves: pd.DataFrame, line: pd.DataFrame, *, lower_is_better: bool 
     gaps = values - level[:, None] if lower_is_better else level[:, None] - values
     mean = gaps.mean(axis=0)
     point = float(_first_reached(tokens, mean[None])[0])
-    low, high, share = _over_seeds(tokens, gaps)
+    low, high = _over_seeds(tokens, gaps)
     reached = np.isfinite(point)
     nan = float("nan")
     return Crossing(
@@ -108,7 +106,6 @@ def crossing(curves: pd.DataFrame, line: pd.DataFrame, *, lower_is_better: bool 
         lower_bound=nan if reached else float(tokens[-1]),
         extrapolated=nan if reached else _extrapolated(tokens, values, level, lower_is_better),
         n=len(values),
-        share=share,
         upper_bound=bool(mean[0] <= 0),
     )
 
@@ -170,16 +167,16 @@ def _first_reached(tokens: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     return np.where(reached.any(axis=1), crossed, np.inf)
 
 
-def _over_seeds(tokens: np.ndarray, gaps: np.ndarray) -> tuple[float, float, float]:
-    """(low, high, share reached) of the crossing over resampled rows (seeds) of the gaps."""
+def _over_seeds(tokens: np.ndarray, gaps: np.ndarray) -> tuple[float, float]:
+    """(low, high) of the crossing over resampled rows (seeds) of the gaps."""
     n = len(gaps)
     if n == 1:
-        return float("nan"), float("nan"), float("nan")
+        return float("nan"), float("nan")
     counts = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     found = np.sort(_first_reached(tokens, counts @ gaps / n))
     # Order statistics: between a finite resample and one that never crosses there is nothing to interpolate.
     cut = int((1 - CONFIDENCE) / 2 * (RESAMPLES - 1))
-    return float(found[cut]), float(found[-1 - cut]), float(np.isfinite(found).mean())
+    return float(found[cut]), float(found[-1 - cut])
 
 
 def _extrapolated(tokens: np.ndarray, values: np.ndarray, level: np.ndarray, lower_is_better: bool) -> float:

@@ -5,20 +5,8 @@ The starts are those of `cbd.recipes.starts`; here are the other methods, and me
 
 from typing import Any
 
-from cbd.recipes.starts import (
-    BLUE,
-    DASHDOT,
-    DASHED,
-    DOTTED,
-    FINE,
-    GREEN,
-    GREY,
-    LONG,
-    ORANGE,
-    PINK,
-    SOLID,
-    STARTS,
-)
+from cbd.recipes import starts
+from cbd.recipes.starts import STARTS
 
 # where a model's weights come from
 CBD, SMALLER, LARGER, RANDOM = (STARTS[key].label for key in ("union", "grown", "cut", "random"))
@@ -33,10 +21,10 @@ SEQUENCE, ALM, ULD = "sequence-level", "likelihoods (ALM)", "likelihoods (ULD)"
 RAW, RAW_COMPUTE = "no bridge, equal tokens", "no bridge, equal compute"
 
 _OURS, _SECOND, _THIRD, _PLAIN = (
-    (BLUE, "o", SOLID),
-    (ORANGE, "s", DASHED),
-    (GREEN, "^", DASHDOT),
-    (GREY, "X", DOTTED),
+    (starts.BLUE, "o", starts.SOLID),
+    (starts.ORANGE, "s", starts.DASHED),
+    (starts.GREEN, "^", starts.DASHDOT),
+    (starts.GREY, "X", starts.DOTTED),
 )
 LOOKS: dict[str, tuple[str, str, Any]] = {
     **{s.label: (s.color, s.marker, s.line) for s in STARTS.values() if s.label != RANDOM},
@@ -47,13 +35,13 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     DIRECT: _SECOND,
     ALM: _SECOND,
     DIRECT_TOKENS: _THIRD,
-    ULD: (PINK, "P", FINE),
+    ULD: (starts.PINK, "P", starts.FINE),
     RAW: _PLAIN,
     RAW_COMPUTE: _THIRD,
-    BRIDGED: (ORANGE, "h", DASHDOT),
-    f"{BRIDGED}: meta-llama/Meta-Llama-3-8B": (ORANGE, "h", DASHDOT),
-    f"{BRIDGED}: Qwen/Qwen3-4B": (PINK, "d", LONG),
-    SOURCE: ("#000000", "*", SOLID),
+    BRIDGED: (starts.ORANGE, "h", starts.DASHDOT),
+    f"{BRIDGED}: meta-llama/Meta-Llama-3-8B": (starts.ORANGE, "h", starts.DASHDOT),
+    f"{BRIDGED}: Qwen/Qwen3-4B": (starts.PINK, "d", starts.LONG),
+    SOURCE: ("#000000", "*", starts.SOLID),
     RANDOM: _PLAIN,
     SCRATCH: _PLAIN,
 }

@@ -18,7 +18,7 @@ from cbd.errors import si
 from cbd.files import write_text
 from cbd.report import results
 from cbd.report.claims import Claim, claims, reported
-from cbd.report.findings import ROWS, SENTENCES
+from cbd.report.findings import ROWS
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, QUESTION, Tables
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Row:
 
 def scorecard(scale: str) -> pd.DataFrame:
     """A row for each of E1 to E16 and Q1 to Q11, with the columns of `Row`, from the tables that exist."""
-    tables = {name: results.read_table(scale, name) for name in results.names(scale)}
+    tables = _tables(scale)
     return pd.DataFrame([asdict(_row(claim, tables, scale)) for claim in claims()])
 
 
@@ -80,7 +80,7 @@ def paper(name: str, said: str = "") -> str:
 
 
 def markdown(scale: str) -> str:
-    """The scorecard of a scale as a page: verdicts in words, the whole table, and the findings in numbers."""
+    """The scorecard of a scale as a page: verdicts in words, the whole table, and every unit's numbers."""
     card = scorecard(scale)
     lines = ["| | claim | paper | ours | verdict, by its rule |", "|---|---|---|---|---|"]
     for row in card.itertuples():
@@ -111,12 +111,17 @@ def tally(card: pd.DataFrame) -> str:
 
 
 def numbers(scale: str) -> str:
-    """What each experiment found, in sentences with their numbers, as a Markdown list."""
-    lines, ran = [], set(results.names(scale))
-    for name, title, sentence in SENTENCES:
-        words = sentence(results.read_table(scale, name)) if name in ran else "Not yet run at this scale."
-        lines.append(f"- **{title}.** {words}")
+    """Every number that a verdict comes from, unit by unit with its interval, as a Markdown list."""
+    tables, lines = _tables(scale), []
+    for claim in claims():
+        entry = ROWS.get(claim.id)
+        if entry and set(entry.needs) <= set(tables):
+            lines.append(f"- **{claim.id}.** {entry.rule.what}: {entry.rule.listed(entry.measure(tables))}.")
     return "\n".join(lines)
+
+
+def _tables(scale: str) -> Tables:
+    return {name: results.read_table(scale, name) for name in results.names(scale)}
 
 
 def page(scale: str) -> Path:

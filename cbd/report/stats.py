@@ -5,8 +5,7 @@ Every interval of the project is made here; figures and notebooks only show them
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -105,12 +104,6 @@ def paired(frame: pd.DataFrame, by: Sequence[str], *, baseline: str) -> pd.DataF
 def verdict(low: float, high: float) -> str:
     """Where the interval of a difference lies: "lower", "higher", or "undecided" (holds zero, or is nan)."""
     return "lower" if high < 0 else "higher" if low > 0 else "undecided"
-
-
-def tally(verdicts: Iterable[str]) -> str:
-    """How often each verdict occurs: "2 lower, 0 undecided, 5 higher"."""
-    counts = Counter(verdicts)
-    return ", ".join(f"{counts[name]} {name}" for name in ("lower", "undecided", "higher"))
 
 
 def crossed_interval(differences: np.ndarray) -> Interval:

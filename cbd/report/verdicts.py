@@ -74,6 +74,10 @@ class Sides:
         """The numbers: unit by unit, or, where they are many, the range of each group and its counts."""
         return told(found, self.form, self._counts)
 
+    def listed(self, found: pd.DataFrame) -> str:
+        """The numbers unit by unit."""
+        return listed(found, self.form)
+
     def _counts(self, found: pd.DataFrame) -> str:
         holds, fails = (int(self._on(found, side).sum()) for side in (self.side, OTHER[self.side]))
         against = f", {fails} {OTHER[self.side]}" if fails else ""
@@ -107,6 +111,8 @@ class Facts:
         """The numbers, as `Sides` tells them."""
         return told(found, self.form, lambda rows: f"holds for {sum(self._holds(rows))} of {len(rows)}")
 
+    listed = Sides.listed
+
     def _holds(self, found: pd.DataFrame) -> list[bool]:
         return [bool(self.test(row)) for row in found.itertuples()]
 
@@ -128,10 +134,13 @@ class Entry:
 def told(found: pd.DataFrame, form: str, counts: Callable[[pd.DataFrame], str]) -> str:
     """Units with their intervals; more than `LISTED` as ranges of the points and hulls of the intervals."""
     if len(found) <= LISTED:
-        return "; ".join(
-            f"{row.unit} {number(row.point, row.low, row.high, form)}" for row in found.itertuples()
-        )
+        return listed(found, form)
     return "; ".join(f"{name}{_range(rows, form)}, {counts(rows)}" for name, rows in _groups(found))
+
+
+def listed(found: pd.DataFrame, form: str = "+.3f") -> str:
+    """Every unit with its interval."""
+    return "; ".join(f"{row.unit} {number(row.point, row.low, row.high, form)}" for row in found.itertuples())
 
 
 def number(point: float, low: float, high: float, form: str) -> str:

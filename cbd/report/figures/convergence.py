@@ -14,23 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from cbd.errors import CbdError, si
 from cbd.recipes.starts import BLUE
 from cbd.report import stats
-from cbd.report.figures.drawing import (
-    WIDTH,
-    arrow,
-    broken_axes,
-    caption,
-    curve,
-    dots,
-    legend,
-    limits,
-    new_figure,
-    panel_title,
-    pick,
-    sizes_of,
-    styled,
-    styles_of,
-    tokens_axis,
-)
+from cbd.report.figures import drawing
 from cbd.report.names import CBD, RANDOM
 
 SPEEDUPS = {
@@ -39,18 +23,18 @@ SPEEDUPS = {
 }
 
 
-@styled
+@drawing.styled
 def convergence(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """Validation loss against training tokens for each start; columns are sizes, rows budgets.
 
     Reads metric "loss" by method, spec, budget and tokens. The upper
     part of each panel holds what random initialisation passes through, on a coarser scale.
     """
-    summary = stats.summarise(pick(table, "loss"), ["method", "spec", "budget", "tokens"])
-    specs, styles = sizes_of(pick(table, "loss")), styles_of(summary["method"])
+    summary = stats.summarise(drawing.pick(table, "loss"), ["method", "spec", "budget", "tokens"])
+    specs, styles = drawing.sizes_of(drawing.pick(table, "loss")), drawing.styles_of(summary["method"])
     compared = summary.groupby("budget")["method"].nunique()  # a longer run of one start alone is not a row
     budgets = sorted(compared[compared == compared.max()].index)
-    figure = new_figure(1.3 + 2.5 * len(budgets), max(WIDTH, 1 + 2.1 * len(specs)))
+    figure = drawing.new_figure(1.3 + 2.5 * len(budgets), max(drawing.WIDTH, 1 + 2.1 * len(specs)))
     cells = figure.add_gridspec(2 * len(budgets), len(specs), height_ratios=(0.42, 1) * len(budgets))
     for i, budget in enumerate(budgets):
         row = summary[summary["budget"] == budget]
@@ -63,12 +47,12 @@ def convergence(table: pd.DataFrame, scale: str | None = None, date: str | None 
             else:
                 for axes in panels:
                     axes.tick_params(axis="y", labelleft=False)
-    legend(figure, styles, 4)
+    drawing.legend(figure, styles, 4)
     text = (
         "Validation loss; every start sees the same batches, each at its own tuned learning rate. Thin line: "
         "the loss of CBD at step zero. Above the break the scale is coarser."
     )
-    caption(figure, text, [summary], scale, date)
+    drawing.caption(figure, text, [summary], scale, date)
     return figure
 
 
@@ -81,21 +65,21 @@ def _convergence_panel(
 ) -> tuple[Axes, ...]:
     """One size at one budget, on the scales that the whole row shares."""
     near = row[row["method"] != RANDOM]
-    split = 0 < len(near) < len(row) and limits(row)[1] > limits(near)[1] + 0.5 * np.ptp(limits(near))
+    split = 0 < len(near) < len(row) and drawing.limits(row)[1] > drawing.limits(near)[1] + 0.5 * np.ptp(drawing.limits(near))
     cells, i, j = place
-    panels = broken_axes(figure, *place) if split else (figure.add_subplot(cells[2 * i : 2 * i + 2, j]),)
+    panels = drawing.broken_axes(figure, *place) if split else (figure.add_subplot(cells[2 * i : 2 * i + 2, j]),)
     part = row[row["spec"] == spec]
-    at = tokens_axis(panels[-1], row["tokens"])  # the axes share their x
+    at = drawing.tokens_axis(panels[-1], row["tokens"])  # the axes share their x
     for method, style in styles.items():
         line = part[part["method"] == method].sort_values("tokens")
         for axes in panels if method == RANDOM else panels[-1:]:
-            curve(axes, line, at(line["tokens"]), style)
+            drawing.curve(axes, line, at(line["tokens"]), style)
     start = part[(part["method"] == CBD) & (part["tokens"] == 0)]
     if len(start):
         panels[-1].axhline(start["point"].iloc[0], color=BLUE, linewidth=0.8, zorder=0)
-    bottom, top = limits(row, 0.06)
+    bottom, top = drawing.limits(row, 0.06)
     if split:
-        edge = limits(near)
+        edge = drawing.limits(near)
         bottom = min(edge[0], float(row["point"].min()) - 0.08 * np.ptp(edge))
         panels[0].set_ylim(edge[1], top)
         panels[1].set_ylim(bottom, edge[1])
@@ -104,7 +88,7 @@ def _convergence_panel(
     return panels
 
 
-@styled
+@drawing.styled
 def speedup(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """How many times fewer tokens than random initialisation, for each size and budget.
 
@@ -116,26 +100,26 @@ def speedup(table: pd.DataFrame, scale: str | None = None, date: str | None = No
         raise CbdError(f"the table has no rows of metric {' or '.join(SPEEDUPS)}; run the experiment")
     rows = pd.concat(parts.values())
     runs = rows[["spec", "budget"]].drop_duplicates()
-    specs = list(sizes_of(table[table["metric"].isin(parts)]))
+    specs = list(drawing.sizes_of(table[table["metric"].isin(parts)]))
     places = sorted(zip(runs["spec"], runs["budget"], strict=True), key=lambda r: (r[1], specs.index(r[0])))
-    styles = styles_of(rows["method"])
-    figure = new_figure(1.5 + 0.33 * len(places))
+    styles = drawing.styles_of(rows["method"])
+    figure = drawing.new_figure(1.5 + 0.33 * len(places))
     panels = figure.subplots(1, len(parts), sharex=True, sharey=True, squeeze=False)[0]
     summaries = []
     for letter, axes, (metric, part) in zip("ab", panels, parts.items(), strict=False):
         summaries.append(_speedup_panel(axes, part, places, styles))
-        panel_title(axes, letter, SPEEDUPS[metric])
+        drawing.panel_title(axes, letter, SPEEDUPS[metric])
     panels[0].set_yticks(range(len(places)), [f"{spec}, {si(b)} tokens" for spec, b in places])
     panels[0].set_ylim(len(places) - 0.5, -0.5)
     if len(styles) > 1:
-        legend(figure, styles, 4, line=False)
+        drawing.legend(figure, styles, 4, line=False)
     text = (
         "Tokens that random initialisation needs, over those that CBD needs (at least one step), "
         "to reach a loss: without the cost of the chain."
     )
     if any(part["bound"].any() for part in parts.values()):
         text += " Hollow with an arrow: a lower bound, since the loss was not reached within the longest run."
-    caption(figure, text, summaries, scale, date)
+    drawing.caption(figure, text, summaries, scale, date)
     return figure
 
 
@@ -154,9 +138,9 @@ def _speedup_panel(
             look = {"markersize": 6.5, "markeredgewidth": 1.2}
             if bound:
                 look |= {"markerfacecolor": "white", "markeredgecolor": style["color"]}
-                arrow(axes, row["point"], y, 28, style["color"])
+                drawing.arrow(axes, row["point"], y, 28, style["color"])
                 row = row.where(~row.index.isin(["low", "high"]), np.nan)  # the least, not an estimate
-            dots(axes, [y], row.to_frame().T, style, flat=True, **look)
+            drawing.dots(axes, [y], row.to_frame().T, style, flat=True, **look)
             text = f"{'≥ ' * bool(bound)}{row['point']:.3g}x"
             look = {"ha": "center", "fontsize": 8, "bbox": {"color": "white", "pad": 0.5}}
             axes.annotate(text, (row["point"], y), (0, 7), textcoords="offset points", **look)

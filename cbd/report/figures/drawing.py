@@ -101,13 +101,12 @@ def styles_of(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def pick(table: pd.DataFrame, metric: str, optional: bool = False) -> pd.DataFrame:
-    """The rows of a metric; raises `CbdError` when there are none, unless they are optional."""
+def pick(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of a metric; raises `CbdError` when there are none."""
     rows = table[table["metric"] == metric]
-    if rows.empty and not optional:
-        raise CbdError(
-            f"the table has no rows of metric {metric!r}, which this figure draws; run the experiment"
-        )
+    if rows.empty:
+        wrong = f"the table has no rows of metric {metric!r}, which this figure draws"
+        raise CbdError(f"{wrong}; run the experiment")
     return rows
 
 

@@ -13,23 +13,12 @@ from matplotlib.lines import Line2D
 
 from cbd.errors import si
 from cbd.report import stats
-from cbd.report.figures.drawing import (
-    LOSS,
-    caption,
-    dots,
-    new_figure,
-    panel_title,
-    pick,
-    sizes_axis,
-    sizes_of,
-    styled,
-    styles_of,
-)
+from cbd.report.figures import drawing
 from cbd.report.figures.tasks import CHANCE, filled, in_percent, missing, score_of, task_of, with_tasks
 from cbd.report.findings.shared import chance, main_metrics
 
 
-@styled
+@drawing.styled
 def equal_budget(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """CBD and random weights after the same budgets, for each size: the loss, and the tasks.
 
@@ -37,18 +26,18 @@ def equal_budget(table: pd.DataFrame, scale: str | None = None, date: str | None
     and seed. A run's score is the mean over the tasks, in percent.
     """
     with_tasks(table, "equal_budget")
-    tasks, loss = main_metrics(table), pick(table, "loss")
+    tasks, loss = main_metrics(table), drawing.pick(table, "loss")
     scores = _averaged(table, tasks, loss)
-    specs, looks = sizes_of(loss), _budget_looks(loss)
-    figure = new_figure(3.6)
+    specs, looks = drawing.sizes_of(loss), _budget_looks(loss)
+    figure = drawing.new_figure(3.6)
     panels = figure.subplots(1, 2)
     parts = [stats.summarise(rows, ["method", "spec", "budget"]) for rows in (loss, scores)]
     for axes, part in zip(panels, parts, strict=True):
         _budget_panel(axes, part, specs, looks)
-    panels[0].set_ylabel(LOSS)
+    panels[0].set_ylabel(drawing.LOSS)
     panels[1].set_ylabel("mean score (%)")
-    panel_title(panels[0], "a", "held-out text")
-    panel_title(panels[1], "b", f"mean of {len(tasks)} tasks" if tasks[1:] else task_of(tasks[0]))
+    drawing.panel_title(panels[0], "a", "held-out text")
+    drawing.panel_title(panels[1], "b", f"mean of {len(tasks)} tasks" if tasks[1:] else task_of(tasks[0]))
     handles = [
         Line2D([], [], linestyle="none", label=f"{method}, {si(budget)} tokens", **look)
         for (method, budget), look in looks.items()
@@ -62,7 +51,7 @@ def equal_budget(table: pd.DataFrame, scale: str | None = None, date: str | None
         "Every start trained on the same tokens, each at its own tuned learning rate; sizes rise to the "
         f"right. (b) Mean over {', '.join(f'{task_of(t)} ({score_of(t)})' for t in tasks)}."
     )
-    caption(figure, text, parts, scale, date)
+    drawing.caption(figure, text, parts, scale, date)
     return figure
 
 
@@ -84,7 +73,7 @@ def _budget_looks(loss: pd.DataFrame) -> dict[tuple[str, int], dict[str, Any]]:
     shares = np.linspace(0, 1, len(budgets)) if len(budgets) > 1 else [1.0]
     return {
         (method, budget): {"color": style["color"], "marker": style["marker"], **filled(style, share)}
-        for method, style in styles_of(loss["method"]).items()
+        for method, style in drawing.styles_of(loss["method"]).items()
         for budget, share in zip(budgets, shares, strict=True)
     }
 
@@ -101,8 +90,8 @@ def _budget_panel(
         lacking = [spec for spec in order if spec not in set(own["spec"])]
         if lacking:
             raise missing(f"row of {method!r} of size {lacking[0]} with budget {budget}", "equal_budget")
-        dots(axes, places, own, look, **look)
-    sizes_axis(axes, specs)
+        drawing.dots(axes, places, own, look, **look)
+    drawing.sizes_axis(axes, specs)
     axes.set_xlabel("layers x width, parameters")
 
 

@@ -15,23 +15,7 @@ from matplotlib.lines import Line2D
 from cbd.errors import CbdError, si
 from cbd.report import stats
 from cbd.report.crossing import Crossing, crossing
-from cbd.report.figures.drawing import (
-    WIDTH,
-    arrow,
-    budgets_axis,
-    caption,
-    curve,
-    dots,
-    handles_of,
-    legend,
-    new_figure,
-    pick,
-    provenance,
-    sizes_of,
-    styled,
-    styles_of,
-    underline,
-)
+from cbd.report.figures import drawing
 from cbd.report.figures.tasks import (
     CHANCE,
     filled,
@@ -51,7 +35,7 @@ from cbd.report.names import CHAIN_TOKENS, RANDOM, minus_random
 PER_ROW = 4  # panels side by side; more tasks go to further rows
 
 
-@styled
+@drawing.styled
 def scratch_vs_cbd(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """Random weights after each budget against CBD at zero tokens; columns are metrics, rows sizes.
 
@@ -62,7 +46,7 @@ def scratch_vs_cbd(table: pd.DataFrame, scale: str | None = None, date: str | No
     metrics = with_tasks(table, "scratch_vs_cbd")
     rows = in_percent(table, metrics)
     rows = rows[(rows["method"] == RANDOM) == (rows["tokens"] > 0)]
-    specs, styles = sizes_of(rows), styles_of(rows["method"])
+    specs, styles = drawing.sizes_of(rows), drawing.styles_of(rows["method"])
     panels = _grid(metrics, specs, 1.95 if len(styles) < 4 else 2.3)
     figure = next(iter(panels.values())).figure
     summaries = []
@@ -71,7 +55,7 @@ def scratch_vs_cbd(table: pd.DataFrame, scale: str | None = None, date: str | No
         summaries += _saved_panel(axes, part, (metric, spec), styles)
         if np.isfinite(level := 100 * chance(table, metric)):
             axes.axhline(level, **CHANCE, zorder=0)
-    handles = [*handles_of(short(styles)), Line2D([], [], label="chance", **CHANCE)]
+    handles = [*drawing.handles_of(short(styles)), Line2D([], [], label="chance", **CHANCE)]
     figure.legend(handles=handles, loc="outside upper center", ncols=4 if len(handles) < 5 else 3)
     text = (
         "Curve: random weights after each token budget, a finished run each. Level lines: CBD with no "
@@ -79,7 +63,7 @@ def scratch_vs_cbd(table: pd.DataFrame, scale: str | None = None, date: str | No
         "tokens after which random weights are first as good, with their interval; hollow or with an arrow "
         "where that lies beyond the budgets trained."
     )
-    caption(figure, text + _chain_costs(table, specs, styles), summaries, scale, date)
+    drawing.caption(figure, text + _chain_costs(table, specs, styles), summaries, scale, date)
     return figure
 
 
@@ -100,7 +84,7 @@ def _grid(metrics: Sequence[str], specs: dict[str, str], width: float) -> dict[t
     """Panels by metric and size, `PER_ROW` metrics side by side; a metric has one y axis for all sizes."""
     columns = min(len(metrics), PER_ROW)
     blocks = -(-len(metrics) // columns)
-    figure = new_figure(1.25 + 2.0 * blocks * len(specs), max(WIDTH, 0.4 + width * columns))
+    figure = drawing.new_figure(1.25 + 2.0 * blocks * len(specs), max(drawing.WIDTH, 0.4 + width * columns))
     cells = figure.add_gridspec(blocks * len(specs), columns)
     panels: dict[tuple[str, str], Axes] = {}
     for k, metric in enumerate(metrics):
@@ -127,7 +111,7 @@ def _saved_panel(
         raise missing(f"row of {which} with metric {place[0]!r} and size {place[1]}", "scratch_vs_cbd")
     line = stats.summarise(scratch, ["tokens"])
     tokens = line["tokens"].astype(float)
-    budgets_axis(axes, tokens, labels=3.2)
+    drawing.budgets_axis(axes, tokens, labels=3.2)
     levels = stats.summarise(others, ["method"])
     met = {}
     for method in (m for m in styles if m in set(levels["method"])):
@@ -137,7 +121,7 @@ def _saved_panel(
         found = crossing(scratch, own, lower_is_better=place[0] == "loss")
         met[method] = _Mark.of(found, tokens.min(), tokens.max())
         met[method].draw(axes, row["point"], styles[method])
-    curve(axes, line, tokens, styles[RANDOM], zorder=2.5)
+    drawing.curve(axes, line, tokens, styles[RANDOM], zorder=2.5)
     handles = [mark.handle(styles[method]) for method, mark in met.items()]
     axes.legend(
         handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=len(handles), fontsize=8.5,
@@ -187,10 +171,10 @@ class _Mark:
     def draw(self, axes: Axes, level: float, style: dict[str, Any]) -> None:
         summary = pd.DataFrame({"point": [self.tokens], "low": [self.low], "high": [self.high]})
         caps = {"capsize": 4.0 if self.low < self.high else 0.0, "capthick": 1.4}  # the bar lies on the line
-        dots(axes, [level], summary, style, flat=True, zorder=4, **caps, **self._look(style))
+        drawing.dots(axes, [level], summary, style, flat=True, zorder=4, **caps, **self._look(style))
         for end, beyond, points in ((self.low, self.before, -13), (self.high, self.after, 13)):
             if beyond:
-                arrow(axes, end, level, points, style["color"])
+                drawing.arrow(axes, end, level, points, style["color"])
 
     def handle(self, style: dict[str, Any]) -> Line2D:
         look = {"color": style["color"], "marker": style["marker"], "linestyle": "none"}
@@ -200,7 +184,7 @@ class _Mark:
         return filled(style, 0.0 if self.beyond else 1.0)
 
 
-@styled
+@drawing.styled
 def gap(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
     """CBD at zero tokens minus random weights after each budget; columns are sizes, rows tasks.
 
@@ -214,18 +198,18 @@ def gap(table: pd.DataFrame, scale: str | None = None, date: str | None = None) 
     chosen += [metric for metric in metrics if not is_generative(metric)][:1]
     gaps = {metric: _gaps(table, metric) for metric in chosen}
     rows = pd.concat(gaps.values())
-    specs, styles = sizes_of(rows), styles_of(rows["method"])
-    figure = new_figure(1.3 + 1.9 * len(chosen), max(WIDTH, 1 + 2.1 * len(specs)))
+    specs, styles = drawing.sizes_of(rows), drawing.styles_of(rows["method"])
+    figure = drawing.new_figure(1.3 + 1.9 * len(chosen), max(drawing.WIDTH, 1 + 2.1 * len(specs)))
     panels = figure.subplots(len(chosen), len(specs), sharex=True, sharey="row", squeeze=False)
     for i, (metric, found) in enumerate(gaps.items()):
         for j, (spec, label) in enumerate(specs.items()):
             _gap_panel(panels[i, j], found[found["spec"] == spec], f"{metric}, {spec}", styles)
             panels[i, j].set_title(label.replace("\n", ", ") if i == 0 else "")
         panels[i, 0].set_ylabel(f"{task_of(metric)}, {score_of(metric)}\nminus random (points)")
-    budgets_axis(panels[0, 0], sorted(set(rows["tokens"].astype(float))), labels=4.5)
+    drawing.budgets_axis(panels[0, 0], sorted(set(rows["tokens"].astype(float))), labels=4.5)
     for axes in panels[-1]:
         axes.set_xlabel("training tokens")
-    legend(figure, short(styles), 4)
+    drawing.legend(figure, short(styles), 4)
     _gap_caption(figure, table, chosen, scale, date)
     return figure
 
@@ -236,7 +220,7 @@ def _gaps(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     keys = ["method", "spec", "parameters", "tokens"]
     ends = {"point": "", "low": "low", "high": "high"}
     parts = [
-        pick(table, minus_random(metric, end)).set_index(keys)["value"].astype(float).rename(name) * 100
+        drawing.pick(table, minus_random(metric, end)).set_index(keys)["value"].astype(float).rename(name) * 100
         for name, end in ends.items()
     ]
     for part in parts:
@@ -256,13 +240,13 @@ def _gap_panel(axes: Axes, part: pd.DataFrame, place: str, styles: dict[str, dic
             raise missing(f"gap of {method} in {place}", "scratch_vs_cbd")
         places = line["tokens"].astype(float) * step ** (k - (len(styles) - 1) / 2)
         axes.plot(places, line["point"], color=style["color"], linestyle=style["linestyle"], linewidth=1.2)
-        dots(axes, places, line, style, markersize=5.5, markeredgecolor="white", markeredgewidth=0.6)
+        drawing.dots(axes, places, line, style, markersize=5.5, markeredgecolor="white", markeredgewidth=0.6)
 
 
 def _gap_caption(
     figure: Figure, table: pd.DataFrame, metrics: Sequence[str], scale: str | None, date: str | None
 ) -> None:
-    seeds = min(pick(table, metric)["seed"].nunique() for metric in metrics)
+    seeds = min(drawing.pick(table, metric)["seed"].nunique() for metric in metrics)
     text = (
         "CBD with no training minus random weights after each token budget, in percentage points on the same "
         "items; above zero CBD is better. A line's points share one CBD model a seed: they move together. "
@@ -271,7 +255,7 @@ def _gap_caption(
     over = "seeds and items" if seeds > 1 else "items alone"
     count = f"{seeds}\u00a0seeds" if seeds > 1 else "one seed"
     bars = f"Bars: 95\u00a0% bootstrap interval over {over}."
-    underline(figure, [text, bars], [count, *provenance(scale, date)])
+    drawing.underline(figure, [text, bars], [count, *drawing.provenance(scale, date)])
 
 
 FIGURES = (scratch_vs_cbd, gap)

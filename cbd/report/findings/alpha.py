@@ -42,15 +42,6 @@ def lossy_hypothesis(table: pd.DataFrame) -> str:
     )
 
 
-def hypothesis(table: pd.DataFrame) -> str:
-    """The same as a whole sentence."""
-    claim = "The hypothesis that the paper's interior optimum measures a lossy expansion is"
-    return f"{claim} {lossy_hypothesis(table)}."
-
-
-SENTENCES = (("Alpha (E7)", hypothesis),)
-
-
 # ---- the scorecard
 
 

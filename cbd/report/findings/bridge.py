@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import generative, listed, paired, units, with_verdict
+from cbd.report.findings.shared import generative, paired, units, with_verdict
 from cbd.report.names import BRIDGED, CBD, RAW, RAW_COMPUTE, SEQUENCE, SOURCE
 from cbd.report.verdicts import Entry, Sides, Tables
 
@@ -17,21 +17,6 @@ def differences(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
     order = {name: i for column in ("source", "stage") for i, name in enumerate(dict.fromkeys(rows[column]))}
     place = lambda column: column if column.name == "method" else column.map(order)  # noqa: E731
     return found.sort_values(["source", "stage", "method"], key=place, ignore_index=True)
-
-
-def bridged(table: pd.DataFrame) -> str:
-    """What the bridges give at both ends of the chain, in sentences."""
-    found = differences(table)
-    sentences = []
-    for stage in ("proxy", "SLM"):
-        rows = found[found["stage"] == stage]
-        bridges = rows[rows["method"] != RAW_COMPUTE]
-        sentences.append(f"{stage} (bridges: {stats.tally(bridges['verdict'])}): {listed(rows, 'method')}")
-    what = "Bits per byte of held-out text minus those without a bridge at equal tokens"
-    return f"{what}. {'. '.join(sentences)}."
-
-
-SENTENCES = (("The bridge (E15, Q10)", bridged),)
 
 
 # ---- the scorecard

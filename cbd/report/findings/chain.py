@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import NATS, TOLERATED, against, by_size, listed, sizes, units
+from cbd.report.findings.shared import NATS, TOLERATED, against, by_size, sizes, units
 from cbd.report.names import STEPWISE
-from cbd.report.verdicts import Entry, Sides, Tables
+from cbd.report.verdicts import Entry, Sides, Tables, listed
 
 
 def steps_lost(table: pd.DataFrame) -> pd.DataFrame:
@@ -22,16 +22,6 @@ def stepwise_or_direct(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table["spec"] == next(iter(sizes(table)))]
     parts = [against(rows, STEPWISE, metric).assign(metric=metric) for metric in ("final_loss", "loss_noise")]
     return pd.concat(parts)[["metric", "spec", "method", "point", "low", "high", "n", "verdict"]]
-
-
-def direct(table: pd.DataFrame) -> str:
-    """Direct minus stepwise distillation in a sentence."""
-    found = stepwise_or_direct(table)
-    words = listed(found[found["metric"] == "final_loss"], "method")
-    return f"Smallest anchor, direct minus stepwise distillation, final loss in nats per token: {words}."
-
-
-SENTENCES = (("Stepwise or direct (E1)", direct),)
 
 
 # ---- the scorecard
@@ -71,6 +61,6 @@ ROWS = {
         ("chain",),
         lambda tables: _since_source(tables).tail(1),
         Sides(f"From the source to the smallest anchor: what is lost, {NATS}", "above"),
-        lambda tables: listed(_since_source(tables).iloc[:-1], "unit"),
+        lambda tables: listed(_since_source(tables).iloc[:-1]),
     ),
 }

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cbd.report import stats
 from cbd.report.findings.initialise import start_against_better
-from cbd.report.findings.shared import BETTER, NATS, against, listed, paired, units, with_better
+from cbd.report.findings.shared import BETTER, NATS, against, paired, units, with_better
 from cbd.report.names import CBD, RANDOM
 from cbd.report.verdicts import Entry, Sides, Tables
 
@@ -32,15 +32,6 @@ def against_better_anchor(table: pd.DataFrame) -> pd.DataFrame:
     return against(rows[rows["method"].isin([CBD, BETTER])], BETTER, by=["budget", "spec"])
 
 
-def recovered(table: pd.DataFrame) -> str:
-    """CBD (union) minus the better single anchor at each budget, in a sentence."""
-    parts = [
-        f"After {budget:,} tokens ({stats.tally(rows['verdict'])}): {listed(rows, 'spec')}"
-        for budget, rows in against_better_anchor(table).groupby("budget")
-    ]
-    return f"CBD (union) minus the better single anchor, nats per token. {'. '.join(parts)}."
-
-
 def speedups(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and interval of each speed-up, a row a size and budget; `bound` marks lower bounds."""
     found = []
@@ -50,25 +41,6 @@ def speedups(table: pd.DataFrame) -> pd.DataFrame:
         bounds = rows.groupby(["spec", "budget"])["bound"].any().rename("bound").reset_index()
         found.append(summary.merge(bounds, on=["spec", "budget"]))
     return pd.concat(found)[["metric", "spec", "budget", "point", "low", "high", "n", "bound"]]
-
-
-def against_random(table: pd.DataFrame) -> str:
-    """How many times fewer tokens than random weights CBD needs, by both definitions, a sentence each."""
-    found = speedups(table)
-
-    def words(metric: str) -> str:
-        rows = found[found["metric"] == metric].dropna(subset="point").itertuples()
-        return "; ".join(f"{r.spec}, {r.budget:,}: {'at least ' * r.bound}{r.point:.3g}x" for r in rows)
-
-    return (
-        f"Tokens that random weights need to reach CBD's final loss, over CBD's own (size, budget): "
-        f"{words('speedup_to_cbd_final')}. The other way round, the budget over the tokens with which CBD "
-        f"reaches random's final loss, one optimiser step at least: {words('speedup_to_random_final')}. "
-        f"Where CBD starts below that loss, this factor is the number of steps, whatever the method's worth."
-    )
-
-
-SENTENCES = (("After recovery (E5, Q2)", recovered), ("Against random weights (E5)", against_random))
 
 
 # ---- the scorecard

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cbd.errors import si
 from cbd.report import stats
 from cbd.report.findings.shared import against, by_size, chance, main_metrics, sizes, units, with_verdict
 from cbd.report.names import RANDOM
@@ -37,22 +36,6 @@ def averages(table: pd.DataFrame) -> pd.DataFrame:
 def losses(table: pd.DataFrame) -> pd.DataFrame:
     """CBD minus random weights after the same tokens, nats per token (see `shared.against`)."""
     return against(table, RANDOM, by=["spec", "tokens"])
-
-
-def equal(table: pd.DataFrame) -> str:
-    """CBD minus random in the average of tasks, each size at each budget, in a sentence."""
-    found = averages(table)
-    words = [
-        f"{r.spec} after {si(r.tokens)} tokens {r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]"
-        for r in found.itertuples()
-    ]
-    return (
-        f"Average of the tasks, CBD minus random at equal tokens, points of 100 "
-        f"({stats.tally(found['verdict'])}): {'; '.join(words)}."
-    )
-
-
-SENTENCES = (("Equal budgets (E4, E13)", equal),)
 
 
 # ---- the scorecard

@@ -19,19 +19,6 @@ def optima(table: pd.DataFrame) -> pd.DataFrame:
     return optima_of(rows, ["family", "spec", "mixing", "operator"], rule_alphas(table, "family", "spec"))
 
 
-def inside(table: pd.DataFrame) -> str:
-    """In how many targets the best alpha is interior, by family and reading, in a sentence."""
-    words = []
-    for (mixing, operator), rows in optima(table).groupby(["mixing", "operator"], sort=False):
-        counts = rows.groupby("family", sort=False)["interior"].agg(["sum", "count"])
-        each = ", ".join(f"{name} {row['sum']} of {row['count']}" for name, row in counts.iterrows())
-        words.append(f"{mixing}, {operator}: {each}")
-    return f"Targets whose best alpha lies inside the interval, by family: {'; '.join(words)}."
-
-
-SENTENCES = (("Other families (Q9)", inside),)
-
-
 # ---- the scorecard
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cbd.recipes.starts import STARTS
-from cbd.report import stats
-from cbd.report.findings.shared import BETTER, NATS, against, listed, paired, sizes, units, with_better
+from cbd.report.findings.shared import BETTER, NATS, against, paired, sizes, units, with_better
 from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
 from cbd.report.verdicts import Entry, Sides, Tables
 
@@ -22,18 +21,6 @@ def against_better_anchor(table: pd.DataFrame) -> pd.DataFrame:
     """Every other start minus the better single anchor of each size and seed (see `shared.against`)."""
     rows = with_better(table)
     return against(rows[~rows["method"].isin([SMALLER, LARGER])], BETTER)
-
-
-def advantage(table: pd.DataFrame) -> str:
-    """The step-zero advantage of CBD (union) over the better single anchor, or its absence, in a sentence."""
-    cbd = paired(with_better(table), CBD, BETTER)
-    return (
-        f"CBD (union) against the better single anchor, of {len(cbd)} sizes: {stats.tally(cbd['verdict'])}. "
-        f"Difference in nats per token with interval over {int(cbd['n'].max())} seeds: {listed(cbd, 'spec')}."
-    )
-
-
-SENTENCES = (("Step zero (E2, Q2)", advantage),)
 
 
 # ---- the scorecard

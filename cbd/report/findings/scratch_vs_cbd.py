@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pandas as pd
 
-from cbd.errors import CbdError, si
 from cbd.report import stats
 from cbd.report.crossing import Crossing, crossing
-from cbd.report.findings.shared import NATS, chance, generative, listed, main_metrics, paired, sizes, units
+from cbd.report.findings.shared import NATS, chance, generative, main_metrics, paired, sizes, units
 from cbd.report.names import CBD, CHAIN_TOKENS, RANDOM
-from cbd.report.verdicts import Entry, Sides, Tables
+from cbd.report.verdicts import Entry, Sides, Tables, listed
 
 SHARE = 0.5  # of the longest budget: the smaller of the paper's two savings is 5B of 10B tokens
 
@@ -23,59 +23,31 @@ def crossings(table: pd.DataFrame) -> pd.DataFrame:
     above_chance (whether either of the two is: where guessers meet says nothing), tokens, low, high (the
     crossing and its 95 % interval over seeds), verdict ("reached", "reached at the smallest budget", "not
     reached"), lower_bound, extrapolated (by a power law through the ladder: not measured), n, chain (tokens
-    of scratch that cost as many FLOPs as the chain did, its source given).
+    of scratch that cost as many FLOPs as the chain did, its source given). above_chance: the mean of either
+    must be, its interval over seeds too; a metric without a chance level counts as above it.
     """
     rows = []
     for spec in sizes(table):
-        zero = table[(table["spec"] == spec) & (table["tokens"] == 0)]
-        for method in (name for name in dict.fromkeys(zero["method"]) if name != RANDOM):
-            for metric in ["loss", *main_metrics(table)]:
-                curve, line = _curve_and_line(table, spec, method, metric)
-                found = crossing_of(table, spec, method, metric)
-                rows.append(
-                    {"spec": spec, "method": method, "metric": metric}
-                    | {"cbd": float(line["value"].mean()), "scratch": float(_longest(curve)["value"].mean())}
-                    | {"chance": chance(table, metric)}
-                    | {"above_chance": above_chance(table, spec, method, metric)}
-                    | {"tokens": found.tokens, "low": found.low, "high": found.high}
-                    | {"verdict": _verdict(found), "lower_bound": found.lower_bound}
-                    | {"extrapolated": found.extrapolated, "n": found.n, "chain": _chain(table, spec, method)}
-                )
+        here = table[table["spec"] == spec]
+        scratch = here[here["method"] == RANDOM]
+        zero = here[(here["tokens"] == 0) & (here["method"] != RANDOM)]
+        for method, metric in product(dict.fromkeys(zero["method"]), ["loss", *main_metrics(table)]):
+            curve = scratch[scratch["metric"] == metric]
+            line = zero[(zero["method"] == method) & (zero["metric"] == metric)]
+            if curve.empty or line.empty:  # not every method has every task
+                continue
+            found, guess = crossing(curve, line, lower_is_better=metric == "loss"), chance(table, metric)
+            tops = (line["value"], curve.loc[curve["tokens"] == curve["tokens"].max(), "value"])
+            above = math.isnan(guess) or any(stats.interval(top).low > guess for top in tops)
+            rows.append(
+                {"spec": spec, "method": method, "metric": metric}
+                | {"cbd": float(tops[0].mean()), "scratch": float(tops[1].mean())}
+                | {"chance": guess, "above_chance": above}
+                | {"tokens": found.tokens, "low": found.low, "high": found.high}
+                | {"verdict": _verdict(found), "lower_bound": found.lower_bound}
+                | {"extrapolated": found.extrapolated, "n": found.n, "chain": _chain(table, spec, method)}
+            )
     return pd.DataFrame(rows)
-
-
-def above_chance(table: pd.DataFrame, spec: str, method: str, metric: str) -> bool:
-    """Whether a method's mean at zero tokens, or that of the longest scratch run, lies above guessing.
-
-    Its interval over seeds must; a metric without a chance level counts as above it.
-    """
-    guess = chance(table, metric)
-    curve, line = _curve_and_line(table, spec, method, metric)
-    tops = (line, _longest(curve))
-    return math.isnan(guess) or any(stats.interval(top["value"]).low > guess for top in tops)
-
-
-def crossing_of(table: pd.DataFrame, spec: str, method: str, metric: str) -> Crossing:
-    """Where scratch, trained on more and more tokens, reaches a method at zero tokens (see `crossing`).
-
-    Raises `CbdError` when the table lacks either.
-    """
-    curve, line = _curve_and_line(table, spec, method, metric)
-    if curve.empty or line.empty:
-        raise CbdError(f"no rows of {metric} for {method} and {RANDOM} at {spec}: run scratch_vs_cbd")
-    return crossing(curve, line, lower_is_better=metric == "loss")
-
-
-def _curve_and_line(
-    table: pd.DataFrame, spec: str, method: str, metric: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of scratch, and those of a method at zero tokens."""
-    rows = table[(table["spec"] == spec) & (table["metric"] == metric)]
-    return rows[rows["method"] == RANDOM], rows[(rows["method"] == method) & (rows["tokens"] == 0)]
-
-
-def _longest(curve: pd.DataFrame) -> pd.DataFrame:
-    return curve[curve["tokens"] == curve["tokens"].max()]
 
 
 def _chain(table: pd.DataFrame, spec: str, method: str) -> float:
@@ -89,58 +61,24 @@ def _verdict(found: Crossing) -> str:
     return "reached at the smallest budget" if found.upper_bound else "reached"
 
 
-def saved(table: pd.DataFrame) -> str:
-    """How many tokens of scratch CBD stands for, and how many its chain costs, size by size, in sentences."""
-    found, parts = crossings(table), []
-    for (spec, method), rows in found.groupby(["spec", "method"], sort=False):
-        words = "; ".join(f"{r.metric} {_tokens(r)}" for r in rows.itertuples())
-        cost = f"its chain costs as much as {si(rows['chain'].iloc[0])} tokens"
-        parts.append(f"{spec}, {method}: {words}; {cost}")
-    judged = found[found["above_chance"]]
-    reached = (judged["verdict"] != "not reached").sum()
-    longest = table.loc[table["method"] == RANDOM, "tokens"].max()
-    return (
-        f"Scratch, on up to {si(longest)} tokens, gets as good as CBD at zero tokens on {reached} of "
-        f"{len(judged)} losses and tasks. The tokens that it needs: {'. '.join(parts)}."
-    )
-
-
-def _tokens(row) -> str:
-    if not row.above_chance:
-        return "neither above chance"
-    if row.verdict == "not reached":
-        guess = "" if math.isnan(row.extrapolated) else f" (extrapolated {si(row.extrapolated)})"
-        return f"more than {si(row.lower_bound)}{guess}"
-    if row.verdict != "reached":
-        return f"at most {si(row.tokens)}"
-    high = "beyond the ladder" if math.isinf(row.high) else si(row.high)
-    return f"{si(row.tokens)} [{si(row.low)}, {high}]"
-
-
-SENTENCES = (("Scratch against CBD (E3)", saved),)
-
-
 # ---- the scorecard
 
 
 def _shares(tables: Tables) -> pd.DataFrame:
     """Tokens with which random weights reach CBD, as a share of their longest budget; inf where never."""
-    table, found = tables["scratch_vs_cbd"], []
-    longest = int(table["tokens"].max())
-    for spec in sizes(table):
-        metrics = ["loss", *main_metrics(table)]
-        for metric in (m for m in metrics if above_chance(table, spec, CBD, m)):
-            at = crossing_of(table, spec, CBD, metric)
-            tokens = math.inf if math.isnan(at.tokens) else at.tokens
-            ends = {"point": tokens / longest, "low": at.low / longest, "high": at.high / longest}
-            found.append({"unit": f"{spec} {metric}", "group": metric, "n": at.n} | ends)
-    return pd.DataFrame(found)
+    longest = int(tables["scratch_vs_cbd"]["tokens"].max())
+    found = crossings(tables["scratch_vs_cbd"])
+    found = found[(found["method"] == CBD) & found["above_chance"]]
+    found = found.assign(point=found["tokens"].fillna(math.inf))
+    ends = ["point", "low", "high"]
+    return units(found.assign(**(found[ends] / longest)), "{spec} {metric}", "{metric}")
 
 
 def _silent(table: pd.DataFrame, metrics: list[str]) -> str:
     """The sizes and tasks on which neither CBD nor random weights get above chance."""
-    pairs = [(spec, metric) for spec in sizes(table) for metric in metrics]
-    return ", ".join(f"{s} {m}" for s, m in pairs if not above_chance(table, s, CBD, m))
+    found = crossings(table)
+    rows = found[(found["method"] == CBD) & ~found["above_chance"] & found["metric"].isin(metrics)]
+    return ", ".join(f"{row.spec} {row.metric}" for row in rows.itertuples())
 
 
 def _silent_tasks(tables: Tables) -> str:
@@ -194,7 +132,7 @@ def _loss_gaps(tables: Tables) -> str:
     words = []
     for tokens in (random["tokens"].min(), random["tokens"].max()):
         gap = paired(table[table["tokens"].isin([0, tokens])], RANDOM, CBD)
-        words.append(f"at {tokens:,} tokens {listed(gap, 'unit')}")
+        words.append(f"at {tokens:,} tokens {listed(gap)}")
     return f"Advantage {'; '.join(words)}"
 
 

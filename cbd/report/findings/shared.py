@@ -14,7 +14,6 @@ import pandas as pd
 
 from cbd.report import names, stats
 from cbd.report.names import LARGER, RANDOM, SMALLER
-from cbd.report.verdicts import number
 
 NATS = "nats per token"
 TOLERATED = 0.05  # nats per token, 5 % of perplexity: what may get lost or be missed without much harm
@@ -55,12 +54,6 @@ def with_verdict(found: pd.DataFrame) -> pd.DataFrame:
     """The rows with the verdict of their interval."""
     ends = zip(found["low"], found["high"], strict=True)
     return found.assign(verdict=[stats.verdict(low, high) for low, high in ends])
-
-
-def listed(found: pd.DataFrame, by: str) -> str:
-    """Each row's difference with its interval, named by one column."""
-    rows = zip(found[by], found["point"], found["low"], found["high"], strict=True)
-    return "; ".join(f"{name} {number(point, low, high, '+.3f')}" for name, point, low, high in rows)
 
 
 def with_better(rows: pd.DataFrame) -> pd.DataFrame:
