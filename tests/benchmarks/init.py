@@ -120,6 +120,7 @@ def times(small: Path, large: Path, folder: Path, repeats: int) -> dict[str, lis
         f"--large={large}",
         f"--layers={SLM_138M.layers}",
         f"--width={SLM_138M.width}",
+        "--unaligned",  # these stand-ins were never trained
     ]
     weights = [str(anchor / "model.safetensors") for anchor in (small, large)]
     commands = {
