@@ -171,8 +171,8 @@ def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple
         return basis.Reordered(large, relation.order), {"aligned": "by an order of units, found"}
     raise CbdError(
         f"{small.folder} and {large.folder} share no basis (channels correlate by {relation.stream:.2f}, "
-        f"heads and neurons by {relation.blocks:.2f}; 1 is alike): they were trained apart, and their mixture "
-        f"may be worse than random weights. Start from one of them alone (--start grown or cut), make a chain "
+        f"heads and neurons by {relation.blocks:.2f}; 1 is alike): they were trained apart, and a mixture "
+        f"may be worse than random weights. Start from one alone (--start grown or cut), make a chain "
         f"(`cbd chain`), or mix them all the same with --unaligned"
     )
 
