@@ -57,7 +57,7 @@ def divergence(student_logits: Tensor, teacher_logits: Tensor, loss: Loss) -> Te
     Raises `CbdError` when the vocabularies differ or the loss has no divergence. Source: arXiv 2306.13649
     (JSD), arXiv 1503.02531 (T^2).
     """
-    _check_vocabularies(student_logits.shape[-1], teacher_logits.shape[-1])
+    check_vocabularies(student_logits.shape[-1], teacher_logits.shape[-1])
     kind, beta = _kind(loss), loss.beta
     if kind == "none":
         raise CbdError("this loss has no divergence: choose forward_kl, reverse_kl or jsd")
@@ -309,7 +309,8 @@ def _kind(loss: Loss) -> str:
     return loss.divergence
 
 
-def _check_vocabularies(student: int, teacher: int) -> None:
+def check_vocabularies(student: int, teacher: int) -> None:
+    """Raise `CbdError` unless the two sizes are one."""
     if student != teacher:
         raise CbdError(
             f"the vocabularies differ (student {student:,}, teacher {teacher:,}): give both one tokenizer, "
@@ -331,7 +332,7 @@ def _check(
     if teacher is None:
         raise CbdError(f"{loss.divergence} needs a teacher: pass its (hidden, head)")
     teacher_hidden, teacher_head = teacher
-    _check_vocabularies(len(head), len(teacher_head))
+    check_vocabularies(len(head), len(teacher_head))
     if teacher_hidden.shape != (len(hidden), teacher_head.shape[1]):
         raise CbdError(
             f"the teacher's hidden {tuple(teacher_hidden.shape)} should be "
