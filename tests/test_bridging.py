@@ -32,8 +32,8 @@ from cbd.recipes.models import Generated, Random, Sampling, Source
 from cbd.recipes.specs import ModelSpec, gpt2, llama
 from cbd.recipes.training import Anchor, Bridged, BridgeLoss, Loss, Scored, Trained, Training
 from cbd.training import likelihoods as scoring
-from cbd.training.bridge import BridgeObjective, alm, bernoulli_kl, sorted_gap, token_likelihoods
-from cbd.training.lessons import BridgedLesson, DistilledLesson
+from cbd.training.bridge import alm, bernoulli_kl, sorted_gap, token_likelihoods
+from cbd.training.lessons import BridgedLesson, DistilledLesson, Objective
 from cbd.training.likelihoods import Likelihoods, read_likelihoods
 from cbd.training.loop import train
 
@@ -309,7 +309,7 @@ def test_a_step_minimises_what_the_loss_says(scored, tiny_corpus_folder) -> None
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in parts.items()}
     student = random_model(STUDENT, mean=0.0)
     for loss in (BridgeLoss("alm", 0.3, 5.0), BridgeLoss("uld", 0.7)):
-        sums = BridgeObjective(student, loss)(**tensors)
+        sums = Objective(student, loss)(**tensors)
         weighted = (1 - loss.cross_entropy) * sums.divergence + loss.cross_entropy * sums.cross_entropy
         assert sums.total.item() == pytest.approx(weighted.item(), rel=1e-6)
         logits = student(tensors["input_ids"]).logits.log_softmax(-1)
