@@ -12,7 +12,7 @@ from cbd.experiments.scales.base import (
     Families,
     Scale,
     ScratchVsCbd,
-    small_shapes,
+    family_shapes,
 )
 from cbd.recipes.data import Items, Pairs
 from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY
@@ -21,7 +21,7 @@ from cbd.recipes.training import Loss, Training
 
 
 def laptop() -> Scale:
-    shape = small_shapes(2048, 128)
+    shape = family_shapes("gpt2", 2048, 128)
     training = Training(
         tokens=1_200_000, lr=2e-3, batch=4, context=128, evaluations=14, evaluation_tokens=16384
     )
@@ -35,15 +35,7 @@ def laptop() -> Scale:
         anchors=(shape(6, 144), shape(4, 96), shape(2, 32)),
         anchor_training=replace(training, tokens=400_000, lr=1e-3),
         loss=Loss("reverse_kl", cross_entropy=0.5),
-        ladder=(
-            shape(2, 64),
-            shape(3, 64),
-            shape(4, 64),
-            shape(3, 80),
-            shape(3, 96),
-            shape(4, 80),
-            shape(5, 128),
-        ),
+        ladder=tuple(shape(*s) for s in ((2, 64), (3, 64), (4, 64), (3, 80), (3, 96), (4, 80), (5, 128))),
         alpha_targets=(shape(3, 64), shape(4, 80), shape(5, 112)),
         alphas=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         convergence_targets=(shape(3, 64), shape(4, 80), shape(5, 112)),

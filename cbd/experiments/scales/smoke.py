@@ -12,7 +12,7 @@ from cbd.experiments.scales.base import (
     HomeGrown,
     Scale,
     ScratchVsCbd,
-    small_shapes,
+    family_shapes,
 )
 from cbd.recipes.data import Items, Pairs
 from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY
@@ -22,9 +22,10 @@ from cbd.recipes.training import Loss, Training
 
 
 def smoke() -> Scale:
-    shape = small_shapes(1024, 64)
+    shape = family_shapes("gpt2", 1024, 64)
     training = Training(tokens=30_720, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
     corpus = replace(EMBEDDED, vocab_size=1024, max_documents=1500)
+    other = llama(3, 96, 6, 2, 256, vocab=1536, positions=128)
     return Scale(
         name="smoke",
         cost="minutes on two CPU cores; proves that everything runs, not that anything is true",
@@ -47,13 +48,7 @@ def smoke() -> Scale:
         seeds=2,
         sample=4096,
         bridge=Bridge(
-            sources=(
-                HomeGrown(
-                    "Llama, trained here",
-                    llama(3, 96, 6, 2, 256, vocab=1536, positions=128),
-                    replace(training, tokens=15_360),
-                ),
-            ),
+            sources=(HomeGrown("Llama, trained here", other, replace(training, tokens=15_360)),),
             sampling=Sampling(documents=96, prompt=8, new=56, batch=48),
             scored=6_000,
             context=64,
