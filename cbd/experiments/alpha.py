@@ -4,42 +4,60 @@ lossy.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain
+from cbd.recipes.base import Recipe
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Interpolated
-from cbd.recipes.operators import LITERAL, LOSSY, UNION, Operator, distance_alpha
+from cbd.recipes.operators import LITERAL, LOSSY, UNION, distance_alpha
+from cbd.recipes.specs import ModelSpec
 
-# label of the table's operator column -> operator
-READINGS: dict[tuple[str, str], Operator] = {
-    ("literal", "preserving"): LITERAL,
-    ("union", "preserving"): UNION,
-    ("literal", "lossy"): LOSSY,
-}
+# label of the table's mixing and operator columns -> operator
+READINGS = {("literal", "preserving"): LITERAL, ("union", "preserving"): UNION, ("literal", "lossy"): LOSSY}
+
+Pair = tuple[Recipe, Recipe]
+
+
+def over_alpha(
+    pair: Pair, spec: ModelSpec, scale: Scale, measured: Callable[[Recipe], Evaluated], method: str, **labels
+) -> list[Measurement]:
+    """A target between two anchors at each of the scale's alphas, by each reading of the formula."""
+    return [
+        Measurement(
+            measured(Interpolated(*pair, spec, alpha, operator)),
+            method,
+            labels={"alpha": alpha, "mixing": mixing, "operator": expansion, **labels},
+        )
+        for (mixing, expansion), operator in READINGS.items()
+        for alpha in scale.alphas
+    ]
+
+
+def rule_row(pair: Pair, spec: ModelSpec, seed: int) -> dict:
+    """Where the parameter-distance rule puts alpha for a target between two anchors."""
+    labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name, "seed": seed}
+    alpha = distance_alpha(*(anchor.spec for anchor in pair), spec)
+    return labels | {"parameters": spec.parameters, "metric": "rule_alpha", "value": alpha}
 
 
 def design(scale: Scale, seed: int) -> Design:
     """A grid of alphas for each target, kind of anchor and reading of the formula."""
+
+    def measured(model: Recipe) -> Evaluated:
+        return Evaluated(model, scale.corpus, scale.sample, scale.recovery.context)
+
     found = []
     for kind in ("inherited", "independent"):
         knowledge = chain(scale, seed, kind)
         for spec in scale.alpha_targets:
-            small, large = knowledge.pair_around(spec)
-            for (mixing, expansion), operator in READINGS.items():
-                for alpha in scale.alphas:
-                    start = Interpolated(small, large, spec, alpha, operator)
-                    evaluated = Evaluated(start, scale.corpus, scale.sample, scale.recovery.context)
-                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
-                    found.append(Measurement(evaluated, kind, labels=labels))
+            found += over_alpha(knowledge.pair_around(spec), spec, scale, measured, kind)
     return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
 
 
-def _rule(scale: Scale, designs: dict[int, Design]):
-    """Where the parameter-distance rule puts alpha for each target."""
-    for seed in designs:
+def _rule(scale: Scale, seeds: Iterable[int]) -> Iterable[dict]:
+    for seed in seeds:
         for spec in scale.alpha_targets:
-            small, large = chain(scale, seed).pair_around(spec)
-            alpha = distance_alpha(small.spec, large.spec, spec)
-            labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name, "seed": seed}
-            yield labels | {"parameters": spec.parameters, "metric": "rule_alpha", "value": alpha}
+            yield rule_row(chain(scale, seed).pair_around(spec), spec, seed)

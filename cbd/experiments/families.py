@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from cbd.errors import CbdError
-from cbd.experiments.alpha import READINGS
-from cbd.experiments.run import Design, Measurement, row_labels
+from cbd.experiments.alpha import over_alpha, rule_row
+from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Families, Scale, family_shapes
 from cbd.experiments.starts import inherited
 from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import Chain, Interpolated, Random
-from cbd.recipes.operators import distance_alpha
+from cbd.recipes.models import Chain, Random
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Trained
 from cbd.report.names import RANDOM
@@ -20,10 +20,8 @@ from cbd.report.names import RANDOM
 
 def _dial(scale: Scale) -> Families:
     if scale.families is None:
-        raise CbdError(
-            f"scale {scale.name} trains no chain in every family: "
-            f"`cbd run public_checkpoints` compares those that exist"
-        )
+        remedy = "`cbd run public_checkpoints` compares those that exist"
+        raise CbdError(f"scale {scale.name} trains no chain in every family: {remedy}")
     return scale.families
 
 
@@ -32,17 +30,20 @@ def corpus_of(scale: Scale, family: str) -> Corpus:
     return replace(scale.corpus, vocab_size=dict(_dial(scale).vocabularies)[family])
 
 
+def _shapes(scale: Scale, family: str, sizes: Iterable[tuple[int, int]]) -> list[ModelSpec]:
+    shape = family_shapes(family, corpus_of(scale, family).vocab_size, scale.source_spec.positions)
+    return [shape(*size) for size in sizes]
+
+
 def targets(scale: Scale, family: str) -> list[ModelSpec]:
     """The sizes between the family's anchors that are interpolated."""
-    shape = family_shapes(family, corpus_of(scale, family).vocab_size, scale.source_spec.positions)
-    return [shape(*size) for size in _dial(scale).targets]
+    return _shapes(scale, family, _dial(scale).targets)
 
 
 def chain(scale: Scale, seed: int, family: str) -> Chain:
     """A source trained here in the family, and anchors inherited from it step by step."""
     dial, corpus = _dial(scale), corpus_of(scale, family)
-    shape = family_shapes(family, corpus.vocab_size, scale.source_spec.positions)
-    top, *rest = (shape(*size) for size in dial.sizes)
+    top, *rest = _shapes(scale, family, dial.sizes)
     source = Trained(Random(top, corpus, seed), corpus, replace(dial.source_training, seed=seed))
     return inherited(source, rest, corpus, replace(dial.anchor_training, seed=seed), scale.loss)
 
@@ -56,37 +57,21 @@ def design(scale: Scale, seed: int) -> Design:
     """Bits per byte of each family's models, and of every target over alpha by every reading."""
     found = []
     for family, _ in _dial(scale).vocabularies:
-        corpus, models = corpus_of(scale, family), chain(scale, seed, family).models
+        corpus, knowledge = corpus_of(scale, family), chain(scale, seed, family)
 
         def measured(model, corpus=corpus):
             return Evaluated(model, corpus, scale.sample, scale.recovery.context)
 
-        kinds = ["source", *["anchor"] * (len(models) - 1)]
-        found += [Measurement(measured(m), kind) for kind, m in zip(kinds, models, strict=True)]
+        source, *anchors = map(measured, knowledge.models)
+        found += [Measurement(source, "source"), *(Measurement(anchor, "anchor") for anchor in anchors)]
         for spec in targets(scale, family):
-            small, large = chain(scale, seed, family).pair_around(spec)
             found.append(Measurement(measured(Random(spec, corpus, seed)), RANDOM))
-            for (mixing, expansion), operator in READINGS.items():
-                for alpha in scale.alphas:
-                    start = Interpolated(small, large, spec, alpha, operator)
-                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
-                    found.append(Measurement(measured(start), "CBD", labels=labels))
+            found += over_alpha(knowledge.pair_around(spec), spec, scale, measured, "CBD")
     return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
 
 
-def _rule(scale: Scale, designs: dict[int, Design]):
-    """Where the parameter-distance rule puts alpha, and what CBD by it gives against the better anchor."""
-    for seed in designs:
+def _rule(scale: Scale, seeds: Iterable[int]) -> Iterable[dict]:
+    for seed in seeds:
         for family, _ in _dial(scale).vocabularies:
             for spec in targets(scale, family):
-                small, large = chain(scale, seed, family).pair_around(spec)
-                alpha = distance_alpha(small.spec, large.spec, spec)
-                at = Interpolated(small, large, spec, alpha)
-                labels = row_labels(Measurement(at, "parameter distance"))
-                yield labels | {
-                    "seed": seed,
-                    "alpha": None,
-                    "recipe": "",
-                    "metric": "rule_alpha",
-                    "value": alpha,
-                }
+                yield rule_row(chain(scale, seed, family).pair_around(spec), spec, seed)

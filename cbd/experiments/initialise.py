@@ -17,14 +17,9 @@ def design(scale: Scale, seed: int) -> Design:
         STARTS[name].label: {"mixing": operator.mixing, "operator": name}
         for name, operator in OPERATORS.items()
     }
-    return Design(
-        tuple(
-            Measurement(
-                Evaluated(start, scale.corpus, scale.sample, scale.recovery.context),
-                method,
-                labels=labels.get(method, {}),
-            )
-            for spec in scale.ladder
-            for method, start in starts(scale, seed, spec, [*alone, *OPERATORS]).items()
-        )
-    )
+    found = []
+    for spec in scale.ladder:
+        for method, start in starts(scale, seed, spec, [*alone, *OPERATORS]).items():
+            evaluated = Evaluated(start, scale.corpus, scale.sample, scale.recovery.context)
+            found.append(Measurement(evaluated, method, labels=labels.get(method, {})))
+    return Design(tuple(found))

@@ -7,25 +7,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cbd.experiments.alpha import READINGS
+from cbd.experiments.alpha import over_alpha
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.scales.hub import PUBLIC, WIKITEXT, Public
 from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import Interpolated, Source
+from cbd.recipes.models import Source
 
 NO_SEED = {"seed": None}  # a label: nothing here is drawn at random
 
 
 def corpus_for(source: Source, text: Corpus = WIKITEXT) -> Corpus:
     """The text in the ids of a checkpoint's own tokenizer."""
-    return replace(
-        text,
-        name=f"{text.name} for {source.name}",
-        location=text.location or text.name,
-        tokenizer=source.location or source.name,
-    )
+    ids = {"name": f"{text.name} for {source.name}", "tokenizer": source.location or source.name}
+    return replace(text, location=text.location or text.name, **ids)
 
 
 def runs_at(scale: Scale) -> bool:
@@ -43,13 +39,8 @@ def design(scale: Scale, seed: int, pairs: tuple[Public, ...] = PUBLIC, text: Co
         def measured(model, corpus=corpus, context=context):
             return Evaluated(model, corpus, 65_536, context, "test")
 
-        found += [
-            Measurement(measured(model), "anchor", labels=NO_SEED) for model in (pair.small, pair.large)
-        ]
+        ends = pair.small, pair.large
+        found += [Measurement(measured(model), "anchor", labels=NO_SEED) for model in ends]
         for spec in pair.targets:
-            for (mixing, expansion), operator in READINGS.items():
-                for alpha in scale.alphas:
-                    start = Interpolated(pair.small, pair.large, spec, alpha, operator)
-                    labels = {"alpha": alpha, "mixing": mixing, "operator": expansion, **NO_SEED}
-                    found.append(Measurement(measured(start), "CBD", labels=labels))
+            found += over_alpha(ends, spec, scale, measured, "CBD", **NO_SEED)
     return Design(tuple(found))
