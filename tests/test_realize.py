@@ -23,9 +23,8 @@ from cbd.errors import CbdError
 from cbd.models.sources import hub, local
 from cbd.realize import store
 from cbd.realize.builders import BUILDERS
-from cbd.realize.order import pending
 from cbd.realize.progress import VERBS
-from cbd.realize.run import realize, realize_all
+from cbd.realize.run import pending, realize, realize_all
 from cbd.recipes.base import Recipe
 from cbd.recipes.costs import flops
 from cbd.recipes.data import Corpus

@@ -45,15 +45,11 @@ def rule_row(pair: Pair, spec: ModelSpec, seed: int) -> dict:
 
 def design(scale: Scale, seed: int) -> Design:
     """A grid of alphas for each target, kind of anchor and reading of the formula."""
-
-    def measured(model: Recipe) -> Evaluated:
-        return Evaluated(model, scale.corpus, scale.sample, scale.recovery.context)
-
     found = []
     for kind in ("inherited", "independent"):
         knowledge = chain(scale, seed, kind)
         for spec in scale.alpha_targets:
-            found += over_alpha(knowledge.pair_around(spec), spec, scale, measured, kind)
+            found += over_alpha(knowledge.pair_around(spec), spec, scale, scale.evaluated, kind)
     return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
 
 

@@ -14,7 +14,6 @@ from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain, source
 from cbd.realize import store
-from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Source
 from cbd.recipes.training import Anchor
 from cbd.report.names import DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
@@ -39,8 +38,7 @@ def design(scale: Scale, seed: int) -> Design:
     llm, *anchors = chain(scale, seed, "inherited").models
     models = [(SOURCE, llm)] + [(STEPWISE, anchor) for anchor in anchors] + list(direct(scale, seed).items())
     curves = [Measurement(model, method) for method, model in models if not isinstance(model, Source)]
-    held_out = scale.corpus, scale.sample, scale.recovery.context
-    ends = [Measurement(Evaluated(model, *held_out), method, "final_loss") for method, model in models]
+    ends = [Measurement(scale.evaluated(model), method, "final_loss") for method, model in models]
     return Design(tuple(curves + ends), _derive)
 
 

@@ -11,7 +11,6 @@ from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Families, Scale, family_shapes
 from cbd.experiments.starts import inherited
 from cbd.recipes.data import Corpus
-from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Chain, Random
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Trained
@@ -57,16 +56,13 @@ def design(scale: Scale, seed: int) -> Design:
     """Bits per byte of each family's models, and of every target over alpha by every reading."""
     found = []
     for family, _ in _dial(scale).vocabularies:
-        corpus, knowledge = corpus_of(scale, family), chain(scale, seed, family)
-
-        def measured(model, corpus=corpus):
-            return Evaluated(model, corpus, scale.sample, scale.recovery.context)
-
-        source, *anchors = map(measured, knowledge.models)
+        knowledge = chain(scale, seed, family)
+        here = replace(scale, corpus=corpus_of(scale, family))
+        source, *anchors = map(here.evaluated, knowledge.models)
         found += [Measurement(source, "source"), *(Measurement(anchor, "anchor") for anchor in anchors)]
         for spec in targets(scale, family):
-            found.append(Measurement(measured(Random(spec, corpus, seed)), RANDOM))
-            found += over_alpha(knowledge.pair_around(spec), spec, scale, measured, "CBD")
+            found.append(Measurement(here.evaluated(Random(spec, here.corpus, seed)), RANDOM))
+            found += over_alpha(knowledge.pair_around(spec), spec, scale, here.evaluated, "CBD")
     return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import starts
-from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.operators import OPERATORS
 from cbd.recipes.starts import STARTS
 
@@ -20,6 +19,5 @@ def design(scale: Scale, seed: int) -> Design:
     found = []
     for spec in scale.ladder:
         for method, start in starts(scale, seed, spec, [*alone, *OPERATORS]).items():
-            evaluated = Evaluated(start, scale.corpus, scale.sample, scale.recovery.context)
-            found.append(Measurement(evaluated, method, labels=labels.get(method, {})))
+            found.append(Measurement(scale.evaluated(start), method, labels=labels.get(method, {})))
     return Design(tuple(found))

@@ -6,13 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cbd.realize import store
-from cbd.realize.order import pending
 from cbd.realize.progress import Steps
 from cbd.realize.workers import launched, make, make_in_parallel, set_threads
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.data import Pairs
 from cbd.recipes.evaluation import LOCAL, Downstream
 from cbd.recipes.models import Source
+
+
+def pending(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """What is missing for these recipes, inputs first; what only finished recipes needed is left out."""
+    return list(walk(recipes, skip=store.finished).values())
 
 
 def realize(recipe: Recipe) -> Path:

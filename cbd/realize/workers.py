@@ -20,7 +20,6 @@ from tqdm import tqdm
 from cbd.data import progress
 from cbd.errors import CbdError
 from cbd.realize import store
-from cbd.realize.order import urgency
 from cbd.realize.progress import Steps
 from cbd.recipes.base import Recipe
 from cbd.recipes.training import Run
@@ -54,6 +53,20 @@ def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, steps: 
         except BaseException:
             _stop(pool)
             raise
+
+
+def urgency(todo: list[Recipe]) -> dict[str, int]:
+    """FLOPs on the longest path from each recipe to the end of what is to be made."""
+    users: dict[str, list[str]] = {recipe.key: [] for recipe in todo}
+    for recipe in todo:
+        for source in recipe.inputs:
+            if source.key in users:
+                users[source.key].append(recipe.key)
+    longest: dict[str, int] = {}
+    for recipe in reversed(todo):
+        after = max((longest[user] for user in users[recipe.key]), default=0)
+        longest[recipe.key] = max(recipe.flops, 1) + after
+    return longest
 
 
 # What every worker needs, torch's compiler (which its optimizers import) included: seconds for each of them.

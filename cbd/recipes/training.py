@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 from cbd.errors import require
 from cbd.recipes.base import Recipe, check_choices
@@ -173,12 +173,16 @@ class Anchor(Run, Recipe):
         return self.spec.training_flops(context) + self.teacher.spec.forward_flops(context)
 
     @classmethod
-    def inherited(cls, teacher: Recipe, spec: ModelSpec, corpus: Corpus, training: Training, loss: Loss):
+    def inherited(
+        cls, teacher: Recipe, spec: ModelSpec, corpus: Corpus, training: Training, loss: Loss
+    ) -> Self:
         """An anchor that starts from the leading slices of its sorted teacher."""
         return cls(teacher, Transferred(Sorted(teacher), spec), corpus, training, loss)
 
     @classmethod
-    def from_random(cls, teacher: Recipe, spec: ModelSpec, corpus: Corpus, training: Training, loss: Loss):
+    def from_random(
+        cls, teacher: Recipe, spec: ModelSpec, corpus: Corpus, training: Training, loss: Loss
+    ) -> Self:
         """An anchor that starts from its own random weights (an *independent* anchor)."""
         return cls(teacher, Random(spec, corpus, training.seed + 1000), corpus, training, loss)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs
+from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Sampling, Source
 from cbd.recipes.specs import NAMED, ModelSpec, gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Loss, Training
@@ -160,6 +163,10 @@ class Scale:
     @property
     def anchor_specs(self) -> tuple[ModelSpec, ...]:
         return tuple(a.spec if isinstance(a, Source) else a for a in self.anchors)
+
+    def evaluated(self, model: Recipe, split: Literal["validation", "test"] = "validation") -> Evaluated:
+        """The model's loss on the scale's held-out text."""
+        return Evaluated(model, self.corpus, self.sample, self.recovery.context, split)
 
     def on(self, corpus: Corpus) -> Scale:
         """This scale on another corpus; its results go to a folder of their own."""
