@@ -11,7 +11,7 @@ from cbd.experiments.scales.base import HomeGrown, Scale
 from cbd.experiments.starts import inherited, initialised
 from cbd.realize import store
 from cbd.recipes.base import Recipe
-from cbd.recipes.data import Corpus, Written
+from cbd.recipes.data import Written
 from cbd.recipes.evaluation import BitsPerByte
 from cbd.recipes.models import Chain, Generated, Random, Source
 from cbd.recipes.operators import UNION
@@ -35,9 +35,8 @@ class Bridges:
         """The source; one that is trained here has its own vocabulary."""
         if isinstance(self.source, Source):
             return self.source
-        spec = self.source.spec
-        corpus: Corpus = replace(self.scale.corpus, vocab_size=spec.vocab)
-        return Trained(Random(spec, corpus), corpus, self.source.training)
+        corpus = replace(self.scale.corpus, vocab_size=self.source.spec.vocab)
+        return Trained(Random(self.source.spec, corpus), corpus, self.source.training)
 
     @property
     def text(self) -> Generated:
@@ -95,11 +94,8 @@ def design(scale: Scale, seed: int) -> Design:
             for stage, model in models(ways, method).items():
                 labels = {"source": name, "stage": stage}
                 found.append(Measurement(_measured(model, scale), method, labels=labels))
-    return Design(
-        tuple(found),
-        lambda frame, designs: _costs(scale, designs),
-        samples=lambda: samples(scale, seed),
-    )
+    costs = lambda frame, designs: _costs(scale, designs)  # noqa: E731
+    return Design(tuple(found), costs, samples=lambda: samples(scale, seed))
 
 
 def samples(scale: Scale, seed: int) -> dict[str, Any]:
@@ -119,8 +115,7 @@ def samples(scale: Scale, seed: int) -> dict[str, Any]:
         name = ways.source.name
         shown = {SOURCE: ways.llm, **ways.proxies(), "SLM": models(ways, SEQUENCE)["SLM"]}
         for method, model in shown.items():
-            text = continued(realize(model), PROMPT)
-            written.append({"source": name, "model": method, "text": text})
+            written.append({"source": name, "model": method, "text": continued(realize(model), PROMPT)})
         tokenizers = [AutoTokenizer.from_pretrained(realize(r)) for r in (scale.corpus, ways.llm)]
         ours, theirs = (Segmenter(tokenizer)(SENTENCE) for tokenizer in tokenizers)
         groups = int(align(ours, theirs)[0].max()) + 1

@@ -1,6 +1,4 @@
-"""E5: recovery training from each start on the same batches, and how many tokens random weights need to catch
-up.
-"""
+"""E5: recovery from each start on the same batches, and the tokens that random weights need to catch up."""
 
 from __future__ import annotations
 
@@ -30,8 +28,7 @@ def design(scale: Scale, seed: int) -> Design:
 
 
 def _speedups(frame: pd.DataFrame, scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
-    """How many times fewer tokens CBD needs, in both directions that one may mean, and what they are made
-    from.
+    """How many times fewer tokens CBD needs, both ways that one may mean it, and what they are made from.
 
     speedup_to_cbd_final: tokens with which random weights first reach CBD's final loss, over CBD's budget.
     Random weights may use any of their runs. speedup_to_random_final: the budget over the tokens with which
@@ -57,9 +54,8 @@ def _speedups(frame: pd.DataFrame, scale: Scale, designs: dict[int, Design]) -> 
             same = random[random.budget == m.labels["budget"]].sort_values("tokens")
             needed, bound = _first_tokens(own, same.value.iloc[-1])
             step = scale.recovery.batch * scale.recovery.context
-            value = (
-                math.nan if bound else budget / max(needed, step)
-            )  # CBD may end above random: no speed-up at all
+            # CBD may end above random: no speed-up at all
+            value = math.nan if bound else budget / max(needed, step)
             yield labels | {"metric": "speedup_to_random_final", "value": value}
 
 

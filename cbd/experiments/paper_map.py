@@ -39,16 +39,9 @@ def cumulative(scale: Scale, seed: int = 0) -> pd.DataFrame:
     for method, recipes in trees(scale, seed, scale.ladder).items():
         for n in range(1, len(recipes) + 1):
             work = costs.flops(recipes[:n], given)
-            rows.append(
-                {
-                    "method": method,
-                    "family": scale.source_spec.family,
-                    "sizes": n,
-                    "flops": work,
-                    "seed": seed,
-                }
-                | {"metric": "cumulative_flops", "value": float(work), "recipe": recipes[n - 1].key}
-            )
+            row = {"method": method, "family": scale.source_spec.family, "sizes": n, "flops": work}
+            row |= {"metric": "cumulative_flops", "value": float(work), "recipe": recipes[n - 1].key}
+            rows.append(row | {"seed": seed})
     return frame_of("paper_map", rows)
 
 

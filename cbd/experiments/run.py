@@ -22,10 +22,10 @@ from cbd.experiments.scales.base import Scale
 from cbd.realize import store
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.costs import ACCELERATORS
-from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
+from cbd.recipes.evaluation import BitsPerByte, Downstream
 from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import resolve_alpha
-from cbd.recipes.training import Tuned
+from cbd.recipes.training import Run, Tuned
 from cbd.report import results
 from cbd.report.names import chance
 
@@ -192,33 +192,24 @@ def frame_of(name: str, rows: list[dict]) -> pd.DataFrame:
 
 def rows_of(measurement: Measurement) -> list[dict]:
     """The rows of one finished measurement, without experiment and seed."""
-    recipe = measurement.recipe
-    labels = row_labels(measurement)
-    if isinstance(recipe, (Evaluated, BitsPerByte, Downstream)):
-        metrics = json.loads((store.folder(recipe) / "metrics.json").read_text())
-        model = pretrained(recipe.model)
-        labels |= {"tokens": model.tokens, "flops": model.flops}
-        if isinstance(recipe, Downstream):
-            return [labels | row for row in _task_rows(metrics, recipe.shots)]
-        if isinstance(recipe, BitsPerByte):
-            bits = {"value": metrics["bits_per_byte"], "stderr": metrics["stderr"]}
-            return [labels | {"metric": "bits_per_byte"} | bits]
-        return [
-            labels | {"metric": measurement.metric, "value": metrics["loss"], "stderr": metrics["stderr"]},
-            labels | {"metric": "bits_per_byte", "value": metrics["bits_per_byte"]},
-        ]
-    points = json.loads((store.folder(recipe) / "curve.json").read_text())
-    return [
-        labels
-        | {
-            "tokens": point["trained"],
-            "flops": point["trained"] * recipe.flops_per_token,
-            "metric": measurement.metric,
-            "value": point["loss"],
-            "stderr": point["stderr"],
-        }
-        for point in points
-    ]
+    recipe, metric, labels = measurement.recipe, measurement.metric, row_labels(measurement)
+    folder = store.folder(recipe)
+    if isinstance(recipe, Run):
+        rows = []
+        for point in json.loads((folder / "curve.json").read_text()):
+            spent = {"tokens": point["trained"], "flops": point["trained"] * recipe.flops_per_token}
+            rows.append({"metric": metric, "value": point["loss"], "stderr": point["stderr"]} | spent)
+        return [labels | row for row in rows]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    model = pretrained(recipe.model)
+    labels |= {"tokens": model.tokens, "flops": model.flops}
+    if isinstance(recipe, Downstream):
+        return [labels | row for row in _task_rows(metrics, recipe.shots)]
+    bits = labels | {"metric": "bits_per_byte", "value": metrics["bits_per_byte"]}
+    error = {"stderr": metrics["stderr"]}
+    if isinstance(recipe, BitsPerByte):
+        return [bits | error]
+    return [labels | {"metric": metric, "value": metrics["loss"]} | error, bits]
 
 
 def _task_rows(metrics: dict[str, dict], shots: int) -> Iterator[dict]:

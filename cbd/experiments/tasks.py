@@ -12,7 +12,7 @@ from cbd.experiments.run import Design, Measurement, metric_name, pretrained, ro
 from cbd.experiments.scales.base import Scale
 from cbd.realize import store
 from cbd.recipes.base import Recipe
-from cbd.recipes.evaluation import Downstream, Evaluated
+from cbd.recipes.evaluation import Downstream
 from cbd.recipes.training import Tuned
 from cbd.report import stats
 from cbd.report.names import RANDOM, minus_random
@@ -25,16 +25,12 @@ def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> lis
     """
     dial = scale.evaluation
     tuned = Tuned(model, dial.pairs, replace(dial.tuning, seed=seed))
-    loss = Evaluated(model, scale.corpus, scale.sample, scale.recovery.context, "test")
-    tasks = [
-        recipe
-        for shots in dial.shots
-        for recipe in (
-            Downstream(model, dial.choice, items=dial.items, shots=shots, limit=dial.limit),
-            Downstream(tuned, dial.generation, pairs=dial.pairs, shots=shots, limit=dial.limit),
-        )
-    ]
-    return [Measurement(recipe, method, labels=labels) for recipe in (loss, *tasks)]
+    measured = [scale.evaluated(model, "test")]
+    for shots in dial.shots:
+        asked = {"shots": shots, "limit": dial.limit}
+        measured.append(Downstream(model, dial.choice, items=dial.items, **asked))
+        measured.append(Downstream(tuned, dial.generation, pairs=dial.pairs, **asked))
+    return [Measurement(recipe, method, labels=labels) for recipe in measured]
 
 
 def gaps(

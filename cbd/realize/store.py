@@ -88,9 +88,8 @@ def _locked(recipe: Recipe) -> AbstractContextManager:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path).acquire()
     except OSError as error:
-        raise CbdError(
-            f"cannot write the store {root()} ({error.strerror}): set CBD_STORE to a writable folder"
-        ) from None
+        what = f"cannot write the store {root()} ({error.strerror})"
+        raise CbdError(f"{what}: set CBD_STORE to a writable folder") from None
 
 
 def _write_record(out: Path, recipe: Recipe, measured: dict[str, Any], started: float) -> None:
@@ -135,8 +134,7 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    place = Path("/proc/cpuinfo")
+    lines = place.read_text().splitlines() if place.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
