@@ -1,6 +1,4 @@
-"""E7: step-zero loss against alpha; inherited and independent anchors, literal and union, preserving and
-lossy.
-"""
+"""E7: step-zero loss against alpha: both kinds of anchors, by three readings of the formula."""
 
 from __future__ import annotations
 

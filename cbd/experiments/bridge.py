@@ -87,13 +87,12 @@ def design(scale: Scale, seed: int) -> Design:
     """Bits per byte of every source, and of proxy, anchors and SLM by every method."""
     found = []
     for ways in bridges(scale, seed):
-        name = ways.source.name
-        labels = {"source": name, "stage": SOURCE}
-        found.append(Measurement(_measured(ways.llm, scale), SOURCE, labels=labels))
-        for method in ways.proxies():
-            for stage, model in models(ways, method).items():
-                labels = {"source": name, "stage": stage}
-                found.append(Measurement(_measured(model, scale), method, labels=labels))
+        named = {method: models(ways, method) for method in ways.proxies()}
+        for method, stages in {SOURCE: {SOURCE: ways.llm}, **named}.items():
+            for stage, model in stages.items():
+                measured = BitsPerByte(model, scale.corpus, scale.bridge.bytes)
+                labels = {"source": ways.source.name, "stage": stage}
+                found.append(Measurement(measured, method, labels=labels))
     costs = lambda frame, designs: _costs(scale, designs)  # noqa: E731
     return Design(tuple(found), costs, samples=lambda: samples(scale, seed))
 
@@ -122,10 +121,6 @@ def samples(scale: Scale, seed: int) -> dict[str, Any]:
         sizes = {"tokens": len(ours.ids), "tokens of the source": len(theirs.ids), "groups": groups}
         aligned.append({"source": name} | sizes)
     return {"prompt": PROMPT, "written": written, "sentence": SENTENCE, "aligned": aligned}
-
-
-def _measured(model: Recipe, scale: Scale) -> BitsPerByte:
-    return BitsPerByte(model, scale.corpus, scale.bridge.bytes)
 
 
 def _costs(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:

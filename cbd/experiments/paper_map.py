@@ -34,8 +34,7 @@ def trees(scale: Scale, seed: int, specs: tuple[ModelSpec, ...]) -> dict[str, li
 
 def cumulative(scale: Scale, seed: int = 0) -> pd.DataFrame:
     """FLOPs of the first N targets of the ladder, the source LLM given, for N = 1, 2, ...; nothing is run."""
-    rows = []
-    given = [source(scale, seed)]
+    rows, given = [], [source(scale, seed)]
     for method, recipes in trees(scale, seed, scale.ladder).items():
         for n in range(1, len(recipes) + 1):
             work = costs.flops(recipes[:n], given)

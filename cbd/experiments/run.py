@@ -1,6 +1,4 @@
-"""What every experiment is: a list of measurements for a scale and a seed, run, tabulated and written the
-same way.
-"""
+"""What every experiment is: measurements for a scale and a seed, run, tabulated and written the same way."""
 
 from __future__ import annotations
 
@@ -32,8 +30,7 @@ from cbd.report.names import chance
 
 @dataclass(frozen=True)
 class Measurement:
-    """A recipe whose outcome becomes rows: an `Evaluated` or `BitsPerByte` (one point), a `Downstream` (its
-    tasks), or a training (its validation curve).
+    """A recipe whose outcome becomes rows: a loss, bits per byte, a `Downstream`'s tasks, a training's curve.
 
     metric: what the loss is called in the table. labels: further columns of the table, such as `budget`;
     alpha is the recipe's, where it has one and they do not say it.
@@ -107,17 +104,15 @@ def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None, fresh: 
 
     A table in results/<scale>/ that was made from these very recipes answers, and a line says so; otherwise,
     or when a `fresh` one is asked for, what is missing in the store is realised, and table and records are
-    written. jobs: processes side by side; the environment variable CBD_JOBS, then the scale, say so where it
-    is not given.
+    written. jobs: processes side by side; where it is not given, CBD_JOBS or else the scale says it.
     """
     designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale, seed)}
     if not fresh and (table := kept(name, scale, designs)) is not None:
         print(_told(name, scale))
         return table
     recipes = _realised(designs, scale, jobs)
-    rows = [
-        {"seed": s} | row for s, design in designs.items() for m in design.measurements for row in rows_of(m)
-    ]
+    measured = [(s, m) for s, design in designs.items() for m in design.measurements]
+    rows = [{"seed": s} | row for s, m in measured for row in rows_of(m)]
     first = designs[seed]
     frame = frame_of(name, rows)
     if first.derive is not None:
@@ -215,15 +210,14 @@ def rows_of(measurement: Measurement) -> list[dict]:
 def _task_rows(metrics: dict[str, dict], shots: int) -> Iterator[dict]:
     """A row a task and metric, its standard error over items; beside it " chance" and the options' shares."""
     for task, found in metrics.items():
+        shares = found.pop("option_frequency", ())
         for metric, score in found.items():
             name = metric_name(task, metric, shots)
-            if metric == "option_frequency":
-                for place, share in enumerate(score, start=1):
-                    yield {"metric": metric_name(task, f"option {place}", shots), "value": share}
-                continue
             yield {"metric": name, "value": score["value"], "stderr": score["stderr"]}
             if "chance" in score:
                 yield {"metric": chance(name), "value": score["chance"]}
+        for place, share in enumerate(shares, start=1):
+            yield {"metric": metric_name(task, f"option {place}", shots), "value": share}
 
 
 def metric_name(task: str, metric: str, shots: int = 0) -> str:

@@ -42,8 +42,7 @@ def chain(scale: Scale, seed: int, kind: Literal["default", "inherited", "indepe
     """The knowledge chain by stepwise distillation (the paper's section 3).
 
     kind: "inherited" anchors start from slices of their teacher, "independent" ones from their own random
-    weights; "default" starts from the scale's public checkpoints where it names them (as the paper does),
-    inherited elsewhere.
+    weights; "default" starts from the scale's public checkpoints where it names them, else inherited.
     """
     corpus, loss = scale.corpus, scale.loss
     training = replace(scale.anchor_training, seed=seed)

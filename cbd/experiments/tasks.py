@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -42,12 +43,10 @@ def gaps(
     """
     by_seed = [[m for m in d.measurements if isinstance(m.recipe, Downstream)] for d in designs.values()]
     asked = lambda m: (m.recipe.spec, m.recipe.tasks, m.recipe.shots)  # noqa: E731
-    for i, ours in enumerate(by_seed[0]):
-        for j, random in enumerate(by_seed[0]):
-            if ours.method == RANDOM or random.method != RANDOM or asked(ours) != asked(random):
-                continue
-            if comparable(ours, random):
-                yield from paired_items([(found[i], found[j]) for found in by_seed])
+    for (i, ours), (j, random) in product(enumerate(by_seed[0]), repeat=2):
+        kinds = ours.method != RANDOM and random.method == RANDOM and asked(ours) == asked(random)
+        if kinds and comparable(ours, random):
+            yield from paired_items([(found[i], found[j]) for found in by_seed])
 
 
 def paired_items(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[dict]:

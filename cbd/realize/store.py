@@ -111,9 +111,9 @@ def _write_record(out: Path, recipe: Recipe, measured: dict[str, Any], started: 
 def surroundings() -> dict[str, Any]:
     """Versions, commit and machine: what a measured number depends on besides its recipe."""
     packages = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "safetensors")
+    ours = {"cbd": cbd.__version__, "python": platform.python_version()}
     return {
-        "versions": {"cbd": cbd.__version__, "python": platform.python_version()}
-        | {p: version(p) for p in packages},
+        "versions": ours | {p: version(p) for p in packages},
         "commit": _commit(),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
     }

@@ -51,8 +51,7 @@ class Start:
     ) -> Recipe:
         """The initialised model of shape `spec` between two anchors.
 
-        alpha: share of the smaller anchor, for a start that mixes. corpus, seed: tokenizer and generator of
-        random weights.
+        alpha: the smaller anchor's share in a mixture. corpus, seed: tokenizer and draw of random weights.
         """
         if self.operator is not None:
             return Interpolated(small, large, spec, alpha, self.operator)
