@@ -168,7 +168,10 @@ def _block(
     student: Tensor, teacher: Tensor | None, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy, divergence and the factor of the gradient in `student`, (rows, 1) each."""
-    kernel, share, temperature = _KERNELS[_kind(loss)], loss.cross_entropy, loss.temperature
+    share, temperature, kind = loss.cross_entropy, loss.temperature, loss.divergence
+    if kind == "jsd" and loss.beta in (0, 1):  # the ends of the family are the two KLs
+        kind = "reverse_kl" if loss.beta else "forward_kl"
+    kernel = _KERNELS[kind]
     student.sub_(student.amax(1, keepdim=True))
     if teacher is not None:
         teacher.sub_(teacher.amax(1, keepdim=True))
@@ -269,13 +272,6 @@ _KERNELS = {
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1, keepdim=True)
-
-
-def _kind(loss: Loss) -> str:
-    """The loss' divergence, with the ends of the Jensen-Shannon family named as what they are."""
-    if loss.divergence == "jsd" and loss.beta in (0, 1):
-        return "reverse_kl" if loss.beta else "forward_kl"
-    return loss.divergence
 
 
 def check_vocabularies(student: int, teacher: int) -> None:
