@@ -422,10 +422,10 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary_for_each_token(
     found = bits_per_byte(folder, Tokens(tiny_corpus_folder), recipe)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     count, size = 0, 0
-    for window in list(windows(Tokens(tiny_corpus_folder), "validation", 100))[: 2000 // 50]:
-        ends = np.cumsum([len(tokenizer.decode([i]).encode()) for i in tokenizer(window.text).input_ids])
+    for text, cut in list(windows(Tokens(tiny_corpus_folder), "validation", 100))[: 2000 // 50]:
+        ends = np.cumsum([len(tokenizer.decode([i]).encode()) for i in tokenizer(text).input_ids])
         starts = np.concatenate([[0], ends[:-1]])
-        counted = (starts >= window.cut) & (starts > 0)
+        counted = (starts >= cut) & (starts > 0)
         count, size = count + counted.sum(), size + (ends - starts)[counted].sum()
     assert found["bytes"] == size
     assert found["bits_per_byte"] == pytest.approx(count * math.log2(spec.vocab) / size, rel=1e-6)
@@ -435,8 +435,8 @@ def test_windows_are_the_same_text_for_all_and_cover_the_second_halves(tiny_corp
     tokens = Tokens(tiny_corpus_folder)
     found = list(windows(tokens, "validation", 100))
     assert len(found) > 10
-    for window in found:
-        assert 0 < window.cut < len(window.text.encode()) <= 141
+    for text, cut in found:
+        assert 0 < cut < len(text.encode()) <= 141
 
 
 # Recipes -----------------------------------------------------------------------------------------------

@@ -55,13 +55,10 @@ def _chapters(source: str) -> list[str]:
     # (`ast.get_source_segment` takes minutes over a line this long.)
     text = source.split("\n")[literal.lineno - 1].strip().strip(',"')
     chapters = (list(verses) for _, verses in groupby(sorted(starts), lambda verse: verse // 1000))
-    return [_chapter(text[starts[verses[0]] : ends[verses[-1]]]) for verses in chapters]
-
-
-def _chapter(source: str) -> str:
-    r"""A chapter without its marks of other editions' numbering (\\43:1\\) and of gaps (***, [], +)."""
-    text = re.sub(r"\\+\d+:\d+\\+", " ", source)
-    return " ".join(re.sub(r"[\\\[\]*+]", " ", text).split())
+    texts = (text[starts[verses[0]] : ends[verses[-1]]] for verses in chapters)
+    # without the marks of other editions' numbering (\\43:1\\) and of gaps (***, [], +)
+    unnumbered = (re.sub(r"\\+\d+:\d+\\+", " ", text) for text in texts)
+    return [" ".join(re.sub(r"[\\\[\]*+]", " ", text).split()) for text in unnumbered]
 
 
 def _dialogues(source: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Distillation losses: a plain reference on logits, and the fast path from hidden states that training uses.
+"""Distillation losses from hidden states, whose logits never exist at once.
 
 Forward KL is KL(teacher || student), reverse KL is KL(student || teacher), and the generalised Jensen-Shannon
 divergence is beta * KL(teacher || M) + (1 - beta) * KL(student || M) with the mixture
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import log_softmax
 
 from cbd.errors import CbdError
 from cbd.recipes.training import Loss
@@ -49,36 +48,6 @@ class Sums(NamedTuple):
     divergence: Tensor
 
 
-def divergence(student_logits: Tensor, teacher_logits: Tensor, loss: Loss) -> Tensor:
-    """The divergence at every position, in nats: (..., V) and (..., V) give (...).
-
-    The reference for `chunked`: written from the definition and differentiated by autograd, in both
-    arguments. It holds several tensors of the logits' size. The loss' `cross_entropy` weight does not enter.
-    Raises `CbdError` when the vocabularies differ or the loss has no divergence. Source: arXiv 2306.13649
-    (JSD), arXiv 1503.02531 (T^2).
-    """
-    check_vocabularies(student_logits.shape[-1], teacher_logits.shape[-1])
-    kind, beta = _kind(loss), loss.beta
-    if kind == "none":
-        raise CbdError("this loss has no divergence: choose forward_kl, reverse_kl or jsd")
-    student, teacher = (
-        log_softmax(x.to(torch.promote_types(x.dtype, torch.float32)) / loss.temperature, dim=-1)
-        for x in (student_logits, teacher_logits)
-    )
-    if kind == "jsd":
-        log_weight = torch.tensor([beta, 1 - beta], dtype=student.dtype, device=student.device).log()
-        mixture = torch.logaddexp(teacher + log_weight[0], student + log_weight[1])
-        found = beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
-    else:
-        found = _kl(teacher, student) if kind == "forward_kl" else _kl(student, teacher)
-    return loss.temperature**2 * found
-
-
-def _kl(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q) from log probabilities."""
-    return (p.exp() * (p - q)).sum(-1)
-
-
 def chunked(
     hidden: Tensor,
     head: Tensor,
@@ -87,7 +56,7 @@ def chunked(
     teacher: tuple[Tensor, Tensor] | None = None,
     chunk: int | None = None,
 ) -> Sums:
-    """The loss from the hidden states, whose logits never exist at once: a few buffers of (chunk, V) are all.
+    """The loss from the hidden states; a few buffers of (chunk, V) are all that it needs.
 
     The gradients of `hidden` and `head` are computed analytically beside the values, chunk by chunk, and
     handed to autograd, so one call costs one product with each head and two for the gradients. Without
@@ -199,7 +168,10 @@ def _block(
     student: Tensor, teacher: Tensor | None, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy, divergence and the factor of the gradient in `student`, (rows, 1) each."""
-    kernel, share, temperature = _KERNELS[_kind(loss)], loss.cross_entropy, loss.temperature
+    share, temperature, kind = loss.cross_entropy, loss.temperature, loss.divergence
+    if kind == "jsd" and loss.beta in (0, 1):  # the ends of the family are the two KLs
+        kind = "reverse_kl" if loss.beta else "forward_kl"
+    kernel = _KERNELS[kind]
     student.sub_(student.amax(1, keepdim=True))
     if teacher is not None:
         teacher.sub_(teacher.amax(1, keepdim=True))
@@ -300,13 +272,6 @@ _KERNELS = {
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1, keepdim=True)
-
-
-def _kind(loss: Loss) -> str:
-    """The loss' divergence, with the ends of the Jensen-Shannon family named as what they are."""
-    if loss.divergence == "jsd" and loss.beta in (0, 1):
-        return "reverse_kl" if loss.beta else "forward_kl"
-    return loss.divergence
 
 
 def check_vocabularies(student: int, teacher: int) -> None:
