@@ -1,11 +1,16 @@
 """Findings: tables -> small tables and sentences that a reader can check, every number from results.
 
 A module an experiment, named like it: its small tables, its sentences (`SENTENCES`: title, function of the
-table), and the rows of the scorecard that it judges (`ROWS`). They are found by name. No torch.
+table), the rows of the scorecard that it judges (`ROWS`), and what its notebook predicted before the runs
+(`PREDICTIONS`: words -> what measures it, and the rule that judges). They are found by name. No torch.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
+from textwrap import fill
+
+from cbd.report import results
+from cbd.report.verdicts import SIGN, Facts, Words
 
 _MODULES = {module.name: import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)}
 
@@ -18,3 +23,17 @@ SENTENCES = [
     for title, sentence in getattr(module, "SENTENCES", ())
 ]
 """(experiment, title, function of its table) of all sentences."""
+
+PREDICTED = Words("held", "failed", "failed", none_is_no=True)
+
+
+def predictions(scale: str, name: str) -> None:
+    """Prints what an experiment's notebook predicted: held or failed, by which rule, with the numbers."""
+    here = results.names(scale)
+    tables = {table: results.read_table(scale, table) for table in (name, "chain") if table in here}
+    for words, (measure, rule) in _MODULES[name].PREDICTIONS.items():
+        found = measure(tables)
+        side = "" if isinstance(rule, Facts) else f", all {SIGN[rule.side]} {rule.line:g}"
+        print(f"{rule.verdict(found, PREDICTED)}: {words}")
+        told = f"{rule.what}{side}. {rule.told(found)}"
+        print(fill(told, 100, initial_indent="    ", subsequent_indent="    "))
