@@ -48,6 +48,7 @@ def clean(path: Path) -> None:
 
     book = nbformat.read(path, as_version=4)
     book.metadata.pop("papermill", None)
+    book.metadata.get("language_info", {}).pop("version", None)
     book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in book.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
