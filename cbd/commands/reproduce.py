@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 from cbd.data.progress import bar
@@ -30,7 +32,7 @@ def reproduce(scale: str, seed: int = 0, in_place: bool = False) -> None:
     copies = folder if in_place else results.results_folder(scale) / "notebooks"
     copies.mkdir(parents=True, exist_ok=True)
     given = {"scale": scale, "seed": seed}
-    for book in bar(books, f"notebooks at {scale} scale"):
+    for book in bar(books, f"{scale} scale", unit=" notebooks"):
         out = copies / book.name
         papermill.execute_notebook(str(book), str(out), given, cwd=str(folder), progress_bar=False)
         clean(out)
@@ -50,8 +52,24 @@ def clean(path: Path) -> None:
     book.metadata.pop("papermill", None)
     book.metadata.get("language_info", {}).pop("version", None)
     book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    count = itertools.count(1)
     for cell in book.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+            cell.execution_count = next(count)
+            cell.outputs = list(_printed(cell.outputs))
+            for out in cell.outputs:
+                if "execution_count" in out:
+                    out.execution_count = cell.execution_count
     nbformat.write(book, path)
+
+
+def _printed(outputs: list) -> Iterator:
+    """The outputs without what went to stderr; text printed in a row is one, however it arrived."""
+    for stream, row in itertools.groupby(outputs, lambda out: out.get("name")):
+        if stream == "stdout":
+            first, *rest = row
+            first.text += "".join(out.text for out in rest)
+            yield first
+        elif stream != "stderr":
+            yield from row

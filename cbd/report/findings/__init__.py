@@ -7,7 +7,6 @@ table), the rows of the scorecard that it judges (`ROWS`), and what its notebook
 
 from importlib import import_module
 from pkgutil import iter_modules
-from textwrap import fill
 
 from cbd.report import results
 from cbd.report.verdicts import SIGN, Facts, Words
@@ -35,5 +34,4 @@ def predictions(scale: str, name: str) -> None:
         found = measure(tables)
         side = "" if isinstance(rule, Facts) else f", all {SIGN[rule.side]} {rule.line:g}"
         print(f"{rule.verdict(found, PREDICTED)}: {words}")
-        told = f"{rule.what}{side}. {rule.told(found)}"
-        print(fill(told, 100, initial_indent="    ", subsequent_indent="    "))
+        print(f"    {rule.what}{side}. {rule.told(found)}")
