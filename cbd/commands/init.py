@@ -1,7 +1,5 @@
 """`cbd init`: a checkpoint of a new size from a user's own models, written whole or not at all."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Every notebook, executed headlessly at a scale."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ and student find the same piece of text. The pieces are found here: a `Segmenter
 UTF-8 each token ends, and `align` cuts the text wherever tokens of both sides end.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A `Corpus` built: its tokenizer, and the packed ids of each split that training reads."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

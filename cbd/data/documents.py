@@ -3,8 +3,6 @@
 Everything is read as data: nothing is executed or unpickled.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The text inside two pip packages: the Bible in Basic English, and dialogues between two people."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import json

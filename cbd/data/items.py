@@ -4,8 +4,6 @@ Everything is decided by the text itself (hashes of passages), so equal corpora 
 that shares eight words in a row with the training split is left out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

@@ -3,8 +3,6 @@
 The paper (arXiv 2605.07783) tunes on databricks-dolly-15k; its template is not stated: ours is below.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Packed token ids, memory-mapped: batches and evaluation windows as pure functions of a folder's content."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ lm-eval (EleutherAI's harness) asks the questions and takes every likelihood and
 scores of single items are kept, so that two models can be compared item by item.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections import Counter

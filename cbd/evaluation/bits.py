@@ -4,8 +4,6 @@ Losses a token do not compare across vocabularies. Here every model reads the sa
 half of each is context, and the tokens that begin in the second half are scored.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import islice

@@ -1,7 +1,5 @@
 """E7: step-zero loss against alpha: both kinds of anchors, by three readings of the formula."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from cbd.experiments.run import Design, Measurement

@@ -1,7 +1,5 @@
 """E15, Q10: a chain whose source has another architecture and vocabulary, by every bridge and by none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any

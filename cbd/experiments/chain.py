@@ -1,7 +1,5 @@
 """E1, E6b, Q4: the knowledge chain step by step, and its smallest anchor, stepwise against direct."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """E5: recovery from each start on the same batches, and the tokens that random weights need to catch up."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

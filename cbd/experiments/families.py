@@ -1,7 +1,5 @@
 """E2, E7, Q9: one chain in each family: does the curve over alpha keep its shape beyond GPT-2?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """E2, Q2, Q3: SLMs of many sizes at step zero: CBD by every operator, either anchor alone, random weights."""
 
-from __future__ import annotations
-
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import starts

@@ -1,7 +1,5 @@
 """E16: what N sizes cost by training from scratch, by direct distillation, and by the chain."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pandas as pd

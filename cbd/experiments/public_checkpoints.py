@@ -3,8 +3,6 @@
 Loss and bits per byte on WikiText-2 against alpha, for sizes between two checkpoints of a family.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from cbd.experiments.alpha import over_alpha

@@ -1,7 +1,5 @@
 """What every experiment is: measurements for a scale and a seed, run, tabulated and written the same way."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -52,7 +50,7 @@ class Design:
     """
 
     measurements: tuple[Measurement, ...]
-    derive: Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None = None
+    derive: "Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None" = None
     checks: tuple[Recipe, ...] = ()
     samples: Callable[[], dict[str, Any]] | None = None
 

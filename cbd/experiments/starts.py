@@ -1,7 +1,5 @@
 """What several experiments share: the source, the knowledge chain, and the starts that are compared."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal

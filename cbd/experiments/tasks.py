@@ -1,7 +1,5 @@
 """What is measured on every model that is compared with scratch: held-out loss and tasks, item by item."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -10,8 +10,6 @@ An `Order` says for each (kind of unit, block) where its units come from: unit i
 The stream, which all blocks share, is block 0's; the other kinds are "kv", "heads" (query heads) and "ffn".
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal

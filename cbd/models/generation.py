@@ -1,7 +1,5 @@
 """Text from a source LLM: continuations of prompts, batch by batch, resumable and seeded."""
 
-from __future__ import annotations
-
 import json
 from itertools import islice
 from pathlib import Path

@@ -4,8 +4,6 @@ A builder fills the folder `out` with what its recipe describes, whose inputs ar
 was measured. What its work can go on from after a kill lies in `state`. Imports torch.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`cbd plan`: what an experiment needs, before anything runs. Without torch."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 

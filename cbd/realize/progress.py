@@ -1,7 +1,5 @@
 """What is being made: steps done of all, the step at work, and when the rest may be done."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -60,7 +58,7 @@ class Steps:
         self.began, self.said = clock(), float("-inf")
         self._bar: tqdm | None = None
 
-    def __enter__(self) -> Steps:
+    def __enter__(self) -> "Steps":
         if progress.lively(self.stream):
             looks = "{n_fmt}/{total_fmt} steps |{bar:20}| {desc}"
             self._bar = progress.bar(total=self.total, file=self.stream, bar_format=looks, delay=0)

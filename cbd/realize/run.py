@@ -1,7 +1,5 @@
 """From recipes to their folders: what is missing is made, once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

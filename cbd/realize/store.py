@@ -7,8 +7,6 @@ Layout below `root()`: `Trained/<key>/` (finished, with `record.json`), `work/<k
 thrown away by the next try), `work/<key>/state` (what a killed training goes on from), `locks/`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

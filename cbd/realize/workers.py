@@ -1,7 +1,5 @@
 """Processes side by side that make recipes."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -4,8 +4,6 @@ A recipe does nothing. `cbd.realize` makes it, `recipes.costs` counts it, and `R
 the recipe's own fields, its inputs' keys and the version of the step that makes it. No torch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +32,7 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @cached_property
-    def inputs(self) -> tuple[Recipe, ...]:
+    def inputs(self) -> "tuple[Recipe, ...]":
         """The recipes that must be finished before this one, in the order of the fields."""
         return tuple(_recipes_in(self))
 

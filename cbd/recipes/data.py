@@ -1,7 +1,5 @@
 """Recipes of text: corpora, generated training text, task items, prompts with responses. No torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

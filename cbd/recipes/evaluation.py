@@ -5,8 +5,6 @@ databricks-dolly-15k before those that generate. Offline, items of the same shap
 text of the corpus (`Items`, `Pairs`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

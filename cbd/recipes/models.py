@@ -1,7 +1,5 @@
 """Recipes of models that exist or come from others without training, and of the text that one writes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

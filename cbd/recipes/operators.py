@@ -4,8 +4,6 @@ The paper (arXiv 2605.07783) names *subset* and *expansion* but does not specify
 reading is an option here, and the experiments put them side by side. `cbd.models.trans` carries them out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

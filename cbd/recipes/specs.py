@@ -4,8 +4,6 @@ The named sizes are published shapes of the families that Chain-based Distillati
 reviewers name, and the targets that the paper's parameter counts imply.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -150,7 +148,7 @@ class ModelSpec:
         heads: int | None = None,
         kv_heads: int | None = None,
         ffn: int | None = None,
-    ) -> ModelSpec:
+    ) -> "ModelSpec":
         """The same family, vocabulary and head dimension at another depth and width.
 
         heads and ffn keep their ratio to the width, and kv_heads the size of a group, unless given. Raises
@@ -171,8 +169,8 @@ class ModelSpec:
         return replace(self, layers=layers, width=width, **changed)
 
     def nearest(
-        self, parameters: int, smallest: ModelSpec | None = None, largest: ModelSpec | None = None
-    ) -> ModelSpec:
+        self, parameters: int, smallest: "ModelSpec | None" = None, largest: "ModelSpec | None" = None
+    ) -> "ModelSpec":
         """The shape of about that many parameters which is nearest to this one's ratio of depth to width.
 
         Counts within 2 % of what is asked are equally good: the ratio decides among them. smallest,

@@ -4,8 +4,6 @@ Experiments, figures and the command line read it: a new start is one entry, and
 two anchors. No torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -4,8 +4,6 @@ Predictable Scale: Part I (arXiv 2503.04715), which the paper cites: lr = 1.79 N
 0.58 D^0.571 tokens, with N parameters without embeddings and D training tokens.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from cbd.errors import require

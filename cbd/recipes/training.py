@@ -7,8 +7,6 @@ on from it. Sequence-level, as in the paper: it is trained on text that the sour
 compared over groups of tokens that cover the same bytes (`Scored`, `Bridged`). No torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -44,7 +42,7 @@ class Loss:
         require(0 <= self.beta <= 1, f"beta {self.beta} must lie in [0, 1]")
 
 
-def _check_mixture(loss: Loss | BridgeLoss) -> None:
+def _check_mixture(loss: "Loss | BridgeLoss") -> None:
     check_choices(loss)
     require(0 <= loss.cross_entropy <= 1, f"cross_entropy {loss.cross_entropy} must lie in [0, 1]")
     require(loss.temperature > 0, f"temperature {loss.temperature} must be positive")
@@ -63,7 +61,7 @@ class Training:
     """
 
     tokens: int
-    lr: float | TunedRate
+    lr: "float | TunedRate"
     batch: int = 4
     context: int = 128
     seed: int = 0
@@ -197,7 +195,7 @@ class TunedRate(Recipe):
     candidates: tuple[Trained | Anchor, ...]
 
     @classmethod
-    def search(cls, run: Trained | Anchor, rates: Iterable[float]) -> TunedRate:
+    def search(cls, run: Trained | Anchor, rates: Iterable[float]) -> "TunedRate":
         """A search over `rates` for the run given (whose own rate is ignored)."""
         return cls(tuple(replace(run, training=replace(run.training, lr=rate)) for rate in rates))
 

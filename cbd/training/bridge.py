@@ -5,8 +5,6 @@ teacher's ("alm"), or its sorted next-token probabilities after the group agains
 `cbd.recipes.training.BridgeLoss` for the formulas and sources.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint

@@ -7,8 +7,6 @@ vocabularies do not fit. A feed gives the `parts` of each step, as arrays with r
 of the run's curve are measured on.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar

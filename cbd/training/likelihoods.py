@@ -3,8 +3,6 @@
 They are worked out once and shared by every run that learns from them (see `cbd.recipes.training.Scored`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +76,9 @@ def _shards(texts: Iterable[str], segmenter: Segmenter, limit: int) -> Iterator[
         yield shard
 
 
-def _grouped(own: Sequence[Segmented], others: Sequence[Segmented], reader: Reader) -> dict[str, np.ndarray]:
+def _grouped(
+    own: Sequence[Segmented], others: Sequence[Segmented], reader: "Reader"
+) -> dict[str, np.ndarray]:
     """Groups of the corpus' tokens (-1 for the end-of-text id), and what the teacher says of each group."""
     found = reader.read([other.ids for other in others])
     groups, values, tops, count = [], [], [], 0

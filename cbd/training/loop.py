@@ -4,8 +4,6 @@ The batch of a step is a pure function of (corpus, seed, step), there is no drop
 AdamW's moments, step, curve) is written as safetensors and JSON: a killed run goes on with the same numbers.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -8,8 +8,6 @@ logits, and the divergence is multiplied by T^2 (arXiv 1503.02531). Everything i
 float64 if the inputs are.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """The data behind our own lm-eval tasks, from folders that `cbd` made; lm-eval loads this file by name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from datasets import Dataset

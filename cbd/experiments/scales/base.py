@@ -1,7 +1,5 @@
 """What a scale is: the fields of the one dial, and what its files share. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -78,7 +76,7 @@ class Evaluation:
     limit: int | None = None
     """Items of a task, at most."""
 
-    def on(self, corpus: Corpus) -> Evaluation:
+    def on(self, corpus: Corpus) -> "Evaluation":
         """The same, made from another corpus."""
         items = replace(self.items, corpus=corpus) if self.items else None
         pairs = replace(self.pairs, corpus=corpus) if self.pairs.corpus else self.pairs
@@ -168,7 +166,7 @@ class Scale:
         """The model's loss on the scale's held-out text."""
         return Evaluated(model, self.corpus, self.sample, self.recovery.context, split)
 
-    def on(self, corpus: Corpus) -> Scale:
+    def on(self, corpus: Corpus) -> "Scale":
         """This scale on another corpus; its results go to a folder of their own."""
         name = f"{self.name}-{corpus.name}"
         return replace(self, corpus=corpus, evaluation=self.evaluation.on(corpus), name=name)

@@ -1,7 +1,5 @@
 """The gpu scale: the GPT-2 family from the hub, on one card."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from cbd.experiments.scales.base import Scale, ScratchVsCbd

@@ -1,7 +1,5 @@
 """What the scales share that begin at public models and data of the hub."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from cbd.experiments.scales.base import Bridge, Evaluation

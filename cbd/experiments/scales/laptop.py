@@ -1,7 +1,5 @@
 """The laptop scale: tiny models, many controls, hours on two cores."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from cbd.experiments.scales import base

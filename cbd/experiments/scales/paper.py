@@ -1,7 +1,5 @@
 """The paper scale: its sizes and tokens, through accelerate. What is not said here is as at the gpu scale."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from cbd.experiments.scales.base import Scale

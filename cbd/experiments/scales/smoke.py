@@ -1,7 +1,5 @@
 """The smoke scale: minutes, in CI; proves that everything runs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from cbd.experiments.scales import base
