@@ -17,16 +17,25 @@ def divergence(student_logits: Tensor, teacher_logits: Tensor, loss: Loss) -> Te
         log_softmax(x.to(torch.promote_types(x.dtype, torch.float32)) / loss.temperature, dim=-1)
         for x in (student_logits, teacher_logits)
     )
-    beta = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": loss.beta}[loss.divergence]
-    if beta in (0, 1):
-        found = _kl(student, teacher) if beta else _kl(teacher, student)
-    else:
-        log_weight = torch.tensor([beta, 1 - beta], dtype=student.dtype, device=student.device).log()
-        mixture = torch.logaddexp(teacher + log_weight[0], student + log_weight[1])
-        found = beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
-    return loss.temperature**2 * found
+    return loss.temperature**2 * DEFINITIONS[loss.divergence](student, teacher, loss.beta)
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
     """KL(p || q) from log probabilities."""
     return (p.exp() * (p - q)).sum(-1)
+
+
+def _jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    if beta in (0, 1):
+        return _kl(student, teacher) if beta else _kl(teacher, student)
+    log_weight = torch.tensor([beta, 1 - beta], dtype=student.dtype, device=student.device).log()
+    mixture = torch.logaddexp(teacher + log_weight[0], student + log_weight[1])
+    return beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
+
+
+# Each takes the log probabilities of student and teacher, (..., V), and beta.
+DEFINITIONS = {
+    "forward_kl": lambda student, teacher, _: _kl(teacher, student),
+    "reverse_kl": lambda student, teacher, _: _kl(student, teacher),
+    "jsd": _jsd,
+}
