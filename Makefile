@@ -92,8 +92,8 @@ notebooks: $(STAMP) ## execute the committed notebooks again, in place, from the
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab notebooks/
 
-# Side by side: notebooks spend half of their time on starting kernels and workers, and leave a core free. Theirs is
-# shown when it is done; the package's tests go on before one's eyes.
+# Side by side: notebooks spend half of their time on starting kernels. What they say is shown when they are done; the
+# package's tests go on before one's eyes.
 .PHONY: test
 test: $(STAMP) ## run all tests
 	@log=$$(mktemp) || exit 1; \
@@ -109,10 +109,10 @@ test-package: $(STAMP) ## run the package's tests (ARGS= goes to pytest)
 	$(PY) -m pytest -n 2 $(ARGS)
 
 # Nothing is trained here: the cells read the committed tables, and must print what is committed. Images are not
-# compared, everything else is. `make reproduce` is what trains.
+# compared, everything else is. `make reproduce` is what trains. A notebook's cells share a kernel: a worker a file.
 .PHONY: test-notebooks
 test-notebooks: $(STAMP) ## execute the notebooks' cells and compare their outputs (NBARGS= goes to pytest)
-	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout $(CELL_TIMEOUT) $(NBARGS) notebooks/
+	$(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout $(CELL_TIMEOUT) $(NBARGS) notebooks/
 
 .PHONY: lint
 lint: $(STAMP) ## check style and format (ruff)
