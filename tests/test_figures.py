@@ -256,19 +256,19 @@ def test_families_stand_in_columns_and_sizes_in_rows(drawn):
 
 def test_the_cost_figure_says_when_the_chain_pays(drawn):
     axes = drawn["paper_map"].axes[0]
-    assert len(axes.lines) == 3
-    assert {text.get_text() for text in axes.texts} == {"scratch", "direct distillation", "chain (CBD)"}
+    names = ["chain (CBD)", "direct distillation", "scratch"]
+    assert [line.get_label() for line in axes.lines] == names
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == names
     assert "less than direct distillation from N = 3, than scratch from N = 1" in caption(drawn["paper_map"])
 
 
 def test_the_chain_figure_has_its_panels(drawn):
-    models, smallest, steps, strips = drawn["chain"].axes[:4]
+    models, smallest, steps, *strips = drawn["chain"].axes
     named = [line for line in models.lines if not line.get_label().startswith("_")]
     assert [line.get_label() for line in named] == ["6x144 (source)", "4x96", "3x64", "2x48"]
     assert len([line for line in smallest.lines if len(line.get_xdata()) == 8]) == 3
     assert sum(text.get_text().startswith(("+", "-")) for text in steps.texts) == 3
-    assert len(strips.child_axes) == 3
-    said = [axes.texts[0].get_text() for axes in strips.child_axes]
+    said = [axes.texts[0].get_text() for axes in strips]
     assert [text.split(":")[0] for text in said] == [
         "stepwise", "direct, equal compute", "direct, equal tokens",
     ]  # fmt: skip
@@ -276,13 +276,21 @@ def test_the_chain_figure_has_its_panels(drawn):
         FIGURES["chain"](chain_table().query("metric != 'train_loss'"))
 
 
-def test_random_stands_above_the_break(drawn):
-    lower, upper = drawn["initialise"].axes
-    assert upper.get_ylim()[0] > lower.get_ylim()[1]
-    assert len(upper.containers) == 1 and len(lower.containers) == len(METHODS) - 1
+def test_random_stands_on_a_coarser_scale(drawn):
+    (axes,) = drawn["initialise"].axes
+    assert len(axes.containers) == len(METHODS)
+    table = initialise_table().groupby("method")["value"]
+    edge = next(line.get_ydata()[0] for line in axes.lines if list(line.get_xdata()) == [0, 1])
+    assert table.max().drop("random").max() < edge < table.min()["random"]
+    place = axes.transScale.transform
+    heights = [place((0, y))[1] for y in (edge - 0.2, edge - 0.1, edge, edge + 0.1, edge + 0.2)]
+    below, _, above, far = np.diff(heights)
+    assert 0 < above < below and above == pytest.approx(far)
+    (tick,) = {axes.get_yaxis().get_transform().inverted().transform([heights[-1]])[0]}
+    assert tick == pytest.approx(edge + 0.2)
     near = initialise_table()
     near = near[near["method"] != "random"]
-    assert len(FIGURES["initialise"](near).axes) == 1
+    assert FIGURES["initialise"](near).axes[0].get_yscale() == "linear"
 
 
 def test_alpha_panels_mark_the_rule_and_each_minimum(drawn):
@@ -306,14 +314,16 @@ def test_alpha_panels_mark_the_rule_and_each_minimum(drawn):
 
 def test_convergence_shows_step_zero_at_the_left_edge(drawn):
     figure = drawn["convergence"]
-    assert len(figure.axes) == 2 * 2 * 3
-    lower, upper = figure.axes[:2]
-    cbd = next(line for line in lower.lines if line.get_color() == BLUE and len(line.get_xdata()) == 9)
-    zero = cbd.get_xdata()[0]
-    assert zero > 0 and lower.xaxis.get_major_formatter()(zero, 0) == "0"
-    assert (lower.get_xlim()[0] < zero) and zero < cbd.get_xdata()[1]
-    assert upper.get_ylim()[0] == lower.get_ylim()[1]  # nothing is hidden between the two
-    across = [line for line in lower.lines if list(line.get_xdata()) == [0, 1] and line.get_color() == BLUE]
+    assert len(figure.axes) == 2 * 3
+    axes = figure.axes[0]
+    cbd = next(line for line in axes.lines if line.get_color() == BLUE and len(line.get_xdata()) == 9)
+    tokens = sorted(convergence_table().query("budget == 150_000")["tokens"].dropna().unique())
+    assert list(cbd.get_xdata()) == tokens and tokens[0] == 0
+    ticks = [text.get_text() for text in figure.axes[-1].get_xticklabels()]
+    assert axes.get_xticks()[0] == 0 and ticks[0] == "0"
+    assert axes.get_xlim()[0] < 0
+    assert all(axes.get_yscale() == "function" for axes in figure.axes)
+    across = [line for line in axes.lines if list(line.get_xdata()) == [0, 1] and line.get_color() == BLUE]
     assert across[0].get_ydata()[0] == cbd.get_ydata()[0]
 
 

@@ -1,8 +1,8 @@
 """Figures: tables and intervals -> pictures. No torch, no training, and nothing that pops up by itself.
 
-A module an experiment, named like it, and in it `FIGURES`: functions from the experiment's table alone to a
-`Figure`, each named like the figure. They are found by name. Intervals come from `cbd.report.stats`; `drawing`
-and `tasks` hold what figures share.
+A module an experiment, named like it, and in it `FIGURES`: figure name -> function from the experiment's
+table alone to a `Figure`. They are found by name. Intervals come from `cbd.report.stats`; `drawing` and
+`tasks` hold what figures share.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from cbd.report import results
 from cbd.report.figures.drawing import file_bytes
 
 _FOUND = {
-    draw.__name__: (module.name, draw)
+    name: (module.name, draw)
     for module in iter_modules(__path__)
-    for draw in getattr(import_module(f"{__name__}.{module.name}"), "FIGURES", ())
+    for name, draw in getattr(import_module(f"{__name__}.{module.name}"), "FIGURES", {}).items()
 }
 
 FIGURES: dict[str, Callable[..., Figure]] = {name: draw for name, (_, draw) in _FOUND.items()}
@@ -59,5 +59,5 @@ def show(scale: str, name: str) -> Figure:
 
 def draw_all(scale: str) -> list[Path]:
     """Draws and saves every figure whose table exists at this scale; returns the paths written."""
-    present = set(results.names(scale))
-    return [path for name in FIGURES if TABLES[name] in present for path in save(draw(scale, name), scale, name)]
+    present = [name for name, experiment in TABLES.items() if experiment in results.names(scale)]
+    return [path for name in present for path in save(draw(scale, name), scale, name)]

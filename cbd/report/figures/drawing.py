@@ -1,14 +1,13 @@
-"""What the figures share: style, how each method looks, panels, captions and files. No torch.
+"""What the figures share: style, how each method looks, small multiples, axes, captions and files. No torch.
 
 A method keeps its colour, marker and line style in every figure; no two in one figure share all three, so
 grey prints can be read too.
 """
 
-from __future__ import annotations
-
 import io
+import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -17,15 +16,16 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from cbd.errors import CbdError, si
-from cbd.recipes.starts import DASHDOT, DASHED, FINE, LONG
+from cbd.recipes.starts import DASHED, DOTTED, FINE, GREY, LONG
 from cbd.report.findings.shared import sizes
-from cbd.report.names import LOOKS
+from cbd.report.names import LOOKS, RANDOM
 
 WIDTH = 7.0  # inches: the text width of a page
 STYLE = {
@@ -42,21 +42,16 @@ STYLE = {
     "legend.handlelength": 2.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "xtick.major.size": 3.5,
-    "ytick.major.size": 3.5,
-    "xtick.minor.size": 2,
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
     "lines.markeredgewidth": 0.6,
 }
-SPARE = [
-    ("#fbafe4", ">", LONG),
-    ("#949494", "h", DASHED),
-    ("#ece133", "p", FINE),
-    ("#000000", "d", DASHDOT),
-]
+SPARE = [("#fbafe4", ">", LONG), ("#949494", "h", DASHED), ("#ece133", "p", FINE)]
+CHANCE = {"color": "0.55", "linewidth": 1, "linestyle": (0, (1, 2.2))}
+Look = dict[str, Any]  # colour, marker, line: keywords of matplotlib
+Drawn = tuple[Figure, str, Sequence[pd.DataFrame]]  # a figure, what it shows in words, the summaries drawn
 LOSS = "loss (nats per token)"
+SIZE = "layers x width, parameters"
 
 
 class Picture(Figure):
@@ -70,15 +65,32 @@ class Picture(Figure):
         return file_bytes(self, "png")
 
 
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Runs a drawing function under the project's style, leaving the user's settings as they were."""
+def captioned(draw: Callable[[pd.DataFrame], Drawn]) -> Callable[..., Figure]:
+    """Makes a figure's function of a table one of (table, scale=None, date=None), in the project's style.
+
+    The caption says in words what is shown, then the interval and the seeds (from the `n` of the summaries,
+    if there are any), the scale and the date of the results.
+    """
 
     @wraps(draw)
-    def styled(*args: Any, **kwargs: Any) -> Figure:
+    def figure_of(table: pd.DataFrame, scale: str | None = None, date: str | None = None) -> Figure:
         with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
+            figure, text, summaries = draw(table)
+            seeds = {int(n) for summary in summaries for n in summary["n"]}
+            facts = [f"scale {scale}"] * bool(scale) + [f"results of {date}"] * bool(date)
+            if seeds == {1}:
+                facts.insert(0, "one seed (so no interval)")
+            elif seeds:
+                text += " Bands and bars: 95\u00a0% bootstrap interval of the mean over seeds"
+                text += " (with three seeds, their range)." if max(seeds) == 3 else "."
+                facts.insert(0, " to ".join(str(n) for n in sorted({min(seeds), max(seeds)})) + "\u00a0seeds")
+            closing = ", ".join(facts)
+            text += f" {closing[0].upper()}{closing[1:]}." if closing else ""
+            lines = textwrap.fill(text, int(figure.get_figwidth() * 16.6))
+            figure.supxlabel(lines, x=0.01, ha="left", fontsize=8, color="#333333")
+        return figure
 
-    return styled
+    return figure_of
 
 
 def new_figure(height: float, width: float = WIDTH) -> Picture:
@@ -88,25 +100,48 @@ def new_figure(height: float, width: float = WIDTH) -> Picture:
     return figure
 
 
-def styles_of(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
+def grid(
+    rows: Mapping[Any, str], columns: Mapping[Any, str], xlabel: str, height: float = 1.9, sharey: Any = "row"
+) -> tuple[Picture, dict[tuple[Any, Any], Axes]]:
+    """Small multiples, `height` inches a row: a figure, and (row, column) -> its panel.
+
+    rows, columns: key -> name; rows are named on the y axis, columns in titles.
+    """
+    figure = new_figure(1.3 + height * len(rows), max(WIDTH, 0.7 + 1.7 * len(columns)))
+    panels = figure.subplots(len(rows), len(columns), sharex=True, sharey=sharey, squeeze=False)
+    for line, name in zip(panels, rows.values(), strict=True):
+        line[0].set_ylabel(name)
+    for line, name in zip(panels.T, columns.values(), strict=True):
+        line[0].set_title(name)
+        line[-1].set_xlabel(xlabel)
+    return figure, {(r, c): panels[i, j] for i, r in enumerate(rows) for j, c in enumerate(columns)}
+
+
+def styles_of(methods: Iterable[str]) -> dict[str, Look]:
     """Colour, marker and line style for each method, in legend order; unknown ones get the spare styles."""
     present = set(methods)
     unknown = sorted(present - set(LOOKS))
     if len(unknown) > len(SPARE):
         raise CbdError(f"{len(unknown)} methods have no style of their own; name them in cbd.report.names")
     chosen = {m: LOOKS[m] for m in LOOKS if m in present} | dict(zip(unknown, SPARE, strict=False))
-    return {
-        m: {"color": color, "marker": marker, "linestyle": line}
-        for m, (color, marker, line) in chosen.items()
-    }
+    return {m: dict(zip(("color", "marker", "linestyle"), look, strict=True)) for m, look in chosen.items()}
 
 
-def pick(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of a metric; raises `CbdError` when there are none."""
-    rows = table[table["metric"] == metric]
+def filled(style: Look, share: float) -> Look:
+    """The style with large markers, filled with its colour (share 1), white (0), or a tint between."""
+    face = to_hex([1 - share * (1 - part) for part in to_rgb(style["color"])])
+    edge = {"markeredgecolor": style["color"], "markeredgewidth": 1.2}
+    return style | edge | {"markerfacecolor": face, "markersize": 6}
+
+
+def pick(table: pd.DataFrame, metric: str, **cells: Any) -> pd.DataFrame:
+    """The rows of a metric with these cells; raises `CbdError` when there are none."""
+    cells = {"metric": metric} | cells
+    rows = table[np.logical_and.reduce([table[column] == value for column, value in cells.items()])]
     if rows.empty:
-        wrong = f"the table has no rows of metric {metric!r}, which this figure draws"
-        raise CbdError(f"{wrong}; run the experiment")
+        lacking = ", ".join(f"{column} '{value}'" for column, value in cells.items())
+        run = f"`cbd run {next(iter(table['experiment']), '<experiment>')}`"
+        raise CbdError(f"the table has no row with {lacking}, which this figure draws; make it with {run}")
     return rows
 
 
@@ -123,141 +158,100 @@ def sizes_axis(axes: Axes, specs: dict[str, str]) -> None:
         axes.axvline(edge, color="0.88", linewidth=0.8, zorder=0)
 
 
-def panel_title(axes: Axes, letter: str, title: str = "") -> None:
-    """Names a panel: its letter, and what it shows."""
-    axes.set_title(f"({letter}) {title}".rstrip(), loc="left")
+def shifts(names: Iterable[Any], step: float) -> dict[Any, float]:
+    """name -> how far aside it stands, so that markers at one place are `step` apart."""
+    names = list(names)
+    return {name: step * (i - (len(names) - 1) / 2) for i, name in enumerate(names)}
 
 
-def curve(axes: Axes, summary: pd.DataFrame, x: Sequence[float], style: dict[str, Any], **more: Any) -> None:
-    """A line through the points with a band for the interval."""
+def letter(panels: Iterable[Axes], titles: Iterable[str]) -> None:
+    """Names panels: a letter, and what each shows."""
+    for letter, axes, title in zip("abcd", panels, titles, strict=False):
+        axes.set_title(f"({letter}) {title}", loc="left")
+
+
+def curve(axes: Axes, summary: pd.DataFrame, x: str, style: Look, **more: Any) -> None:
+    """A line over column `x` through the points, with a band for the interval."""
+    summary = summary.sort_values(x)
     edge = {} if style["marker"] in "X*" else {"markeredgecolor": "white"}
-    axes.plot(x, summary["point"], **style, **edge, **more)
-    axes.fill_between(x, summary["low"], summary["high"], color=style["color"], alpha=0.18, linewidth=0)
+    places = summary[x].astype(float)
+    axes.plot(places, summary["point"], **style, **edge, **more)
+    axes.fill_between(places, summary["low"], summary["high"], color=style["color"], alpha=0.18, linewidth=0)
 
 
-def dots(axes: Axes, x: Sequence[float], summary: pd.DataFrame, style: dict[str, Any], **more: Any) -> None:
+def dots(
+    axes: Axes, x: Sequence[float], summary: pd.DataFrame, style: Look, flat: bool = False, **more: Any
+) -> ErrorbarContainer:
     """Markers with an error bar for the interval, upright unless `flat`."""
-    flat = more.pop("flat", False)
     ends = np.array([summary["point"] - summary["low"], summary["high"] - summary["point"]], dtype=float)
     bars = np.nan_to_num(ends).clip(min=0)  # one seed has no interval: the marker stands alone
-    look = {"color": style["color"], "marker": style["marker"], "linestyle": "none", "elinewidth": 1.2}
-    look |= more
+    look = style | {"linestyle": "none", "elinewidth": 1.2} | more
     if flat:
-        axes.errorbar(summary["point"], x, xerr=bars, **look)
-    else:
-        axes.errorbar(x, summary["point"], yerr=bars, **look)
+        return axes.errorbar(summary["point"], x, xerr=bars, **look)
+    return axes.errorbar(x, summary["point"], yerr=bars, **look)
 
 
-def legend(figure: Figure, styles: dict[str, dict[str, Any]], columns: int, line: bool = True) -> None:
-    """The methods above the figure; `line`: with their lines, not the markers alone."""
-    figure.legend(handles=handles_of(styles, line), loc="outside upper center", ncols=columns)
+def short(method: str) -> str:
+    """A method's name without the hub's owner of its source."""
+    return re.sub(r": [^/]*/", ": ", method)
 
 
-def handles_of(styles: dict[str, dict[str, Any]], line: bool = True) -> list[Line2D]:
-    """What a legend shows of each method, as in `legend`."""
-    looks = {name: style if line else style | {"linestyle": "none"} for name, style in styles.items()}
-    return [Line2D([], [], label=name, **look) for name, look in looks.items()]
+def legend(figure: Figure, looks: Mapping[str, Look], columns: int = 4, **more: Any) -> None:
+    """What each look means, above the figure."""
+    handles = [Line2D([], [], label=short(name), **look | more) for name, look in looks.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
 
 
-def caption(
-    figure: Figure, text: str, summaries: Sequence[pd.DataFrame], scale: str | None, date: str | None
-) -> None:
-    """The lines under a figure: what it shows, the interval, scale, seeds and the date of the results."""
-    counts = pd.concat([summary["n"] for summary in summaries])
-    low, high = int(counts.min()), int(counts.max())
-    if high == 1:
-        underline(figure, [text], ["one seed (so no interval)", *provenance(scale, date)])
-        return
-    spread = "Bands and bars: 95\u00a0% bootstrap interval of the mean over seeds"
-    spread += " (with three seeds, their range)." if high == 3 else "."
-    seeds = f"{high}\u00a0seeds" if low == high else f"{low} to {high}\u00a0seeds"
-    underline(figure, [text, spread], [seeds, *provenance(scale, date)])
+def log_ticks(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis: powers of ten, and on a short axis two and five times them."""
+    steps = (1,) if high / low > 30 else (1, 2, 5)
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    return [step * power for power in powers for step in steps if low <= step * power <= high * 1.01] or [low]
 
 
-def provenance(scale: str | None, date: str | None) -> list[str]:
-    """Scale and date of the results, as far as they are known, for a caption's last sentence."""
-    return [f"scale {scale}"] * bool(scale) + [f"results of {date}"] * bool(date)
+def tokens_axis(axes: Axes, tokens: pd.Series) -> None:
+    """A logarithmic axis of training tokens, with room for an arrow at either end.
 
-
-def underline(figure: Figure, sentences: Sequence[str], facts: Sequence[str]) -> None:
-    """Sentences under a figure, wrapped to its width; the facts make one more."""
-    closing = ", ".join(facts)
-    text = " ".join([*sentences, closing[:1].upper() + closing[1:] + "." if closing else ""]).strip()
-    characters = int(figure.get_figwidth() * 16.6)
-    figure.supxlabel(textwrap.fill(text, characters), x=0.01, ha="left", fontsize=8, color="#333333")
-
-
-def tokens_axis(axes: Axes, tokens: pd.Series) -> Callable[[Any], np.ndarray]:
-    """A logarithmic axis of tokens with step zero at its left edge; returns tokens -> place on the axis."""
-    positive = tokens[tokens > 0].astype(float)
-    if positive.empty:
-        raise CbdError("a curve needs evaluations after step zero, and the table holds none: run it again")
-    first, last = positive.min(), positive.max()
-    zero = first / max((last / first) ** 0.18, 1.6)
-    axes.set_xscale("log")
-    axes.set_xlim(zero / 1.12, last * 1.15)
-    decades = np.arange(np.floor(np.log10(first)), np.ceil(np.log10(last)) + 1)
-    steps = (1,) if last / first > 30 else (1, 2, 5)
-    ticks = [s * 10**d for d in decades for s in steps if first <= s * 10**d <= last * 1.01]
-    axes.xaxis.set_major_locator(FixedLocator([zero, *(tick for tick in ticks if tick > zero * 1.3)]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if x <= zero * 1.001 else si(x)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    gap = np.sqrt(zero * first)  # the two strokes where the logarithmic scale begins
-    for place in (gap / 1.06, gap * 1.06):
-        axes.plot(
-            [place / 1.03, place * 1.03], [-0.018, 0.018], transform=axes.get_xaxis_transform(),
-            color="black", linewidth=0.8, clip_on=False,
-        )  # fmt: skip
-    return lambda values: np.where(np.asarray(values, float) > 0, np.asarray(values, float), zero)
-
-
-def budgets_axis(axes: Axes, budgets: Sequence[float], labels: float) -> None:
-    """A logarithmic axis of tokens with a tick at each budget, and room for an arrow beyond either end.
-
-    The first budget is labelled, and each that is far enough from the last one labelled: about `labels` fit.
+    Step zero, where there is one, stands at the left edge: up to the next token count the scale is linear.
     """
-    first, last = min(budgets), max(budgets)
-    ratio = max(last / first, 2)
-    named = [first]
-    for budget in sorted(budgets):
-        if budget >= named[-1] * ratio ** (1 / labels):
-            named.append(budget)
-    axes.set_xscale("log")
-    axes.set_xlim(first / ratio**0.14, last * ratio**0.15)
-    axes.xaxis.set_major_locator(FixedLocator(named))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: si(x)))
-    axes.xaxis.set_minor_locator(FixedLocator([budget for budget in budgets if budget not in named]))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    positive = tokens[tokens > 0].astype(float)
+    first, last = positive.min(), positive.max()
+    room = max(last / first, 2) ** 0.14
+    ticks = log_ticks(first, last)
+    if (tokens == 0).any():
+        axes.set_xscale("symlog", linthresh=first, linscale=0.4)
+        axes.set_xlim(-0.15 * first, last * 1.15)
+        ticks = [0, *ticks]
+    else:
+        axes.set_xscale("log")
+        axes.set_xlim(first / room, last * room)
+    axes.set_xticks(ticks, [si(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+
+
+def coarser_above(axes: Axes, summary: pd.DataFrame) -> None:
+    """Draws what random weights alone reach on a coarser scale, above a dotted line, where it is far off."""
+    ends = summary[["point", "low", "high"]].astype(float)
+    near = ends[summary["method"] != RANDOM]
+    low, top = near.min().min(), ends.max().max()
+    edge = near.max().max() + 0.08 * (near.max().max() - low)
+    if not top - edge > 0.5 * (edge - low):  # nor when either is missing, and so nan
+        return
+    share = 0.4 * (edge - low) / (top - edge)
+    scales = (
+        lambda y: np.where(y > edge, edge + (y - edge) * share, y),
+        lambda y: np.where(y > edge, edge + (y - edge) / share, y),
+    )
+    axes.set_yscale("function", functions=scales)
+    below, above = MaxNLocator(5).tick_values(low, edge), MaxNLocator(2).tick_values(edge, top)
+    axes.set_yticks([*below[below <= edge], *above[(above > edge) & (above <= top)]])
+    axes.axhline(edge, color=GREY, linewidth=0.8, linestyle=DOTTED, zorder=0)
 
 
 def arrow(axes: Axes, x: float, y: float, points: float, color: str) -> None:
     """A level arrow from a marker, `points` long, to the left where negative: the value lies beyond."""
     look = {"arrowstyle": "<-", "color": color, "shrinkA": 0, "shrinkB": 4}
     axes.annotate("", (x, y), (points, 0), textcoords="offset points", arrowprops=look)
-
-
-def broken_axes(figure: Figure, cells: GridSpec, row: int, column: int) -> tuple[Axes, Axes]:
-    """Two axes over one x axis, the upper one for values that would flatten the rest: (upper, lower).
-
-    They fill the grid's rows 2 * row and 2 * row + 1; one grid for a whole figure keeps its columns equal.
-    """
-    lower = figure.add_subplot(cells[2 * row + 1, column])
-    upper = figure.add_subplot(cells[2 * row, column], sharex=lower)
-    upper.spines["bottom"].set_visible(False)
-    upper.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
-    stroke = {"marker": [(-1, -0.6), (1, 0.6)], "markersize": 7, "markeredgewidth": 0.8, "color": "black"}
-    for axes, y in ((upper, 0), (lower, 1)):
-        axes.plot([0], [y], transform=axes.transAxes, linestyle="none", clip_on=False, **stroke)
-    upper.yaxis.set_major_locator(MaxNLocator(3))
-    return upper, lower
-
-
-def limits(summary: pd.DataFrame, pad: float = 0.08) -> tuple[float, float]:
-    """The span of points and intervals, with some air."""
-    ends = summary[["point", "low", "high"]].astype(float)
-    low, high = float(ends.min().min()), float(ends.max().max())
-    air = max(high - low, 1e-3) * pad
-    return low - air, high + air
 
 
 def file_bytes(figure: Figure, kind: str, salt: str = "cbd") -> bytes:
