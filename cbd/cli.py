@@ -1,7 +1,5 @@
 """The command line: `cbd chain | init | recover | eval | run | plan | figures | reproduce`."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import os

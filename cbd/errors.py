@@ -5,6 +5,12 @@ class CbdError(ValueError):
     """Bad input: the message is one line that says what is wrong and names the remedy."""
 
 
+def require(holds: object, message: str) -> None:
+    """Raise `CbdError` with the message unless the condition holds."""
+    if not holds:
+        raise CbdError(message)
+
+
 def si(number: float, space: str = "") -> str:
     """A count in three digits with k, M, G, T, P or E, `space` between them: 150000 -> "150k"."""
     for power, letter in zip((18, 15, 12, 9, 6, 3), "EPTGMk", strict=True):

@@ -1,7 +1,5 @@
 """Files and folders that appear whole or not at all, even when a process is killed or the power goes."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

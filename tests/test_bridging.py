@@ -32,8 +32,8 @@ from cbd.recipes.models import Generated, Random, Sampling, Source
 from cbd.recipes.specs import ModelSpec, gpt2, llama
 from cbd.recipes.training import Anchor, Bridged, BridgeLoss, Loss, Scored, Trained, Training
 from cbd.training import likelihoods as scoring
-from cbd.training.bridge import BridgeObjective, alm, bernoulli_kl, sorted_gap, token_likelihoods
-from cbd.training.lessons import BridgedLesson, DistilledLesson
+from cbd.training.bridge import alm, bernoulli_kl, sorted_gap, token_likelihoods
+from cbd.training.lessons import BridgedLesson, DistilledLesson, Objective
 from cbd.training.likelihoods import Likelihoods, read_likelihoods
 from cbd.training.loop import train
 
@@ -309,7 +309,7 @@ def test_a_step_minimises_what_the_loss_says(scored, tiny_corpus_folder) -> None
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in parts.items()}
     student = random_model(STUDENT, mean=0.0)
     for loss in (BridgeLoss("alm", 0.3, 5.0), BridgeLoss("uld", 0.7)):
-        sums = BridgeObjective(student, loss)(**tensors)
+        sums = Objective(student, loss)(**tensors)
         weighted = (1 - loss.cross_entropy) * sums.divergence + loss.cross_entropy * sums.cross_entropy
         assert sums.total.item() == pytest.approx(weighted.item(), rel=1e-6)
         logits = student(tensors["input_ids"]).logits.log_softmax(-1)
@@ -422,10 +422,10 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary_for_each_token(
     found = bits_per_byte(folder, Tokens(tiny_corpus_folder), recipe)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     count, size = 0, 0
-    for window in list(windows(Tokens(tiny_corpus_folder), "validation", 100))[: 2000 // 50]:
-        ends = np.cumsum([len(tokenizer.decode([i]).encode()) for i in tokenizer(window.text).input_ids])
+    for text, cut in list(windows(Tokens(tiny_corpus_folder), "validation", 100))[: 2000 // 50]:
+        ends = np.cumsum([len(tokenizer.decode([i]).encode()) for i in tokenizer(text).input_ids])
         starts = np.concatenate([[0], ends[:-1]])
-        counted = (starts >= window.cut) & (starts > 0)
+        counted = (starts >= cut) & (starts > 0)
         count, size = count + counted.sum(), size + (ends - starts)[counted].sum()
     assert found["bytes"] == size
     assert found["bits_per_byte"] == pytest.approx(count * math.log2(spec.vocab) / size, rel=1e-6)
@@ -435,8 +435,8 @@ def test_windows_are_the_same_text_for_all_and_cover_the_second_halves(tiny_corp
     tokens = Tokens(tiny_corpus_folder)
     found = list(windows(tokens, "validation", 100))
     assert len(found) > 10
-    for window in found:
-        assert 0 < window.cut < len(window.text.encode()) <= 141
+    for text, cut in found:
+        assert 0 < cut < len(text.encode()) <= 141
 
 
 # Recipes -----------------------------------------------------------------------------------------------

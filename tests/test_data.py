@@ -423,9 +423,9 @@ def test_a_missing_package_is_named(package, monkeypatch):
     ("read", "content"), [(embedded._chapters, "bible = 1"), (embedded._dialogues, '{"a": 1}')]
 )
 def test_a_package_of_another_form_is_refused(read, content, monkeypatch):
-    monkeypatch.setattr(embedded, "_package_file", lambda package, file: content)
+    monkeypatch.setattr(Path, "read_text", lambda *_: content)
     with pytest.raises(CbdError, match="does not hold what we expect"):
-        read()
+        embedded._package_file("chitchat-dataset", "dataset.json", read)
 
 
 # Reading

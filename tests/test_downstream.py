@@ -141,7 +141,8 @@ def test_our_accuracies_are_those_that_lm_eval_reports(model_of, data):
     from lm_eval import evaluator
 
     loaded = downstream.load_tasks((CONTINUATION, CLOZE), data)
-    everything = {"tasks": {t.task_name: t for t in downstream.all_of(loaded)}, "groups": {}, "group_map": {}}
+    leaves = {task.task_name: task for group in loaded.values() for task in group}
+    everything = {"tasks": leaves, "groups": {}, "group_map": {}}
     for task in everything["tasks"].values():
         task.set_config("num_fewshot", 0)
     theirs = evaluator.evaluate(downstream.harness(model_of["gpt2"]), everything, bootstrap_iters=10)[

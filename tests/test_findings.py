@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pandas as pd
 import pytest
 from conftest import tidy
 
-from cbd.report import claims, findings
+from cbd.errors import CbdError
+from cbd.report import claims, findings, results
 from cbd.report.findings.shared import BETTER, against, with_better
 from cbd.report.names import CBD, LARGER, SMALLER
+from cbd.report.verdicts import NOT_RUN
 
 
 def table(rows: list[dict]) -> pd.DataFrame:
@@ -113,3 +118,74 @@ def test_every_judged_claim_names_the_experiment_that_it_needs():
         if claim.id in findings.ROWS and claim.experiment:
             assert claim.experiment in findings.ROWS[claim.id].needs
         assert bool(claim.experiment) == (claim.id in findings.ROWS) or claim.id == "Q1"
+
+
+# ---- what the notebooks predicted
+
+PREDICTIONS = [
+    (name, words)
+    for name, module in findings._MODULES.items()
+    for words in getattr(module, "PREDICTIONS", ())
+]
+
+
+def twisted(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """A table as it is, and with other values: each prediction must hold of some and fail of others."""
+    value, alpha = frame["value"], frame["alpha"]
+    random = value[frame["method"] == "random"]
+    hull = frame["metric"].str.endswith(" low").map({True: -1.0, False: 1.0})
+    bowl = (alpha - 0.5) ** 2
+    for other in (
+        value,
+        -value,
+        value / 100,
+        value * frame["sizes"].astype(float),
+        random + 10,
+        random + frame["parameters"].astype(float)[random.index] / 1e5,
+        bowl,
+        -bowl,
+        hull[frame["metric"].str.contains(" minus random ")],
+        value.groupby(frame["metric"]).transform("mean"),
+    ):
+        yield frame.assign(value=other.reindex(frame.index).fillna(value))
+    names = list(dict.fromkeys(frame["method"]))
+    for i in range(1, len(names)):
+        roles = dict(zip(names, names[i:] + names[:i], strict=True))
+        yield frame.assign(method=frame["method"].map(roles))
+
+
+@pytest.mark.parametrize(("name", "words"), PREDICTIONS)
+def test_a_prediction_can_hold_and_can_fail(name, words):
+    measure, rule = findings._MODULES[name].PREDICTIONS[words]
+    tables, seen = {"chain": results.read_table("laptop", "chain")}, set()
+    for table in twisted(results.read_table("laptop", name)):
+        with contextlib.suppress(CbdError):  # a table with another's roles can lack what is compared
+            seen.add(rule.verdict(measure(tables | {name: table}), findings.PREDICTED))
+        if {"held", "failed"} <= seen:
+            return
+    pytest.fail(f"only {seen}")
+
+
+def test_predictions_are_printed_with_verdict_and_numbers(capsys):
+    findings.predictions("laptop", "chain")
+    said = capsys.readouterr().out
+    assert "held: stepwise beats direct at equal tokens\n    Smallest anchor, direct minus stepwise" in said
+    assert "all > 0. final loss, equal tokens +0.124 [+0.113, +0.141]" in " ".join(said.split())
+
+
+def test_a_prediction_that_failed_is_said_to_have_failed():
+    measure, rule = findings.equal_budget.PREDICTIONS["CBD is ahead in loss everywhere"]
+    rows = [
+        {"spec": "2x32", "method": method, "seed": seed, "tokens": 100, "value": loss}
+        for method, loss in ((CBD, 4.0), ("random", 3.9))
+        for seed in (0, 1)
+    ]
+    assert rule.verdict(measure({"equal_budget": table(rows)}), findings.PREDICTED) == "failed"
+
+
+def test_where_the_gap_is_unknown_nothing_is_judged():
+    measure, rule = findings.initialise.PREDICTIONS[
+        "union beats the grown smaller anchor only where the anchors differ clearly"
+    ]
+    frame = table(starts({CBD: [4.0, 4.1], SMALLER: [4.2, 4.3]}))
+    assert rule.verdict(measure({"initialise": frame}), findings.PREDICTED) == NOT_RUN

@@ -226,7 +226,7 @@ def test_dolly_without_its_columns_is_refused(tmp_path):
     [
         (lambda c: Items(c, count=0), "at least 1"),
         (lambda c: Items(c, words=2, answer=2), "at least 8 words"),
-        (lambda c: Pairs(c, kind="poems"), "choose replies or dolly"),
+        (lambda c: Pairs(c, kind="poems"), "choose one of replies, dolly"),
         (lambda c: Pairs(), "cut from a corpus"),
         (lambda c: Pairs(c, kind="dolly"), "its own text"),
         (lambda c: Downstream(Random(gpt2(1, 64), c), ("cbd_cloze",)), "name its Items"),

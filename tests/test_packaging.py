@@ -5,7 +5,6 @@ unsafe.
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import shutil
@@ -28,7 +27,6 @@ from cbd.experiments.scales.base import SMOLLM2
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOURCES = sorted((ROOT / "cbd").rglob("*.py"))
 
 # These say what to compute; whoever only plans, counts or draws should not wait seconds for torch.
@@ -182,28 +180,6 @@ def test_no_tracked_file_names_a_folder_of_the_machine_it_was_made_on() -> None:
         if b"\0" not in content:
             found += [f"{path.relative_to(ROOT)}: {m.group().decode()}" for m in absolute.finditer(content)]
     assert found == []
-
-
-# ---- notebooks
-
-
-def test_there_are_notebooks() -> None:
-    assert NOTEBOOKS
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_has_one_cell_of_parameters(path: Path) -> None:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    assert len(tagged) == 1
-    assert tagged[0]["cell_type"] == "code"
-    targets = []
-    for node in ast.parse("".join(tagged[0]["source"])).body:
-        if isinstance(node, ast.Assign):
-            targets += node.targets
-        elif isinstance(node, ast.AnnAssign):
-            targets.append(node.target)
-    assert {"scale", "seed"} <= {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 # ---- code

@@ -7,8 +7,7 @@ import pytest
 
 from cbd.data import progress
 from cbd.errors import CbdError
-from cbd.realize.builders import named
-from cbd.realize.progress import Steps, spoken
+from cbd.realize.progress import Steps, named, spoken
 from cbd.realize.run import realize_all
 from cbd.recipes.data import Corpus
 from cbd.recipes.models import Random

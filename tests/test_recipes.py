@@ -36,7 +36,7 @@ from cbd.recipes.models import (
     encloses,
 )
 from cbd.recipes.operators import LITERAL, OPERATORS, UNION, Operator, Trans, distance_alpha, resolve_alpha
-from cbd.recipes.specs import GPT2_B, GPT2_L, GPT2_M, SLM_51M, SLM_138M, SLM_380M, SLM_537M, gpt2, qwen3
+from cbd.recipes.specs import NAMED, gpt2, qwen3
 from cbd.recipes.training import (
     Anchor,
     Bridged,
@@ -51,6 +51,8 @@ from cbd.recipes.training import (
 )
 
 SPEC, OTHER = gpt2(2, 64), gpt2(3, 64)
+GPT2_B, GPT2_M, GPT2_L = (NAMED[f"GPT2-{size}"] for size in "BML")
+SLM_51M, SLM_138M, SLM_380M, SLM_537M = (NAMED[f"SLM-{size}M"] for size in (51, 138, 380, 537))
 CORPUS = Corpus(fingerprint="a")
 TRAINING = Training(tokens=100_000, lr=1e-3)
 PUBLIC = Source("some/model", SPEC)
@@ -456,7 +458,7 @@ def test_the_points_of_a_long_run() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Loss("kl"), "choose none, forward_kl, reverse_kl, jsd"),
+        (lambda: Loss("kl"), "choose one of none, forward_kl, reverse_kl, jsd"),
         (lambda: Loss("jsd", -0.1), r"must lie in \[0, 1\]"),
         (lambda: Loss("jsd", 1.1), r"must lie in \[0, 1\]"),
         (lambda: Loss("jsd", math.nan), r"must lie in \[0, 1\]"),
@@ -465,7 +467,7 @@ def test_the_points_of_a_long_run() -> None:
         (lambda: Loss("jsd", 0.5, beta=1.5), r"must lie in \[0, 1\]"),
         (lambda: Training(511, 1e-3), "fewer than one step of 4 x 128; raise the tokens"),
         (lambda: Training(10_000, 1e-3, batch=4, accumulation=3), "does not divide into 3"),
-        (lambda: Training(10_000, 1e-3, schedule="linear"), "choose cosine or wsd"),
+        (lambda: Training(10_000, 1e-3, schedule="linear"), "choose one of cosine, wsd"),
         (lambda: Corpus(held_out=0), r"must lie in \(0, 0.25\]"),
         (lambda: Corpus(held_out=0.26), r"must lie in \(0, 0.25\]"),
         (lambda: Corpus(vocab_size=256), "too small"),
@@ -484,7 +486,7 @@ def test_the_points_of_a_long_run() -> None:
         ),
         pytest.param(
             lambda: Training(10_000, 1e-3, precision="fp16"),
-            "choose fp32 or bf16",
+            "choose one of fp32, bf16",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cbd.errors import CbdError
 from cbd.models.families import FAMILIES, family_of
-from cbd.recipes.specs import NAMED, SMOLLM2_135M, TRAITS, ModelSpec, gpt2, qwen3
+from cbd.recipes.specs import NAMED, TRAITS, ModelSpec, gpt2, qwen3
 
 # Parameters in millions, as the makers state them or the paper (arXiv 2605.07783) names them.
 MILLIONS = {
@@ -229,8 +229,9 @@ def test_what_cannot_be_is_refused(make, message: str) -> None:
     ("parameters", "name"), [(100_000_000, "20x576"), (80_000_000, "15x576"), (60_000_000, "26x384")]
 )
 def test_a_count_finds_the_nearest_shape_of_a_real_family(parameters, name):
-    shape = SMOLLM2_135M.nearest(parameters)
-    assert shape.name == name and shape.head_dim == 64 and shape.group == SMOLLM2_135M.group
+    whole = NAMED["SmolLM2-135M"]
+    shape = whole.nearest(parameters)
+    assert shape.name == name and shape.head_dim == 64 and shape.group == whole.group
     assert abs(shape.parameters / parameters - 1) < 0.02
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense import divergence
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -36,7 +37,6 @@ from cbd.recipes.training import Anchor, Loss, Trained, Training
 from cbd.training import loop
 from cbd.training.lessons import DistilledLesson, Objective, PlainLesson
 from cbd.training.loop import lr_factor, train
-from cbd.training.losses import divergence
 
 VOCAB, CONTEXT, STEPS = 300, 16, 10
 BIG = {"layers": 2, "width": 32, "vocab": VOCAB, "positions": 32}

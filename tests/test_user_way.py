@@ -164,7 +164,7 @@ def test_models_that_were_trained_apart_are_mixed_only_when_asked(chain, tiny_co
     assert errors.count("\n") == 1 and "--start grown or cut" in errors and "--unaligned" in errors
     assert not list(tmp_path.iterdir())
     assert run("init", *pair, "--unaligned", "--out", tmp_path / "out") == 0
-    assert "not at all" in capsys.readouterr().out
+    assert "as they lie" in capsys.readouterr().out
 
 
 def chain_shape(chain: Path, name: str):

@@ -1,7 +1,5 @@
 """`cbd chain`: a knowledge chain from a user's own checkpoint on a user's own text, in one shared basis."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict

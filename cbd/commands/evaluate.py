@@ -1,7 +1,5 @@
 """`cbd eval`: the scores of a user's own checkpoint on downstream tasks, as a table and as JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """`cbd init`: a checkpoint of a new size from a user's own models, written whole or not at all."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator
@@ -162,22 +160,19 @@ def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple
         if copy is not None:
             pair = copy if other is large else large
             return pair, {"basis": record["basis"], "aligned": f"the chain's copy of {other.folder.name}"}
+    if unaligned:
+        return large, {"aligned": "as they lie (--unaligned)"}
     relation = basis.compare(small, large)
     if relation.kind == "same":
         return large, {"aligned": "by their weights"}
     if relation.kind == "permuted":
         return basis.Reordered(large, relation.order), {"aligned": "by an order of units, found"}
-    said = (
-        f"their channels correlate by {relation.stream:.2f}, heads and neurons by {relation.blocks:.2f}; "
-        f"1 is alike"
+    raise CbdError(
+        f"{small.folder} and {large.folder} share no basis (channels correlate by {relation.stream:.2f}, "
+        f"heads and neurons by {relation.blocks:.2f}; 1 is alike): they were trained apart, and a mixture "
+        f"may be worse than random weights. Start from one alone (--start grown or cut), make a chain "
+        f"(`cbd chain`), or mix them all the same with --unaligned"
     )
-    if not unaligned:
-        raise CbdError(
-            f"{small.folder} and {large.folder} do not share a basis ({said}): they were trained "
-            f"apart, and their mixture may be worse than random weights. Start from one of them alone "
-            f"(--start grown or cut), make a chain (`cbd chain`), or mix them all the same with --unaligned"
-        )
-    return large, {"aligned": f"not at all: {said}"}
 
 
 def _copy_of_source(model: Checkpoint, record: dict[str, Any], other: Checkpoint) -> Checkpoint | None:

@@ -1,7 +1,5 @@
 """What the commands share that work on a user's own folders: models, text, results whole or absent."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

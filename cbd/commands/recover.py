@@ -1,7 +1,5 @@
 """`cbd recover`: a start trained further on a user's own text, plainly or distilled from a teacher."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import asdict

@@ -1,19 +1,18 @@
 """Every notebook, executed headlessly at a scale."""
 
-from __future__ import annotations
-
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
+from cbd.data.progress import bar
 from cbd.errors import CbdError
 from cbd.report import results
 
 
 def reproduce(scale: str, seed: int = 0, in_place: bool = False) -> None:
-    """Run notebooks/*.ipynb with papermill and say where tables, figures and executed copies are.
+    """Runs notebooks/*.ipynb with papermill and says where tables, figures and executed copies are.
 
-    in_place: refresh the outputs of the notebooks themselves (the committed ones hold the smoke scale).
+    in_place: refresh the outputs of the notebooks themselves; the committed ones are of the laptop scale.
     Raises `CbdError` when a notebook lacks a parameter (papermill would only warn and run the default).
     """
     import papermill
@@ -22,50 +21,53 @@ def reproduce(scale: str, seed: int = 0, in_place: bool = False) -> None:
     books = sorted(folder.glob("*.ipynb"))
     if not books:
         raise CbdError(
-            f"no notebooks in {folder}: run this from a clone of the repository, or set CBD_ROOT to one"
+            f"no notebooks in {folder}: run this in a clone of the repository, or set CBD_ROOT to one"
         )
     for book in books:
-        missing = {"scale", "seed"} - set(papermill.inspect_notebook(str(book)))
+        missing = sorted({"scale", "seed"} - set(papermill.inspect_notebook(str(book))))
         if missing:
-            raise CbdError(
-                f"{book.name} has no parameter {', '.join(sorted(missing))} in its parameters cell"
-            )
-    copies = results.results_folder(scale) / "notebooks"
+            raise CbdError(f"{book.name} has no parameter {', '.join(missing)} in its parameters cell")
+    copies = folder if in_place else results.results_folder(scale) / "notebooks"
     copies.mkdir(parents=True, exist_ok=True)
-    for book in tqdm(books, desc=f"notebooks at {scale} scale"):
-        out = book if in_place else copies / book.name
-        papermill.execute_notebook(
-            str(book),
-            str(out),
-            parameters={"scale": scale, "seed": seed},
-            cwd=str(folder),
-            progress_bar=False,
-        )
+    given = {"scale": scale, "seed": seed}
+    for book in bar(books, f"{scale} scale", unit=" notebooks"):
+        out = copies / book.name
+        papermill.execute_notebook(str(book), str(out), given, cwd=str(folder), progress_bar=False)
         clean(out)
-    print(f"tables    {_shown(results.results_folder(scale))}")
-    print(f"figures   {_shown(results.figures_folder(scale))}")
-    print(f"notebooks {_shown(folder if in_place else copies)}")
+    for what, place in (
+        ("tables", results.results_folder(scale)),
+        ("figures", results.figures_folder(scale)),
+        ("notebooks", copies),
+    ):
+        print(f"{what:<10}{place.relative_to(results.root())}")
 
 
 def clean(path: Path) -> None:
-    """Take out what differs from run to run and machine to machine: timings, progress bars, papermill's
-    notes.
-    """
+    """Takes out what differs from run to run: timings, progress bars, papermill's notes."""
     import nbformat
 
     book = nbformat.read(path, as_version=4)
     book.metadata.pop("papermill", None)
+    book.metadata.get("language_info", {}).pop("version", None)
     book.cells = [cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    count = itertools.count(1)
     for cell in book.cells:
-        for name in ("papermill", "execution"):
-            cell.metadata.pop(name, None)
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            cell.execution_count = next(count)
+            cell.outputs = list(_printed(cell.outputs))
+            for out in cell.outputs:
+                if "execution_count" in out:
+                    out.execution_count = cell.execution_count
     nbformat.write(book, path)
 
 
-def _shown(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+def _printed(outputs: list) -> Iterator:
+    """The outputs without what went to stderr; text printed in a row is one, however it arrived."""
+    for stream, row in itertools.groupby(outputs, lambda out: out.get("name")):
+        if stream == "stdout":
+            first, *rest = row
+            first.text += "".join(out.text for out in rest)
+            yield first
+        elif stream != "stderr":
+            yield from row

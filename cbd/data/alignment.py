@@ -5,8 +5,6 @@ and student find the same piece of text. The pieces are found here: a `Segmenter
 UTF-8 each token ends, and `align` cuts the text wherever tokens of both sides end.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from cbd.errors import CbdError
 
@@ -66,14 +65,13 @@ class Segmenter:
     def many(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[Segmented]:
         """Each text by itself, with the threads that TOKENIZERS_PARALLELISM allows; no text is cut short."""
         raw = [_utf8(text) for text in texts]
+        options = {"add_special_tokens": add_special_tokens}
         found: list[Segmented | None] = [None] * len(texts)
         if self._pieces:  # the fast way leaves out the offsets, which are needed only if the bytes differ
-            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+            encodings = self._backend.encode_batch_fast(list(texts), **options)
             found = [self._by_bytes(*pair) for pair in zip(encodings, raw, strict=True)]
         rest = [i for i, segmented in enumerate(found) if segmented is None]
-        encodings = self._backend.encode_batch(
-            [texts[i] for i in rest], add_special_tokens=add_special_tokens
-        )
+        encodings = self._backend.encode_batch([texts[i] for i in rest], **options)
         for i, encoding in zip(rest, encodings, strict=True):
             found[i] = _by_offsets(encoding, texts[i], len(raw[i]))
         return found
@@ -167,10 +165,7 @@ def _keep_spaces(part: Any) -> None:
 
 def _token_bytes(backend: Tokenizer) -> list[bytes]:
     """The bytes of each id of a byte-level vocabulary; an added token stands for what it spells."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = sorted(set(range(0x100)) - set(printable))
-    alphabet = {chr(byte): byte for byte in printable}
-    alphabet |= {chr(0x100 + i): byte for i, byte in enumerate(others)}  # GPT-2's way to make them visible
+    alphabet = {character: byte for byte, character in bytes_to_unicode().items()}
     vocabulary = backend.get_vocab(with_added_tokens=True)
     pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
     for token, i in vocabulary.items():

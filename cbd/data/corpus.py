@@ -1,15 +1,13 @@
 """A `Corpus` built: its tokenizer, and the packed ids of each split that training reads."""
 
-from __future__ import annotations
-
 import hashlib
-import importlib.util
+import importlib.metadata
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cbd.data import progress
-from cbd.data.documents import (
-    END,
-    SPLITS,
-    digest_of,
-    documents,
-    file_digest,
-    fingerprint_of,
-    split_at,
-    split_of,
-)
+from cbd.data.documents import END, SPLITS, documents, file_digest, fingerprint_of, split_of
 from cbd.data.embedded import EMBEDDED
 from cbd.data.tokens import DTYPES
 from cbd.errors import CbdError
@@ -35,20 +24,8 @@ from cbd.recipes.data import Corpus
 CHUNK = 2_000_000  # characters encoded at a time: enough to keep every thread busy, little enough memory
 
 
-def _survey(corpus: Corpus) -> int:
-    """The number of documents; raises when a split has none. Reads everything, so bad input shows here."""
-    found = Counter(split_of(text, corpus.held_out) for text in _progress(documents(corpus), "reading"))
-    empty = [split for split in SPLITS if not found[split]]
-    if empty:
-        raise CbdError(
-            f"{corpus.name} has {found.total():,} documents and none for {' and '.join(empty)}; add text, "
-            f"or raise held_out (now {corpus.held_out}, at most 0.25)"
-        )
-    return found.total()
-
-
-def _progress(items: Iterable[str], what: str, total: int | None = None) -> Iterable[str]:
-    return progress.bar(items, what, total=total, unit=" documents", unit_scale=True)
+def _progress(texts: Iterable[str], what: str, total: int | None = None) -> Iterable[str]:
+    return progress.bar(texts, what, total=total, unit=" documents", unit_scale=True)
 
 
 def build(corpus: Corpus, folder: Path) -> None:
@@ -69,24 +46,49 @@ def build(corpus: Corpus, folder: Path) -> None:
         raise CbdError(
             f"the files in {corpus.location} changed after the corpus was named; call folder_corpus again"
         )
-    ready = _load_tokenizer(corpus.tokenizer) if corpus.tokenizer else None
-    total = _survey(corpus)
-    with _parallel_tokenizers():
-        tokenizer = ready or _train_tokenizer(corpus, total)
-        tokenizer.save_pretrained(folder)
-        content = _pack(corpus, folder, tokenizer, total)
+    tokenizer = _load_tokenizer(corpus.tokenizer) if corpus.tokenizer else None
+    split_for = partial(split_of, held_out=corpus.held_out)
+    found = Counter(map(split_for, _progress(documents(corpus), "reading")))  # bad input shows here
+    empty = [split for split in SPLITS if not found[split]]
+    if empty:
+        raise CbdError(
+            f"{corpus.name} has {found.total():,} documents and none for {' and '.join(empty)}; add text, "
+            f"or raise held_out (now {corpus.held_out}, at most 0.25)"
+        )
+    tokenizer = tokenizer or _train_tokenizer(corpus, found.total())
+    tokenizer.save_pretrained(folder)
+    size = max(tokenizer.get_vocab().values()) + 1
+    dtype = "uint16" if size <= 2**16 else "uint32"
+    texts = _progress(documents(corpus), "tokenizing", found.total())
+    sources = {corpus.location or corpus.name: corpus.fingerprint}
+    if corpus.kind == "embedded":
+        sources = {package: importlib.metadata.version(package) for package in EMBEDDED}
+    content = {
+        "dtype": dtype,
+        "vocab_size": size,
+        "eos": tokenizer.eos_token_id,
+        "tokenizer": corpus.tokenizer or "byte-level BPE trained on the training split",
+        "sources": sources,
+        "splits": _pack(texts, split_for, tokenizer, DTYPES[dtype], folder),
+    }
+    _describe(folder, content)
+
+
+def build_written(texts: list[str], corpus: Path, folder: Path) -> None:
+    """As `build`, for given training texts, with the tokenizer and the held-out splits of a built corpus."""
+    tokenizer = _load_tokenizer(str(corpus))
+    content = json.loads((corpus / "corpus.json").read_text("utf-8"))
+    shown = _progress(texts, "tokenizing")
+    content["splits"] |= _pack(shown, lambda _: "train", tokenizer, DTYPES[content["dtype"]], folder)
+    content["sources"] = {"generated": hashlib.sha256("\0".join(texts).encode()).hexdigest()}
+    for split in SPLITS[1:]:
+        shutil.copyfile(corpus / f"{split}.bin", folder / f"{split}.bin")
+    tokenizer.save_pretrained(folder)
+    _describe(folder, content)
+
+
+def _describe(folder: Path, content: dict[str, Any]) -> None:
     (folder / "corpus.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
-
-
-@contextmanager
-def _parallel_tokenizers() -> Iterator[None]:
-    """Threads for the time of a build unless the user decided; left alone, a later fork would warn."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = before or "true"
-    try:
-        yield
-    finally:
-        os.environ["TOKENIZERS_PARALLELISM"] = before or "false"
 
 
 def _train_tokenizer(corpus: Corpus, total: int) -> Any:
@@ -137,50 +139,24 @@ def _load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def _pack(corpus: Corpus, folder: Path, tokenizer: Any, total: int) -> dict[str, Any]:
-    """Write the three id files and return the content of corpus.json."""
-    size = max(tokenizer.get_vocab().values()) + 1
-    dtype = "uint16" if size <= 2**16 else "uint32"
-    counts = {split: Counter(tokens=0, bytes=0, documents=0) for split in SPLITS}
-    held_out: dict[str, list[tuple[bytes, np.ndarray]]] = {split: [] for split in SPLITS[1:]}
-    texts = _progress(documents(corpus), "tokenizing", total)
+def _pack(
+    texts: Iterable[str], split_for: Callable[[str], str], tokenizer: Any, dtype: np.dtype, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Write the id file of each split that has text; returns what corpus.json says of them."""
+    counts: dict[str, Counter] = defaultdict(Counter)
+    held_out: dict[str, list[tuple[bytes, np.ndarray]]] = defaultdict(list)
     with (folder / "train.bin").open("wb") as train:
-        for text, ids in _encoded(texts, tokenizer, DTYPES[dtype]):
-            digest = digest_of(text)
-            split = split_at(digest, corpus.held_out)
-            counts[split].update(tokens=len(ids), bytes=len(text.encode()), documents=1)
+        for text, ids in _encoded(texts, tokenizer, dtype):
+            split, content = split_for(text), text.encode()
+            counts[split].update(tokens=len(ids), bytes=len(content), documents=1)
             if split == "train":
                 ids.tofile(train)
             else:
-                held_out[split].append((digest, ids))
+                held_out[split].append((hashlib.sha256(content).digest(), ids))
     for split, items in held_out.items():
         items.sort(key=lambda item: item[0])
         np.concatenate([ids for _, ids in items]).tofile(folder / f"{split}.bin")
-    return {
-        "dtype": dtype,
-        "vocab_size": size,
-        "eos": tokenizer.eos_token_id,
-        "tokenizer": corpus.tokenizer or "byte-level BPE trained on the training split",
-        "sources": _sources(corpus),
-        "splits": {s: dict(counts[s], sha256=file_digest(folder / f"{s}.bin")) for s in SPLITS},
-    }
-
-
-def build_written(texts: list[str], corpus: Path, folder: Path) -> None:
-    """As `build`, for given training texts, with the tokenizer and the held-out splits of a built corpus."""
-    tokenizer = _load_tokenizer(str(corpus))
-    content = json.loads((corpus / "corpus.json").read_text("utf-8"))
-    count = Counter(tokens=0, bytes=0, documents=0)
-    with (folder / "train.bin").open("wb") as train, _parallel_tokenizers():
-        for text, ids in _encoded(_progress(texts, "tokenizing"), tokenizer, DTYPES[content["dtype"]]):
-            count.update(tokens=len(ids), bytes=len(text.encode()), documents=1)
-            ids.tofile(train)
-    for split in SPLITS[1:]:
-        shutil.copyfile(corpus / f"{split}.bin", folder / f"{split}.bin")
-    tokenizer.save_pretrained(folder)
-    content["splits"]["train"] = dict(count, sha256=file_digest(folder / "train.bin"))
-    content["sources"] = {"generated": hashlib.sha256("\0".join(texts).encode()).hexdigest()}
-    (folder / "corpus.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
+    return {s: dict(count, sha256=file_digest(folder / f"{s}.bin")) for s, count in counts.items()}
 
 
 def _encoded(texts: Iterable[str], tokenizer: Any, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
@@ -191,10 +167,11 @@ def _encoded(texts: Iterable[str], tokenizer: Any, dtype: np.dtype) -> Iterator[
     # Text that spells a special token is text: only the end of a document gives the end-of-text id.
     backend.encode_special_tokens = True
     for chunk in _chunks(texts):
-        for text, encoding in zip(
-            chunk, backend.encode_batch_fast(chunk, add_special_tokens=False), strict=True
-        ):
+        encodings = backend.encode_batch_fast(chunk, add_special_tokens=False)
+        for text, encoding in zip(chunk, encodings, strict=True):
             yield text, np.array([*encoding.ids, tokenizer.eos_token_id], dtype)
+    # Threads were used unless the user decided; left undecided, a later fork would warn.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -208,10 +185,3 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
             chunk, length = [], 0
     if chunk:
         yield chunk
-
-
-def _sources(corpus: Corpus) -> dict[str, str]:
-    """What the text came from, for the record."""
-    if corpus.kind == "embedded":
-        return {package: importlib.metadata.version(package) for package in EMBEDDED}
-    return {corpus.location or corpus.name: corpus.fingerprint}

@@ -3,8 +3,6 @@
 Everything is read as data: nothing is executed or unpickled.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator
@@ -79,17 +77,18 @@ def file_digest(path: Path) -> str:
 
 
 def _text_files(folder: Path) -> list[Path]:
+    """By relative name, hidden ones left out."""
     if not folder.is_dir():
         raise CbdError(f"{folder} is not a folder; name one that holds .txt or .jsonl files")
-    files = {
-        path.relative_to(folder): path
+    names = (
+        path.relative_to(folder)
         for path in folder.rglob("*")
         if path.suffix.lower() in (".txt", ".jsonl") and path.is_file()
-    }
-    visible = [name for name in files if not any(part.startswith(".") for part in name.parts)]
+    )
+    visible = [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
     if not visible:
         raise CbdError(f"{folder} holds no .txt or .jsonl files; add some or name another folder")
-    return [files[name] for name in sorted(visible, key=lambda name: name.as_posix())]
+    return [folder / name for name in sorted(visible)]
 
 
 def _folder(corpus: Corpus) -> Iterator[str]:
@@ -131,19 +130,17 @@ def _utf8(content: bytes, place: str) -> str:
 def _json_lines(path: Path, column: str) -> Iterator[str]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
             place = f"{path}, line {number},"
-            if line.strip():
-                yield _field(_json_object(_utf8(line, place).removeprefix("\ufeff"), place), column, place)
-
-
-def _json_object(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CbdError(f"{place} is not JSON: {error}; mend or delete the line") from error
-    if not isinstance(row, dict):
-        raise CbdError(f"{place} is not a JSON object; write lines such as {{'text': 'A document.'}}")
-    return row
+            text = _utf8(line, place).removeprefix("\ufeff")
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise CbdError(f"{place} is not JSON: {error}; mend or delete the line") from error
+            if not isinstance(row, dict):
+                raise CbdError(f"{place} is not a JSON object; write lines like {{'text': 'A document.'}}")
+            yield _field(row, column, place)
 
 
 def _field(row: dict[str, Any], column: str, place: str) -> str:
@@ -195,15 +192,7 @@ def split_of(document: str, held_out: float) -> Split:
 
     Equal texts always share a split, and no document moves when others come or go.
     """
-    return split_at(digest_of(document), held_out)
-
-
-def digest_of(document: str) -> bytes:
-    return hashlib.sha256(document.encode()).digest()
-
-
-def split_at(digest: bytes, held_out: float) -> Split:
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    place = int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big") / 2**64
     if place < held_out:
         return "validation"
     return "test" if place < 2 * held_out else "train"

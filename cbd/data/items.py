@@ -4,8 +4,6 @@ Everything is decided by the text itself (hashes of passages), so equal corpora 
 that shares eight words in a row with the training split is left out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random
@@ -138,20 +136,17 @@ def continuations(chosen: Sequence[Passage], pool: Sequence[Passage]) -> list[di
 def _others(passage: Passage, pool: Sequence[Passage]) -> list[str]:
     """Answers of three other documents of the same kind, drawn by the passage's own hash."""
     draw = random.Random(passage.digest)
+    # draws with repetition are cheaper than a shuffle of a large pool, and as good
+    size = len(pool)
+    places = draw.sample(range(size), size) if size < 64 else (draw.randrange(size) for _ in range(256))
     documents, found = {passage.document}, [passage.answer]
-    for i in draw.sample(range(len(pool)), len(pool)) if len(pool) < 64 else _endless(draw, len(pool)):
-        other = pool[i]
+    for other in map(pool.__getitem__, places):
         if other.kind == passage.kind and other.document not in documents and other.answer not in found:
             documents.add(other.document)
             found.append(other.answer)
         if len(found) == OPTIONS:
             break
     return found[1:]
-
-
-def _endless(draw: random.Random, size: int) -> Iterator[int]:
-    """Many draws with repetition: cheaper than a shuffle of a large pool, and as good."""
-    return (draw.randrange(size) for _ in range(64 * OPTIONS))
 
 
 def clozes(chosen: Iterable[Passage]) -> list[dict[str, Any]]:

@@ -3,14 +3,11 @@
 The paper (arXiv 2605.07783) tunes on databricks-dolly-15k; its template is not stated: ours is below.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,17 +31,17 @@ def build(recipe: Pairs, out: Path) -> dict[str, int]:
     empty or the data set cannot be loaded.
     """
     found = _dolly(recipe) if recipe.kind == "dolly" else _replies(recipe)
-    most = {"train": recipe.count, "validation": recipe.tests, "test": recipe.tests}
-    for split, size in most.items():
-        rows = sorted(found[split], key=lambda row: hashlib.sha256(json.dumps(row).encode()).digest())[:size]
+    counts = {}
+    for split, most in (("train", recipe.count), ("validation", recipe.tests), ("test", recipe.tests)):
+        rows = sorted(found[split], key=lambda row: hashlib.sha256(json.dumps(row).encode()).digest())[:most]
         if not rows:
             raise CbdError(
                 f"no prompts with responses for the {split} split: add dialogues (a line a turn) or prose "
                 f"with sentences of at most {recipe.words} words, or raise the pairs' words"
             )
         write(out / f"{split}.jsonl", ({"prompt": prompt, "response": reply} for prompt, reply in rows))
-        found[split] = rows
-    return {f"pairs_{split}": len(found[split]) for split in most}
+        counts[f"pairs_{split}"] = len(rows)
+    return counts
 
 
 def read(path: Path) -> list[dict]:
@@ -57,51 +54,32 @@ def read(path: Path) -> list[dict]:
         raise CbdError(f"{path} holds a line that is no JSON ({error}): make the folder again") from None
 
 
-def _replies(recipe: Pairs) -> dict[str, list[tuple[str, str]]]:
-    """Pairs by split; a held-out one that shares eight words in a row with training text is left out."""
-    found: dict[str, list[Pair]] = defaultdict(list)
+def _replies(recipe: Pairs) -> dict[str, dict[tuple[str, str], str]]:
+    """Split -> (prompt, response), each once -> the passage that they are cut from.
+
+    A held-out one that shares eight words in a row with training text is left out.
+    """
+    found: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
     for text in documents(recipe.corpus):
-        found[split_of(text, recipe.corpus.held_out)] += _pairs_of(text, recipe)
-    held_out = [pair for split in HELD_OUT for pair in found[split]]
-    seen = seen_in_training((pair.passage for pair in held_out), recipe.corpus)
+        found[split_of(text, recipe.corpus.held_out)].update(_pairs_of(text, recipe))
+    seen = seen_in_training((text for split in HELD_OUT for text in found[split].values()), recipe.corpus)
     for split in HELD_OUT:
-        found[split] = [pair for pair in found[split] if seen.isdisjoint(grams_of(pair.passage))]
-    return {split: list(dict.fromkeys((p.prompt, p.response) for p in rows)) for split, rows in found.items()}
+        unseen = ((pair, text) for pair, text in found[split].items() if seen.isdisjoint(grams_of(text)))
+        found[split] = dict(unseen)
+    return found
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two neighbouring pieces of a document: the one that is given and its answer."""
-
-    template: str
-    context: str
-    answer: str
-
-    @property
-    def prompt(self) -> str:
-        return self.template.format(context=self.context)
-
-    @property
-    def response(self) -> str:
-        return f" {self.answer}"
-
-    @property
-    def passage(self) -> str:
-        return f"{self.context} {self.answer}"
-
-
-def _pairs_of(text: str, recipe: Pairs) -> Iterator[Pair]:
+def _pairs_of(text: str, recipe: Pairs) -> Iterator[tuple[tuple[str, str], str]]:
     """A line of a dialogue and the next, or a sentence of prose and the first words of the next."""
-    if "\n" in text:
-        template, parts, longest = REPLY_TEMPLATE, text.split("\n"), recipe.answer
-    else:
-        template, parts, longest = CONTINUE_TEMPLATE, re.split(r"(?<=[.!?]) ", text), None
-    for given, following in pairwise(parts):
+    dialogue = "\n" in text
+    template = REPLY_TEMPLATE if dialogue else CONTINUE_TEMPLATE
+    for given, following in pairwise(text.split("\n") if dialogue else re.split(r"(?<=[.!?]) ", text)):
         words = following.split()
-        if longest is None:
+        if not dialogue:
             words = words[: recipe.answer]
         if 1 <= len(given.split()) <= recipe.words and SHORTEST <= len(words) <= recipe.answer:
-            yield Pair(template, given, " ".join(words))
+            answer = " ".join(words)
+            yield (template.format(context=given), f" {answer}"), f"{given} {answer}"
 
 
 def _dolly(recipe: Pairs) -> dict[str, list[tuple[str, str]]]:

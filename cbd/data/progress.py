@@ -1,7 +1,5 @@
 """How far a loop is: a bar in a terminal or a notebook, now and then a plain line in a log."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """Packed token ids, memory-mapped: batches and evaluation windows as pure functions of a folder's content."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -27,35 +25,31 @@ class Tokens:
             self.vocab_size: int = content["vocab_size"]
             self.eos: int = content["eos"]
             self._splits: dict[str, dict[str, Any]] = {split: content["splits"][split] for split in SPLITS}
-            dtype = DTYPES[content["dtype"]]
-            self._arrays = {split: self._open(split, dtype) for split in SPLITS}
+            self._arrays: dict[str, np.memmap] = {}
+            for split, said in self._splits.items():
+                ids = np.memmap(self.folder / f"{split}.bin", DTYPES[content["dtype"]], mode="r")
+                if len(ids) != said["tokens"]:
+                    raise ValueError(f"{split}.bin has {len(ids):,} tokens, not {said['tokens']:,}")
+                self._arrays[split] = ids
         except FileNotFoundError as error:
             raise CbdError(f"{error.filename} is missing; build the corpus again") from error
-        except CbdError:
-            raise
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise CbdError(f"{self.folder} is no finished corpus ({error}); build it again") from error
 
-    def _open(self, split: str, dtype: np.dtype) -> np.memmap:
-        path = self.folder / f"{split}.bin"
-        expected = self._splits[split]["tokens"] * dtype.itemsize
-        if path.stat().st_size != expected:
-            raise CbdError(
-                f"{path} has {path.stat().st_size:,} bytes, not {expected:,}; build the corpus again"
-            )
-        return np.memmap(path, dtype, mode="r")
-
     def count(self, split: Split) -> int:
         """Tokens of the split, end-of-text ids included."""
-        return len(self._arrays[_known(split)])
+        return len(self.array(split))
 
     def array(self, split: Split) -> np.memmap:
         """All ids of the split, read-only, shape (count,), uint16 or uint32."""
-        return self._arrays[_known(split)]
+        if split not in SPLITS:
+            raise CbdError(f"split {split!r}: choose train, validation or test")
+        return self._arrays[split]
 
     def bytes_per_token(self, split: Split) -> float:
         """UTF-8 bytes of the split's documents over its tokens; an end-of-text id counts and has no bytes."""
-        return self._splits[_known(split)]["bytes"] / self.count(split)
+        tokens = self.count(split)
+        return self._splits[split]["bytes"] / tokens
 
     def batch(self, seed: int, step: int, batch: int, context: int, split: Split = "train") -> np.ndarray:
         """Ids of random windows, int64 of shape (batch, context + 1): inputs [:, :-1], targets [:, 1:].
@@ -100,9 +94,3 @@ class Tokens:
             f"the {split} split has {self.count(split):,} tokens, fewer than a window of context + 1 = "
             f"{context + 1:,}; shorten the context, add text or raise held_out"
         )
-
-
-def _known(split: str) -> str:
-    if split not in SPLITS:
-        raise CbdError(f"split {split!r}: choose train, validation or test")
-    return split

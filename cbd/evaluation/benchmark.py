@@ -4,8 +4,6 @@ lm-eval (EleutherAI's harness) asks the questions and takes every likelihood and
 scores of single items are kept, so that two models can be compared item by item.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections import Counter
@@ -20,7 +18,6 @@ import numpy as np
 from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from torch import nn
 from transformers import AutoTokenizer
 
 from cbd.data.progress import lively
@@ -29,7 +26,6 @@ from cbd.models.forward import load_llm
 from cbd.recipes.evaluation import LOCAL, XLSUM
 
 OURS = Path(__file__).parent / "tasks"
-PREFIX = "cbd_"  # of our own tasks; none of lm-eval's begins with it
 BATCH = 32
 
 
@@ -68,29 +64,25 @@ def evaluate(
     items of each task only. Raises `CbdError` as `load_tasks` and `load_llm`'s folder do.
     """
     loaded, model = load_tasks(tasks, data), harness(folder)
-    _check_room(all_of(loaded), model)
-    with quiet():
-        for task in all_of(loaded):
-            if task.get_config("num_fewshot") != 0 or not shots:
-                task.set_config("num_fewshot", shots)
-            task.set_fewshot_seed(0)
-        everything = {"tasks": {t.task_name: t for t in all_of(loaded)}, "groups": {}, "group_map": {}}
-        found = evaluator.evaluate(model, everything, limit=limit, bootstrap_iters=0)
-    samples = found["samples"]
-    return {
-        name: pooled([score_of(task, samples[task.task_name], model) for task in leaves])
-        for name, leaves in loaded.items()
-    }
-
-
-def _check_room(tasks: Iterable[Any], model: HFLM) -> None:
-    for task in tasks:
+    leaves = {task.task_name: task for group in loaded.values() for task in group}
+    for name, task in leaves.items():
         room = (task.get_config("generation_kwargs") or {}).get("max_gen_toks", 0)
         if room >= model.max_length:
             raise CbdError(
-                f"{task.task_name} writes up to {room} tokens and the model has {model.max_length} "
-                f"positions: leave the task out"
+                f"{name} writes up to {room} tokens and the model has {model.max_length} positions: leave "
+                "the task out"
             )
+    with quiet():
+        for task in leaves.values():
+            if task.get_config("num_fewshot") != 0 or not shots:
+                task.set_config("num_fewshot", shots)
+            task.set_fewshot_seed(0)
+        everything = {"tasks": leaves, "groups": {}, "group_map": {}}
+        samples = evaluator.evaluate(model, everything, limit=limit, bootstrap_iters=0)["samples"]
+    return {
+        name: pooled([score_of(task, samples[task.task_name], model) for task in group])
+        for name, group in loaded.items()
+    }
 
 
 def harness(folder: Path) -> HFLM:
@@ -100,11 +92,6 @@ def harness(folder: Path) -> HFLM:
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise CbdError(f"{folder} is no Hugging Face checkpoint with a tokenizer ({reason})") from None
-    return of_model(model, tokenizer)
-
-
-def of_model(model: nn.Module, tokenizer: Any) -> HFLM:
-    """A model in memory as lm-eval's."""
     with quiet():
         return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
 
@@ -117,10 +104,21 @@ def load_tasks(tasks: Iterable[str], data: Mapping[str, Path] | None = None) -> 
     names = list(dict.fromkeys(tasks))
     if not names:
         raise CbdError("no tasks: name some, such as --tasks cbd_continuation,cbd_cloze")
-    folders = {name: str(folder) for name, folder in (data or {}).items()}
-    manager = _manager(names, folders)
+    manager = _manager(names, {name: str(folder) for name, folder in (data or {}).items()})
+    loaded = {}
     with quiet():
-        return {name: _load(manager, name) for name in names}
+        for name in names:
+            try:
+                loaded[name] = list(manager.load([name])["tasks"].values())
+            except CbdError:
+                raise
+            except Exception as error:  # whatever the hub, the network or a parser raises, the remedy is one
+                reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+                raise CbdError(
+                    f"the data of task {name} could not be loaded ({reason}): check the connection, or take "
+                    f"our own tasks, {', '.join(LOCAL[:3])}, which need none"
+                ) from error
+    return loaded
 
 
 def check_known(tasks: Iterable[str]) -> None:
@@ -129,34 +127,17 @@ def check_known(tasks: Iterable[str]) -> None:
 
 
 def _manager(names: list[str], folders: dict[str, str]) -> TaskManager:
-    """lm-eval's index: it takes seconds to read all of it, so only when others than ours are asked for."""
-    others = [name for name in names if name not in (*LOCAL, XLSUM)]
+    """lm-eval's index: it takes seconds to read all of it, so only when others than ours are asked for.
+
+    No task of lm-eval's begins with "cbd_".
+    """
+    ours, others = (*LOCAL, XLSUM), any(not name.startswith("cbd_") for name in names)
     with quiet():
-        manager = TaskManager(
-            include_path=str(OURS),
-            include_defaults=not all(name.startswith(PREFIX) for name in others),
-            metadata=folders,
-        )
-    unknown = [name for name in names if name not in manager.all_tasks]
+        manager = TaskManager(include_path=str(OURS), include_defaults=others, metadata=folders)
+    unknown = ", ".join(name for name in names if name not in manager.all_tasks)
     if unknown:
-        ours = ", ".join((*LOCAL, XLSUM))
-        raise CbdError(
-            f"no task {', '.join(unknown)}: ours are {ours}; `lm-eval ls tasks` lists lm-eval's own"
-        )
+        raise CbdError(f"no task {unknown}: ours are {', '.join(ours)}; `lm-eval ls tasks` lists lm-eval's")
     return manager
-
-
-def _load(manager: TaskManager, name: str) -> list[Any]:
-    try:
-        return list(manager.load([name])["tasks"].values())
-    except CbdError:
-        raise
-    except Exception as error:  # whatever the hub, the network or a parser raises, the remedy is the same
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise CbdError(
-            f"the data of task {name} could not be loaded ({reason}): check the connection, or take our own "
-            f"tasks, {', '.join(LOCAL[:3])}, which need none"
-        ) from error
 
 
 def check_available(tasks: Iterable[str]) -> None:
@@ -164,11 +145,6 @@ def check_available(tasks: Iterable[str]) -> None:
     names = [name for name in tasks if name not in LOCAL]
     if names:
         load_tasks(names)
-
-
-def all_of(loaded: Mapping[str, list[Any]]) -> list[Any]:
-    """All tasks, each once."""
-    return list({task.task_name: task for leaves in loaded.values() for task in leaves}.values())
 
 
 def score_of(task: Any, samples: list[dict[str, Any]], model: HFLM) -> TaskScore:
@@ -188,27 +164,24 @@ def _choices(task: Any, samples: list[dict[str, Any]]) -> TaskScore:
     Chance: the mean over all options of what the score were if that one was right.
     """
     score = TaskScore({"acc": [], "acc_norm": [], "margin": []})
-    picked: Counter[int] = Counter()
-    options = 0
-    guesses, margins = [], []
+    picked, sizes, margins = [], [], []
     for sample in samples:
         doc = sample["doc"]
         choices = task.doc_to_choice(doc)
         right = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
         right = choices.index(right) if isinstance(right, str) else int(right)
         likelihoods = np.array([reply[0] for reply in sample["filtered_resps"][: len(choices)]])
-        lengths = np.array([float(len(choice)) for choice in choices])
-        score.items["acc"].append(float(likelihoods.argmax() == right))
-        score.items["acc_norm"].append(float((likelihoods / lengths).argmax() == right))
+        best, best_norm = likelihoods.argmax(), (likelihoods / [len(choice) for choice in choices]).argmax()
         gaps = [float(x - np.delete(likelihoods, i).max()) for i, x in enumerate(likelihoods)]
-        score.items["margin"].append(gaps[right])
+        found = {"acc": float(best == right), "acc_norm": float(best_norm == right), "margin": gaps[right]}
+        for metric, value in found.items():
+            score.items[metric].append(value)
         margins.append(float(np.mean(gaps)))
-        picked[int(likelihoods.argmax())] += 1
-        options = max(options, len(choices))
-        guesses.append(1 / len(choices))
-    score.chance = dict.fromkeys(("acc", "acc_norm"), float(np.mean(guesses)))
+        picked.append(int(best))
+        sizes.append(len(choices))
+    score.chance = dict.fromkeys(("acc", "acc_norm"), float(np.mean([1 / size for size in sizes])))
     score.chance["margin"] = float(np.mean(margins))
-    score.frequency = [picked[place] / len(samples) for place in range(options)]
+    score.frequency = [picked.count(place) / len(samples) for place in range(max(sizes))]
     return score
 
 

@@ -4,11 +4,8 @@ Losses a token do not compare across vocabularies. Here every model reads the sa
 half of each is context, and the tokens that begin in the second half are scored.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,14 +22,6 @@ from cbd.models.forward import hidden_states, load_llm
 from cbd.recipes.evaluation import BitsPerByte
 
 BATCH = 16
-
-
-@dataclass(frozen=True)
-class Window:
-    """Text, and the byte from which on it is scored."""
-
-    text: str
-    cut: int
 
 
 def bits_per_byte(model: Path, tokens: Tokens, recipe: BitsPerByte) -> dict[str, Any]:
@@ -59,21 +48,20 @@ def bits_per_byte(model: Path, tokens: Tokens, recipe: BitsPerByte) -> dict[str,
     }
 
 
-def windows(tokens: Tokens, split: str, size: int) -> Iterator[Window]:
-    """Windows of about `size` bytes of each document, moved on by half of it, cut before spaces."""
+def windows(tokens: Tokens, split: str, size: int) -> Iterator[tuple[str, int]]:
+    """Windows of about `size` bytes of each document, moved on by half of it, cut before spaces.
+
+    Each with the byte from which on it is scored.
+    """
     tokenizer = AutoTokenizer.from_pretrained(tokens.folder)
     ids = tokens.array(split)
     for document in np.split(ids, np.flatnonzero(ids == tokens.eos) + 1):
-        text = tokenizer.decode(document[document != tokens.eos], clean_up_tokenization_spaces=False)
-        yield from _windows_of(text.encode(), size)
-
-
-def _windows_of(text: bytes, size: int) -> Iterator[Window]:
-    half = size // 2
-    places = [_before_space(text, i) for i in range(0, len(text) + 1, half)]
-    for first, cut, last in zip(places, places[1:], places[2:], strict=False):
-        if first < cut < last:
-            yield Window(text[first:last].decode(), cut - first)
+        words = tokenizer.decode(document[document != tokens.eos], clean_up_tokenization_spaces=False)
+        text = words.encode()
+        places = [_before_space(text, i) for i in range(0, len(text) + 1, size // 2)]
+        for first, cut, last in zip(places, places[1:], places[2:], strict=False):
+            if first < cut < last:
+                yield text[first:last].decode(), cut - first
 
 
 def _before_space(text: bytes, place: int) -> int:
@@ -87,16 +75,17 @@ def _before_space(text: bytes, place: int) -> int:
 
 
 @torch.inference_mode()
-def _bits_of(model: nn.Module, segmenter: Segmenter, batch: list[Window]) -> tuple[np.ndarray, np.ndarray]:
+def _bits_of(
+    model: nn.Module, segmenter: Segmenter, batch: list[tuple[str, int]]
+) -> tuple[np.ndarray, np.ndarray]:
     """Bits and bytes of each window's second half."""
     longest = getattr(model.config, "max_position_embeddings", None) or 2**31
     parts = []
-    for window, one in zip(batch, segmenter.many([w.text for w in batch]), strict=True):
+    for (_, cut), one in zip(batch, segmenter.many([text for text, _ in batch]), strict=True):
         starts = np.concatenate([[0], one.ends[:-1]])
         kept = slice(max(0, len(one.ids) - longest), None)  # less context where the text has many tokens
-        parts.append(
-            (torch.from_numpy(one.ids[kept]), starts[kept] >= window.cut, np.diff(one.ends, prepend=0)[kept])
-        )
+        lengths = np.diff(one.ends, prepend=0)[kept]
+        parts.append((torch.from_numpy(one.ids[kept]), starts[kept] >= cut, lengths))
     ids = nn.utils.rnn.pad_sequence([part[0] for part in parts], batch_first=True).to(model.device)
     states, head = hidden_states(model, ids)
     bits, size = [], []

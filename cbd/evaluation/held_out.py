@@ -1,7 +1,5 @@
 """Held-out loss: nats per token and bits per byte, on the same windows for every model."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -24,7 +22,7 @@ class HeldOut:
     bytes_per_token: float
 
     @classmethod
-    def of(cls, corpus: Tokens, split: str, sample: int, context: int) -> HeldOut:
+    def of(cls, corpus: Tokens, split: str, sample: int, context: int) -> "HeldOut":
         """The first `sample` tokens of a split in windows of `context` tokens that do not overlap."""
         windows = corpus.windows(split, sample, context)
         return cls(windows[:, :-1], windows[:, 1:], corpus.bytes_per_token(split))

@@ -1,28 +1,42 @@
-"""E7: step-zero loss against alpha; inherited and independent anchors, literal and union, preserving and
-lossy.
-"""
+"""E7: step-zero loss against alpha: both kinds of anchors, by three readings of the formula."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator
-
-import pandas as pd
+from collections.abc import Callable, Iterable
 
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain
 from cbd.recipes.base import Recipe
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import Chain, Interpolated
-from cbd.recipes.operators import LITERAL, LOSSY, UNION, Operator, distance_alpha
+from cbd.recipes.models import Interpolated
+from cbd.recipes.operators import LITERAL, LOSSY, UNION, distance_alpha
 from cbd.recipes.specs import ModelSpec
 
-# label of the table's operator column -> operator
-READINGS: dict[tuple[str, str], Operator] = {
-    ("literal", "preserving"): LITERAL,
-    ("union", "preserving"): UNION,
-    ("literal", "lossy"): LOSSY,
-}
+# label of the table's mixing and operator columns -> operator
+READINGS = {("literal", "preserving"): LITERAL, ("union", "preserving"): UNION, ("literal", "lossy"): LOSSY}
+
+Pair = tuple[Recipe, Recipe]
+
+
+def over_alpha(
+    pair: Pair, spec: ModelSpec, scale: Scale, measured: Callable[[Recipe], Evaluated], method: str, **labels
+) -> list[Measurement]:
+    """A target between two anchors at each of the scale's alphas, by each reading of the formula."""
+    return [
+        Measurement(
+            measured(Interpolated(*pair, spec, alpha, operator)),
+            method,
+            labels={"alpha": alpha, "mixing": mixing, "operator": expansion, **labels},
+        )
+        for (mixing, expansion), operator in READINGS.items()
+        for alpha in scale.alphas
+    ]
+
+
+def rule_row(pair: Pair, spec: ModelSpec, seed: int) -> dict:
+    """Where the parameter-distance rule puts alpha for a target between two anchors."""
+    labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name, "seed": seed}
+    alpha = distance_alpha(*(anchor.spec for anchor in pair), spec)
+    return labels | {"parameters": spec.parameters, "metric": "rule_alpha", "value": alpha}
 
 
 def design(scale: Scale, seed: int) -> Design:
@@ -31,32 +45,11 @@ def design(scale: Scale, seed: int) -> Design:
     for kind in ("inherited", "independent"):
         knowledge = chain(scale, seed, kind)
         for spec in scale.alpha_targets:
-            small, large = knowledge.pair_around(spec)
-            for start, labels in readings(small, large, spec, scale.alphas):
-                evaluated = Evaluated(start, scale.corpus, scale.sample, scale.recovery.context)
-                found.append(Measurement(evaluated, kind, labels=labels))
-
-    def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
-        for seed in designs:
-            for spec in scale.alpha_targets:
-                yield rule(chain(scale, seed), spec) | {"seed": seed}
-
-    return Design(tuple(found), derive)
+            found += over_alpha(knowledge.pair_around(spec), spec, scale, scale.evaluated, kind)
+    return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
 
 
-def readings(
-    small: Recipe, large: Recipe, spec: ModelSpec, alphas: Iterable[float]
-) -> Iterator[tuple[Interpolated, dict]]:
-    """A target by every reading of the formula at every alpha, with the labels of its rows."""
-    for (mixing, expansion), operator in READINGS.items():
-        for alpha in alphas:
-            labels = {"alpha": alpha, "mixing": mixing, "operator": expansion}
-            yield Interpolated(small, large, spec, alpha, operator), labels
-
-
-def rule(chain: Chain, spec: ModelSpec) -> dict:
-    """The row that says where the parameter-distance rule puts alpha for a target."""
-    small, large = chain.pair_around(spec)
-    labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name}
-    alpha = distance_alpha(small.spec, large.spec, spec)
-    return labels | {"parameters": spec.parameters, "metric": "rule_alpha", "value": alpha}
+def _rule(scale: Scale, seeds: Iterable[int]) -> Iterable[dict]:
+    for seed in seeds:
+        for spec in scale.alpha_targets:
+            yield rule_row(chain(scale, seed).pair_around(spec), spec, seed)

@@ -1,7 +1,5 @@
 """E15, Q10: a chain whose source has another architecture and vocabulary, by every bridge and by none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +9,7 @@ from cbd.experiments.scales.base import HomeGrown, Scale
 from cbd.experiments.starts import inherited, initialised
 from cbd.realize import store
 from cbd.recipes.base import Recipe
-from cbd.recipes.data import Corpus, Written
+from cbd.recipes.data import Written
 from cbd.recipes.evaluation import BitsPerByte
 from cbd.recipes.models import Chain, Generated, Random, Source
 from cbd.recipes.operators import UNION
@@ -35,9 +33,8 @@ class Bridges:
         """The source; one that is trained here has its own vocabulary."""
         if isinstance(self.source, Source):
             return self.source
-        spec = self.source.spec
-        corpus: Corpus = replace(self.scale.corpus, vocab_size=spec.vocab)
-        return Trained(Random(spec, corpus), corpus, self.source.training)
+        corpus = replace(self.scale.corpus, vocab_size=self.source.spec.vocab)
+        return Trained(Random(self.source.spec, corpus), corpus, self.source.training)
 
     @property
     def text(self) -> Generated:
@@ -88,18 +85,14 @@ def design(scale: Scale, seed: int) -> Design:
     """Bits per byte of every source, and of proxy, anchors and SLM by every method."""
     found = []
     for ways in bridges(scale, seed):
-        name = ways.source.name
-        labels = {"source": name, "stage": SOURCE}
-        found.append(Measurement(_measured(ways.llm, scale), SOURCE, labels=labels))
-        for method in ways.proxies():
-            for stage, model in models(ways, method).items():
-                labels = {"source": name, "stage": stage}
-                found.append(Measurement(_measured(model, scale), method, labels=labels))
-    return Design(
-        tuple(found),
-        lambda frame, designs: _costs(scale, designs),
-        samples=lambda: samples(scale, seed),
-    )
+        named = {method: models(ways, method) for method in ways.proxies()}
+        for method, stages in {SOURCE: {SOURCE: ways.llm}, **named}.items():
+            for stage, model in stages.items():
+                measured = BitsPerByte(model, scale.corpus, scale.bridge.bytes)
+                labels = {"source": ways.source.name, "stage": stage}
+                found.append(Measurement(measured, method, labels=labels))
+    costs = lambda frame, designs: _costs(scale, designs)  # noqa: E731
+    return Design(tuple(found), costs, samples=lambda: samples(scale, seed))
 
 
 def samples(scale: Scale, seed: int) -> dict[str, Any]:
@@ -119,18 +112,13 @@ def samples(scale: Scale, seed: int) -> dict[str, Any]:
         name = ways.source.name
         shown = {SOURCE: ways.llm, **ways.proxies(), "SLM": models(ways, SEQUENCE)["SLM"]}
         for method, model in shown.items():
-            text = continued(realize(model), PROMPT)
-            written.append({"source": name, "model": method, "text": text})
+            written.append({"source": name, "model": method, "text": continued(realize(model), PROMPT)})
         tokenizers = [AutoTokenizer.from_pretrained(realize(r)) for r in (scale.corpus, ways.llm)]
         ours, theirs = (Segmenter(tokenizer)(SENTENCE) for tokenizer in tokenizers)
         groups = int(align(ours, theirs)[0].max()) + 1
         sizes = {"tokens": len(ours.ids), "tokens of the source": len(theirs.ids), "groups": groups}
         aligned.append({"source": name} | sizes)
     return {"prompt": PROMPT, "written": written, "sentence": SENTENCE, "aligned": aligned}
-
-
-def _measured(model: Recipe, scale: Scale) -> BitsPerByte:
-    return BitsPerByte(model, scale.corpus, scale.bridge.bytes)
 
 
 def _costs(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:

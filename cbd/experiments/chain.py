@@ -1,8 +1,4 @@
-"""E1, E6b, Q4: the knowledge chain step by step, and stepwise against direct distillation of its smallest
-anchor.
-"""
-
-from __future__ import annotations
+"""E1, E6b, Q4: the knowledge chain step by step, and its smallest anchor, stepwise against direct."""
 
 import json
 from collections.abc import Iterable
@@ -16,7 +12,6 @@ from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain, source
 from cbd.realize import store
-from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Source
 from cbd.recipes.training import Anchor
 from cbd.report.names import DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
@@ -41,12 +36,7 @@ def design(scale: Scale, seed: int) -> Design:
     llm, *anchors = chain(scale, seed, "inherited").models
     models = [(SOURCE, llm)] + [(STEPWISE, anchor) for anchor in anchors] + list(direct(scale, seed).items())
     curves = [Measurement(model, method) for method, model in models if not isinstance(model, Source)]
-    ends = [
-        Measurement(
-            Evaluated(model, scale.corpus, scale.sample, scale.recovery.context), method, metric="final_loss"
-        )
-        for method, model in models
-    ]
+    ends = [Measurement(scale.evaluated(model), method, "final_loss") for method, model in models]
     return Design(tuple(curves + ends), _derive)
 
 
@@ -63,9 +53,8 @@ def _derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterable[dict]:
         smallest = min(m.recipe.spec.parameters for m in ends)
         for m in design.measurements:
             if isinstance(m.recipe, Anchor):
-                yield from _stability(
-                    row_labels(m) | {"seed": seed}, m.recipe, m.recipe.spec.parameters == smallest
-                )
+                compared = m.recipe.spec.parameters == smallest
+                yield from _stability(row_labels(m) | {"seed": seed}, m.recipe, compared)
 
 
 def _stability(labels: dict, run: Anchor, with_curve: bool) -> Iterable[dict]:

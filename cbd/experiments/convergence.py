@@ -1,8 +1,4 @@
-"""E5: recovery training from each start on the same batches, and how many tokens random weights need to catch
-up.
-"""
-
-from __future__ import annotations
+"""E5: recovery from each start on the same batches, and the tokens that random weights need to catch up."""
 
 import math
 from collections.abc import Iterable
@@ -14,6 +10,8 @@ from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import beyond_searches, recovery, starts
 from cbd.report import stats
 from cbd.report.names import CBD, RANDOM
+
+BOUND = "_lower_bound"
 
 
 def design(scale: Scale, seed: int) -> Design:
@@ -30,41 +28,36 @@ def design(scale: Scale, seed: int) -> Design:
 
 
 def _speedups(frame: pd.DataFrame, scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
-    """How many times fewer tokens CBD needs, in both directions that one may mean, and what they are made
-    from.
+    """How many times fewer tokens CBD needs, both ways that one may mean it, and what they are made from.
 
     speedup_to_cbd_final: tokens with which random weights first reach CBD's final loss, over CBD's budget.
     Random weights may use any of their runs. speedup_to_random_final: the budget over the tokens with which
     CBD first reaches the final loss of random weights at the same budget, one step at least; the paper's 80x
-    and 218x can only be of this kind. Where a loss is never reached, the longest run gives a bound, marked
-    "_lower_bound".
+    and 218x can only be of this kind. A loss never reached: "<metric>_lower_bound" is the longest run's.
     """
     losses = frame[frame.metric == "loss"]
-    for seed, design in designs.items():
-        for m in design.measurements:
-            if m.method != CBD:
-                continue
-            here = losses[(losses.seed == seed) & (losses.spec == m.recipe.spec.name)]
-            random, own = here[here.method == RANDOM], here[here.recipe == m.recipe.key].sort_values("tokens")
-            labels = row_labels(m) | {"seed": seed, "tokens": m.recipe.tokens}
-            start, end, budget = own.value.iloc[0], own.value.iloc[-1], m.recipe.tokens
-            needed, bound = _first_tokens(random, start)
-            yield labels | {"metric": f"random_tokens_to_cbd_step_zero{bound}", "value": needed}
-            needed, bound = _first_tokens(random, end)
-            yield labels | {"metric": "speedup_to_cbd_final", "value": math.nan if bound else needed / budget}
-            if bound:
-                yield labels | {"metric": "speedup_to_cbd_final_lower_bound", "value": needed / budget}
-            same = random[random.budget == m.labels["budget"]].sort_values("tokens")
-            needed, bound = _first_tokens(own, same.value.iloc[-1])
-            step = scale.recovery.batch * scale.recovery.context
-            value = (
-                math.nan if bound else budget / max(needed, step)
-            )  # CBD may end above random: no speed-up at all
-            yield labels | {"metric": "speedup_to_random_final", "value": value}
+    step = scale.recovery.batch * scale.recovery.context
+    ours = [(seed, m) for seed, design in designs.items() for m in design.measurements if m.method == CBD]
+    for seed, m in ours:
+        here = losses[(losses.seed == seed) & (losses.spec == m.recipe.spec.name)]
+        random, own = here[here.method == RANDOM], here[here.recipe == m.recipe.key].sort_values("tokens")
+        budget = m.recipe.tokens
+        to_start, unmet = _first_tokens(random, own.value.iloc[0])
+        found = {f"random_tokens_to_cbd_step_zero{BOUND if unmet else ''}": to_start}
+        to_end, unmet = _first_tokens(random, own.value.iloc[-1])
+        found["speedup_to_cbd_final"] = math.nan if unmet else to_end / budget
+        if unmet:
+            found[f"speedup_to_cbd_final{BOUND}"] = to_end / budget
+        same = random[random.budget == m.labels["budget"]].sort_values("tokens")
+        needed, unmet = _first_tokens(own, same.value.iloc[-1])
+        # CBD may end above random: no speed-up at all
+        found["speedup_to_random_final"] = math.nan if unmet else budget / max(needed, step)
+        labels = row_labels(m) | {"seed": seed, "tokens": budget}
+        yield from (labels | {"metric": metric, "value": value} for metric, value in found.items())
 
 
-def _first_tokens(curves: pd.DataFrame, loss: float) -> tuple[float, str]:
-    """The fewest tokens with which any of these runs reaches the loss, or the longest run's as a bound."""
+def _first_tokens(curves: pd.DataFrame, loss: float) -> tuple[float, bool]:
+    """The fewest tokens with which any of these runs reaches the loss, or else the longest run's, a bound."""
     reached = [stats.tokens_to_reach(curve, loss) for _, curve in curves.groupby("budget")]
-    reached = [tokens for tokens in reached if pd.notna(tokens)]
-    return (min(reached), "") if reached else (float(curves.tokens.max()), "_lower_bound")
+    fewest = min((tokens for tokens in reached if pd.notna(tokens)), default=None)
+    return (float(curves.tokens.max()), True) if fewest is None else (fewest, False)

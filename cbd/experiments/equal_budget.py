@@ -1,7 +1,5 @@
 """E4, E13: CBD and random weights after the same recovery training, at several budgets and sizes."""
 
-from __future__ import annotations
-
 from cbd.experiments.run import Design
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import beyond_searches, recovery, starts

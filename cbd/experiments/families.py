@@ -1,31 +1,24 @@
 """E2, E7, Q9: one chain in each family: does the curve over alpha keep its shape beyond GPT-2?"""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
-import pandas as pd
-
 from cbd.errors import CbdError
-from cbd.experiments.alpha import readings, rule
+from cbd.experiments.alpha import over_alpha, rule_row
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Families, Scale, family_shapes
 from cbd.experiments.starts import inherited
 from cbd.recipes.data import Corpus
-from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Chain, Random
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Trained
-from cbd.report.names import RANDOM, SOURCE
+from cbd.report.names import RANDOM
 
 
 def _dial(scale: Scale) -> Families:
     if scale.families is None:
-        raise CbdError(
-            f"scale {scale.name} trains no chain in every family: "
-            f"`cbd run public_checkpoints` compares those that exist"
-        )
+        remedy = "`cbd run public_checkpoints` compares those that exist"
+        raise CbdError(f"scale {scale.name} trains no chain in every family: {remedy}")
     return scale.families
 
 
@@ -34,17 +27,20 @@ def corpus_of(scale: Scale, family: str) -> Corpus:
     return replace(scale.corpus, vocab_size=dict(_dial(scale).vocabularies)[family])
 
 
+def _shapes(scale: Scale, family: str, sizes: Iterable[tuple[int, int]]) -> list[ModelSpec]:
+    shape = family_shapes(family, corpus_of(scale, family).vocab_size, scale.source_spec.positions)
+    return [shape(*size) for size in sizes]
+
+
 def targets(scale: Scale, family: str) -> list[ModelSpec]:
     """The sizes between the family's anchors that are interpolated."""
-    shape = family_shapes(family, corpus_of(scale, family).vocab_size, scale.source_spec.positions)
-    return [shape(*size) for size in _dial(scale).targets]
+    return _shapes(scale, family, _dial(scale).targets)
 
 
 def chain(scale: Scale, seed: int, family: str) -> Chain:
     """A source trained here in the family, and anchors inherited from it step by step."""
     dial, corpus = _dial(scale), corpus_of(scale, family)
-    shape = family_shapes(family, corpus.vocab_size, scale.source_spec.positions)
-    top, *rest = (shape(*size) for size in dial.sizes)
+    top, *rest = _shapes(scale, family, dial.sizes)
     source = Trained(Random(top, corpus, seed), corpus, replace(dial.source_training, seed=seed))
     return inherited(source, rest, corpus, replace(dial.anchor_training, seed=seed), scale.loss)
 
@@ -58,21 +54,18 @@ def design(scale: Scale, seed: int) -> Design:
     """Bits per byte of each family's models, and of every target over alpha by every reading."""
     found = []
     for family, _ in _dial(scale).vocabularies:
-        corpus, models = corpus_of(scale, family), chain(scale, seed, family)
-        shown = [(model, "anchor" if i else SOURCE, {}) for i, model in enumerate(models.models)]
+        knowledge = chain(scale, seed, family)
+        here = replace(scale, corpus=corpus_of(scale, family))
+        source, *anchors = map(here.evaluated, knowledge.models)
+        found += [Measurement(source, "source"), *(Measurement(anchor, "anchor") for anchor in anchors)]
         for spec in targets(scale, family):
-            small, large = models.pair_around(spec)
-            shown.append((Random(spec, corpus, seed), RANDOM, {}))
-            curves = readings(small, large, spec, scale.alphas)
-            shown += [(start, "CBD", labels) for start, labels in curves]
-        for model, method, labels in shown:
-            evaluated = Evaluated(model, corpus, scale.sample, scale.recovery.context)
-            found.append(Measurement(evaluated, method, labels=labels))
+            found.append(Measurement(here.evaluated(Random(spec, here.corpus, seed)), RANDOM))
+            found += over_alpha(knowledge.pair_around(spec), spec, scale, here.evaluated, "CBD")
+    return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
 
-    def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
-        for seed in designs:
-            for family, _ in _dial(scale).vocabularies:
-                for spec in targets(scale, family):
-                    yield rule(chain(scale, seed, family), spec) | {"seed": seed}
 
-    return Design(tuple(found), derive)
+def _rule(scale: Scale, seeds: Iterable[int]) -> Iterable[dict]:
+    for seed in seeds:
+        for family, _ in _dial(scale).vocabularies:
+            for spec in targets(scale, family):
+                yield rule_row(chain(scale, seed, family).pair_around(spec), spec, seed)

@@ -1,11 +1,8 @@
 """E2, Q2, Q3: SLMs of many sizes at step zero: CBD by every operator, either anchor alone, random weights."""
 
-from __future__ import annotations
-
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import starts
-from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.operators import OPERATORS
 from cbd.recipes.starts import STARTS
 
@@ -17,14 +14,8 @@ def design(scale: Scale, seed: int) -> Design:
         STARTS[name].label: {"mixing": operator.mixing, "operator": name}
         for name, operator in OPERATORS.items()
     }
-    return Design(
-        tuple(
-            Measurement(
-                Evaluated(start, scale.corpus, scale.sample, scale.recovery.context),
-                method,
-                labels=labels.get(method, {}),
-            )
-            for spec in scale.ladder
-            for method, start in starts(scale, seed, spec, [*alone, *OPERATORS]).items()
-        )
-    )
+    found = []
+    for spec in scale.ladder:
+        for method, start in starts(scale, seed, spec, [*alone, *OPERATORS]).items():
+            found.append(Measurement(scale.evaluated(start), method, labels=labels.get(method, {})))
+    return Design(tuple(found))

@@ -1,7 +1,5 @@
 """E16: what N sizes cost by training from scratch, by direct distillation, and by the chain."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pandas as pd
@@ -34,21 +32,13 @@ def trees(scale: Scale, seed: int, specs: tuple[ModelSpec, ...]) -> dict[str, li
 
 def cumulative(scale: Scale, seed: int = 0) -> pd.DataFrame:
     """FLOPs of the first N targets of the ladder, the source LLM given, for N = 1, 2, ...; nothing is run."""
-    rows = []
-    given = [source(scale, seed)]
+    rows, given = [], [source(scale, seed)]
     for method, recipes in trees(scale, seed, scale.ladder).items():
         for n in range(1, len(recipes) + 1):
             work = costs.flops(recipes[:n], given)
-            rows.append(
-                {
-                    "method": method,
-                    "family": scale.source_spec.family,
-                    "sizes": n,
-                    "flops": work,
-                    "seed": seed,
-                }
-                | {"metric": "cumulative_flops", "value": float(work), "recipe": recipes[n - 1].key}
-            )
+            row = {"method": method, "family": scale.source_spec.family, "sizes": n, "flops": work}
+            row |= {"metric": "cumulative_flops", "value": float(work), "recipe": recipes[n - 1].key}
+            rows.append(row | {"seed": seed})
     return frame_of("paper_map", rows)
 
 

@@ -3,11 +3,9 @@
 Loss and bits per byte on WikiText-2 against alpha, for sizes between two checkpoints of a family.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
-from cbd.experiments.alpha import readings
+from cbd.experiments.alpha import over_alpha
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.scales.hub import PUBLIC, WIKITEXT, Public
@@ -20,12 +18,8 @@ NO_SEED = {"seed": None}  # a label: nothing here is drawn at random
 
 def corpus_for(source: Source, text: Corpus = WIKITEXT) -> Corpus:
     """The text in the ids of a checkpoint's own tokenizer."""
-    return replace(
-        text,
-        name=f"{text.name} for {source.name}",
-        location=text.location or text.name,
-        tokenizer=source.location or source.name,
-    )
+    ids = {"name": f"{text.name} for {source.name}", "tokenizer": source.location or source.name}
+    return replace(text, location=text.location or text.name, **ids)
 
 
 def runs_at(scale: Scale) -> bool:
@@ -37,12 +31,14 @@ def design(scale: Scale, seed: int, pairs: tuple[Public, ...] = PUBLIC, text: Co
     """Both checkpoints, and every target over alpha by every reading; nothing depends on the seed."""
     found = []
     for pair in pairs if seed == 0 else ():
-        corpus, context = corpus_for(pair.small, text), min(1024, pair.small.spec.positions)
-        shown = [(model, "anchor", {}) for model in (pair.small, pair.large)]
+        corpus = corpus_for(pair.small, text)
+        context = min(1024, pair.small.spec.positions)
+
+        def measured(model, corpus=corpus, context=context):
+            return Evaluated(model, corpus, 65_536, context, "test")
+
+        ends = pair.small, pair.large
+        found += [Measurement(measured(model), "anchor", labels=NO_SEED) for model in ends]
         for spec in pair.targets:
-            curves = readings(pair.small, pair.large, spec, scale.alphas)
-            shown += [(start, "CBD", labels) for start, labels in curves]
-        for model, method, labels in shown:
-            evaluated = Evaluated(model, corpus, 65_536, context, "test")
-            found.append(Measurement(evaluated, method, labels=labels | NO_SEED))
+            found += over_alpha(ends, spec, scale, measured, "CBD", **NO_SEED)
     return Design(tuple(found))

@@ -1,8 +1,4 @@
-"""What every experiment is: a list of measurements for a scale and a seed, run, tabulated and written the
-same way.
-"""
-
-from __future__ import annotations
+"""What every experiment is: measurements for a scale and a seed, run, tabulated and written the same way."""
 
 import hashlib
 import json
@@ -22,18 +18,17 @@ from cbd.experiments.scales.base import Scale
 from cbd.realize import store
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.costs import ACCELERATORS
-from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
+from cbd.recipes.evaluation import BitsPerByte, Downstream
 from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import resolve_alpha
-from cbd.recipes.training import Tuned
+from cbd.recipes.training import Run, Tuned
 from cbd.report import results
 from cbd.report.names import chance
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A recipe whose outcome becomes rows: an `Evaluated` or `BitsPerByte` (one point), a `Downstream` (its
-    tasks), or a training (its validation curve).
+    """A recipe whose outcome becomes rows: a loss, bits per byte, a `Downstream`'s tasks, a training's curve.
 
     metric: what the loss is called in the table. labels: further columns of the table, such as `budget`;
     alpha is the recipe's, where it has one and they do not say it.
@@ -55,7 +50,7 @@ class Design:
     """
 
     measurements: tuple[Measurement, ...]
-    derive: Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None = None
+    derive: "Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None" = None
     checks: tuple[Recipe, ...] = ()
     samples: Callable[[], dict[str, Any]] | None = None
 
@@ -107,17 +102,15 @@ def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None, fresh: 
 
     A table in results/<scale>/ that was made from these very recipes answers, and a line says so; otherwise,
     or when a `fresh` one is asked for, what is missing in the store is realised, and table and records are
-    written. jobs: processes side by side; the environment variable CBD_JOBS, then the scale, say so where it
-    is not given.
+    written. jobs: processes side by side; where it is not given, CBD_JOBS or else the scale says it.
     """
     designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale, seed)}
     if not fresh and (table := kept(name, scale, designs)) is not None:
         print(_told(name, scale))
         return table
     recipes = _realised(designs, scale, jobs)
-    rows = [
-        {"seed": s} | row for s, design in designs.items() for m in design.measurements for row in rows_of(m)
-    ]
+    measured = [(s, m) for s, design in designs.items() for m in design.measurements]
+    rows = [{"seed": s} | row for s, m in measured for row in rows_of(m)]
     first = designs[seed]
     frame = frame_of(name, rows)
     if first.derive is not None:
@@ -192,47 +185,37 @@ def frame_of(name: str, rows: list[dict]) -> pd.DataFrame:
 
 def rows_of(measurement: Measurement) -> list[dict]:
     """The rows of one finished measurement, without experiment and seed."""
-    recipe = measurement.recipe
-    labels = row_labels(measurement)
-    if isinstance(recipe, (Evaluated, BitsPerByte, Downstream)):
-        metrics = json.loads((store.folder(recipe) / "metrics.json").read_text())
-        model = pretrained(recipe.model)
-        labels |= {"tokens": model.tokens, "flops": model.flops}
-        if isinstance(recipe, Downstream):
-            return [labels | row for row in _task_rows(metrics, recipe.shots)]
-        if isinstance(recipe, BitsPerByte):
-            bits = {"value": metrics["bits_per_byte"], "stderr": metrics["stderr"]}
-            return [labels | {"metric": "bits_per_byte"} | bits]
-        return [
-            labels | {"metric": measurement.metric, "value": metrics["loss"], "stderr": metrics["stderr"]},
-            labels | {"metric": "bits_per_byte", "value": metrics["bits_per_byte"]},
-        ]
-    points = json.loads((store.folder(recipe) / "curve.json").read_text())
-    return [
-        labels
-        | {
-            "tokens": point["trained"],
-            "flops": point["trained"] * recipe.flops_per_token,
-            "metric": measurement.metric,
-            "value": point["loss"],
-            "stderr": point["stderr"],
-        }
-        for point in points
-    ]
+    recipe, metric, labels = measurement.recipe, measurement.metric, row_labels(measurement)
+    folder = store.folder(recipe)
+    if isinstance(recipe, Run):
+        rows = []
+        for point in json.loads((folder / "curve.json").read_text()):
+            spent = {"tokens": point["trained"], "flops": point["trained"] * recipe.flops_per_token}
+            rows.append({"metric": metric, "value": point["loss"], "stderr": point["stderr"]} | spent)
+        return [labels | row for row in rows]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    model = pretrained(recipe.model)
+    labels |= {"tokens": model.tokens, "flops": model.flops}
+    if isinstance(recipe, Downstream):
+        return [labels | row for row in _task_rows(metrics, recipe.shots)]
+    bits = labels | {"metric": "bits_per_byte", "value": metrics["bits_per_byte"]}
+    error = {"stderr": metrics["stderr"]}
+    if isinstance(recipe, BitsPerByte):
+        return [bits | error]
+    return [labels | {"metric": metric, "value": metrics["loss"]} | error, bits]
 
 
 def _task_rows(metrics: dict[str, dict], shots: int) -> Iterator[dict]:
     """A row a task and metric, its standard error over items; beside it " chance" and the options' shares."""
     for task, found in metrics.items():
+        shares = found.pop("option_frequency", ())
         for metric, score in found.items():
             name = metric_name(task, metric, shots)
-            if metric == "option_frequency":
-                for place, share in enumerate(score, start=1):
-                    yield {"metric": metric_name(task, f"option {place}", shots), "value": share}
-                continue
             yield {"metric": name, "value": score["value"], "stderr": score["stderr"]}
             if "chance" in score:
                 yield {"metric": chance(name), "value": score["chance"]}
+        for place, share in enumerate(shares, start=1):
+            yield {"metric": metric_name(task, f"option {place}", shots), "value": share}
 
 
 def metric_name(task: str, metric: str, shots: int = 0) -> str:

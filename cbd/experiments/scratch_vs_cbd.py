@@ -1,7 +1,5 @@
 """E3, E8: CBD with no training of its own against random weights that are trained on more and more tokens."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What several experiments share: the source, the knowledge chain, and the starts that are compared."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
@@ -15,8 +13,6 @@ from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import STARTS
 from cbd.recipes.training import Anchor, Loss, Trained, Training, TunedRate
 from cbd.report.names import RANDOM
-
-Kind = Literal["default", "inherited", "independent"]
 
 COMPARED = ("union", "grown", "cut", "random")  # starts that are trained on; Q2's nearer anchor is among them
 SEARCH_SEED = 1000  # the order of batches in the search for rates: one that no reported run uses
@@ -40,12 +36,11 @@ def inherited(
     return Chain(tuple(models))
 
 
-def chain(scale: Scale, seed: int, kind: Kind = "default") -> Chain:
+def chain(scale: Scale, seed: int, kind: Literal["default", "inherited", "independent"] = "default") -> Chain:
     """The knowledge chain by stepwise distillation (the paper's section 3).
 
     kind: "inherited" anchors start from slices of their teacher, "independent" ones from their own random
-    weights; "default" starts from the scale's public checkpoints where it names them (as the paper does),
-    inherited elsewhere.
+    weights; "default" starts from the scale's public checkpoints where it names them, else inherited.
     """
     corpus, loss = scale.corpus, scale.loss
     training = replace(scale.anchor_training, seed=seed)

@@ -1,10 +1,9 @@
 """What is measured on every model that is compared with scratch: held-out loss and tasks, item by item."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from cbd.experiments.run import Design, Measurement, metric_name, pretrained, ro
 from cbd.experiments.scales.base import Scale
 from cbd.realize import store
 from cbd.recipes.base import Recipe
-from cbd.recipes.evaluation import Downstream, Evaluated
+from cbd.recipes.evaluation import Downstream
 from cbd.recipes.training import Tuned
 from cbd.report import stats
 from cbd.report.names import RANDOM, minus_random
@@ -25,16 +24,12 @@ def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> lis
     """
     dial = scale.evaluation
     tuned = Tuned(model, dial.pairs, replace(dial.tuning, seed=seed))
-    loss = Evaluated(model, scale.corpus, scale.sample, scale.recovery.context, "test")
-    tasks = [
-        recipe
-        for shots in dial.shots
-        for recipe in (
-            Downstream(model, dial.choice, items=dial.items, shots=shots, limit=dial.limit),
-            Downstream(tuned, dial.generation, pairs=dial.pairs, shots=shots, limit=dial.limit),
-        )
-    ]
-    return [Measurement(recipe, method, labels=labels) for recipe in (loss, *tasks)]
+    measured = [scale.evaluated(model, "test")]
+    for shots in dial.shots:
+        asked = {"shots": shots, "limit": dial.limit}
+        measured.append(Downstream(model, dial.choice, items=dial.items, **asked))
+        measured.append(Downstream(tuned, dial.generation, pairs=dial.pairs, **asked))
+    return [Measurement(recipe, method, labels=labels) for recipe in measured]
 
 
 def gaps(
@@ -46,12 +41,10 @@ def gaps(
     """
     by_seed = [[m for m in d.measurements if isinstance(m.recipe, Downstream)] for d in designs.values()]
     asked = lambda m: (m.recipe.spec, m.recipe.tasks, m.recipe.shots)  # noqa: E731
-    for i, ours in enumerate(by_seed[0]):
-        for j, random in enumerate(by_seed[0]):
-            if ours.method == RANDOM or random.method != RANDOM or asked(ours) != asked(random):
-                continue
-            if comparable(ours, random):
-                yield from paired_items([(found[i], found[j]) for found in by_seed])
+    for (i, ours), (j, random) in product(enumerate(by_seed[0]), repeat=2):
+        kinds = ours.method != RANDOM and random.method == RANDOM and asked(ours) == asked(random)
+        if kinds and comparable(ours, random):
+            yield from paired_items([(found[i], found[j]) for found in by_seed])
 
 
 def paired_items(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[dict]:

@@ -10,8 +10,6 @@ An `Order` says for each (kind of unit, block) where its units come from: unit i
 The stream, which all blocks share, is block 0's; the other kinds are "kv", "heads" (query heads) and "ffn".
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -132,6 +130,8 @@ def _matched(small: Checkpoint, large: Checkpoint, search: bool) -> tuple[Order,
             sides = _weights(small, unit, place, small.spec), _weights(view, unit, layer, small.spec)
             order[unit, layer], like = _match(*sides, search)
             likeness.append(like)
+        if search and sum(likeness) < ALIKE * len(likeness):
+            break  # strangers: the other blocks would cost seconds each and say the same
         if group == 1:  # each query head has its own key-value head: the two orders are one
             order["kv", layer] = order["heads", layer]
             continue

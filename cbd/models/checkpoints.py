@@ -3,8 +3,6 @@
 Only safetensors and JSON are read; nothing is ever unpickled.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

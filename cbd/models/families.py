@@ -5,8 +5,6 @@ stream, query heads, key-value heads, feed-forward neurons, tokens, positions, c
 family is a file in adapters/, with its `Traits` in `cbd.recipes.specs`, and nothing elsewhere.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Models in memory: loading a checkpoint, and its final hidden states."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

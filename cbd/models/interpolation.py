@@ -4,8 +4,6 @@ Chain-based Distillation (arXiv 2605.07783), section 3. Tensor by tensor from sa
 the storage dtype, so that memory peaks at about the target plus one tensor of each anchor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Models that exist already, and fresh random ones: where every chain begins."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import json

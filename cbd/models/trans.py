@@ -16,8 +16,6 @@ Where several query heads share one key-value head, such a group stays whole: gr
 the query heads inside each.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

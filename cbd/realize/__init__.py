@@ -1,4 +1,4 @@
-"""From recipes to their folders: store, order, workers, a builder for each kind of recipe, the plan.
+"""From recipes to their folders: store, workers, a builder for each kind of recipe, the plan.
 
 The package can be called: `from cbd import realize` gives it, and `realize(recipe)` makes a recipe.
 """
@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from cbd.realize.order import pending
-from cbd.realize.run import realize, realize_all
+from cbd.realize.run import pending, realize, realize_all
 from cbd.recipes.base import Recipe
 
 

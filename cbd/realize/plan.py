@@ -1,7 +1,5 @@
 """`cbd plan`: what an experiment needs, before anything runs. Without torch."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,24 +9,17 @@ from cbd.recipes import costs
 from cbd.recipes.base import Recipe, walk
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
-    """Recipes of one kind, size and budget: a line of the plan."""
+    """Recipes of one kind, size and budget that need the same groups: a line of the plan."""
 
     number: int
-    kind: str
-    spec: str
-    tokens: int
+    needs: frozenset[int]
     recipes: list[Recipe] = field(default_factory=list)
-    needs: set[int] = field(default_factory=set)
 
     @property
     def flops(self) -> int:
         return sum(recipe.flops for recipe in self.recipes)
-
-    @property
-    def done(self) -> int:
-        return sum(store.finished(recipe) for recipe in self.recipes)
 
 
 def grouped(recipes: Iterable[Recipe]) -> list[Group]:
@@ -36,14 +27,16 @@ def grouped(recipes: Iterable[Recipe]) -> list[Group]:
     groups: dict[tuple, Group] = {}
     number_of: dict[str, int] = {}
     for recipe in walk(recipes).values():
-        spec = recipe.spec.name if hasattr(recipe, "spec") else ""
-        needs = {number_of[source.key] for source in recipe.inputs}
-        signature = (type(recipe).__name__, spec, recipe.tokens, frozenset(needs))
-        group = groups.setdefault(signature, Group(len(groups) + 1, signature[0], spec, recipe.tokens))
+        needs = frozenset(number_of[source.key] for source in recipe.inputs)
+        signature = (type(recipe), _size(recipe), recipe.tokens, needs)
+        group = groups.setdefault(signature, Group(len(groups) + 1, needs))
         group.recipes.append(recipe)
-        group.needs |= needs
         number_of[recipe.key] = group.number
     return list(groups.values())
+
+
+def _size(recipe: Recipe) -> str:
+    return recipe.spec.name if hasattr(recipe, "spec") else ""
 
 
 def overview(designs: Mapping[str, Iterable[Recipe]], accelerator: costs.Accelerator) -> str:
@@ -52,8 +45,8 @@ def overview(designs: Mapping[str, Iterable[Recipe]], accelerator: costs.Acceler
     designs: experiment -> its recipes. A recipe that several need is counted at the first of them; one that
     needs none has no line.
     """
-    columns = ("{:<20}", "{:>7}", "{:>7}", "{:>18}", "{:>10}", "{:>9}", "{:>11}")
-    lines = [_line(columns, ("experiment", "steps", "runs", "tokens", "FLOPs", "hours", "done"))]
+    line = "{:<20}{:>7}{:>7}{:>18}{:>10}{:>9}{:>11}"
+    lines = [line.format("experiment", "steps", "runs", "tokens", "FLOPs", "hours", "done")]
     counted: dict[str, Recipe] = {}
     shared = 0
     for name, recipes in designs.items():
@@ -66,7 +59,7 @@ def overview(designs: Mapping[str, Iterable[Recipe]], accelerator: costs.Acceler
             runs = sum(recipe.tokens > 0 for recipe in own)
             done = f"{sum(map(store.finished, own))}/{len(own)}"
             hours = _hours(accelerator.hours(work))
-            lines.append(_line(columns, (name, len(own), runs, f"{tokens:,}", si(work, " "), hours, done)))
+            lines.append(line.format(name, len(own), runs, f"{tokens:,}", si(work, " "), hours, done))
     if shared:
         lines.append("(what several experiments need is counted at the first of them)")
     return "\n".join([*lines, totals(counted.values(), accelerator)])
@@ -77,18 +70,17 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
 
     done: also say what the store holds already and what is left to do.
     """
-    columns = ("{:>4}  ", "{:<13}", "{:<10}", "{:>5}  ", "{:>14}  ", "{:>9}", "{:>9}", "{:>9}", "  {}")
-    finished = "done" if done else None
-    lines = [
-        _line(columns, ("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", finished, "needs"))
-    ]
+    line = "{:>4}  {:<13}{:<10}{:>5}  {:>14}  {:>9}{:>9}" + "{:>9}" * done + "  {}"
+    finished = ["done"] * done
+    lines = [line.format("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", *finished, "needs")]
     for g in grouped(recipes):
+        first, runs = g.recipes[0], len(g.recipes)
         needs = ", ".join(f"#{n}" for n in sorted(g.needs))
-        finished = f"{g.done}/{len(g.recipes)}" if done else None
-        tokens = f"{g.tokens:,}" if g.tokens else "-"
+        finished = [f"{sum(map(store.finished, g.recipes))}/{runs}"] * done
+        tokens = f"{first.tokens:,}" if first.tokens else "-"
         work, hours = (si(g.flops, " "), _hours(accelerator.hours(g.flops))) if g.flops else ("-", "-")
-        line = (g.number, g.kind, g.spec, len(g.recipes), tokens, work, hours, finished, needs)
-        lines.append(_line(columns, line))
+        said = (g.number, type(first).__name__, _size(first), runs, tokens, work, hours, *finished, needs)
+        lines.append(line.format(*said).rstrip())
     return "\n".join([*lines, totals(walk(recipes).values(), accelerator, done)])
 
 
@@ -97,18 +89,10 @@ def totals(recipes: Collection[Recipe], accelerator: costs.Accelerator, done: bo
     total = sum(recipe.flops for recipe in recipes)
     left = sum(recipe.flops for recipe in recipes if not (done and store.finished(recipe)))
     trained = sum(recipe.tokens for recipe in recipes)
-    return (
-        f"in all {len(recipes)} recipes, {trained:,} training tokens, {si(total, ' ')} FLOPs"
-        + (f", of which {si(left, ' ')} are left" if done else "")
-        + f": {_hours(accelerator.hours(left))} h on {accelerator.name} at {accelerator.utilisation:.0%} of "
-        "its peak"
-    )
-
-
-def _line(columns: tuple[str, ...], values: tuple) -> str:
-    """The columns of a line; one whose value is None is left out."""
-    cells = zip(columns, values, strict=True)
-    return "".join(column.format(value) for column, value in cells if value is not None).rstrip()
+    time = f"{_hours(accelerator.hours(left))} h on {accelerator.name} at {accelerator.utilisation:.0%}"
+    rest = f", of which {si(left, ' ')} are left" if done else ""
+    work = f"{si(total, ' ')} FLOPs{rest}"
+    return f"in all {len(recipes)} recipes, {trained:,} training tokens, {work}: {time} of its peak"
 
 
 def _hours(hours: float) -> str:

@@ -1,18 +1,46 @@
 """What is being made: steps done of all, the step at work, and when the rest may be done."""
 
-from __future__ import annotations
-
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from tqdm.std import tqdm
+
 from cbd.data import progress
-from cbd.realize.builders import named
+from cbd.recipes import data, evaluation, models, training
 from cbd.recipes.base import Recipe
 
 SOON, SHARE = 20, 0.02  # seconds, and share of the work, before which nobody knows when the rest is done
+VERBS: dict[type[Recipe], str] = {
+    data.Corpus: "tokenize",
+    data.Written: "tokenize",
+    data.Items: "cut items",
+    data.Pairs: "cut pairs",
+    models.Source: "fetch",
+    models.Random: "draw",
+    models.Sorted: "sort",
+    models.Transferred: "transfer",
+    models.Interpolated: "interpolate",
+    models.Generated: "generate",
+    training.Trained: "train",
+    training.Anchor: "distil",
+    training.Bridged: "bridge",
+    training.Tuned: "tune",
+    training.TunedRate: "choose a rate",
+    training.Scored: "read",
+    evaluation.Evaluated: "evaluate",
+    evaluation.BitsPerByte: "evaluate",
+    evaluation.Downstream: "benchmark",
+}
+"""What making each kind of recipe is called."""
+
+
+def named(recipe: Recipe) -> str:
+    """The step in words: what is done, and to what size, as in "distil 20x576"."""
+    verb = VERBS[type(recipe)]
+    return f"{verb} {recipe.spec.name}" if hasattr(recipe, "spec") else verb
 
 
 class Steps:
@@ -22,21 +50,18 @@ class Steps:
     """
 
     def __init__(
-        self,
-        todo: list[Recipe],
-        before: int = 0,
-        stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, todo: list[Recipe], before: int = 0, stream: TextIO | None = None, clock=time.monotonic
     ):
         self.total, self.work, self.before = len(todo), sum(recipe.flops for recipe in todo), before
         self.count, self.done, self.running = 0, 0, {}
         self.stream, self.clock = stream or sys.stderr, clock
         self.began, self.said = clock(), float("-inf")
+        self._bar: tqdm | None = None
 
-    def __enter__(self) -> Steps:
-        looks = "{n_fmt}/{total_fmt} steps |{bar:20}| {desc}"
-        options = {"total": self.total, "file": self.stream, "bar_format": looks, "delay": 0}
-        self._bar = progress.bar(**options) if progress.lively(self.stream) else None
+    def __enter__(self) -> "Steps":
+        if progress.lively(self.stream):
+            looks = "{n_fmt}/{total_fmt} steps |{bar:20}| {desc}"
+            self._bar = progress.bar(total=self.total, file=self.stream, bar_format=looks, delay=0)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,18 +1,20 @@
 """From recipes to their folders: what is missing is made, once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
 from cbd.realize import store
-from cbd.realize.order import pending
 from cbd.realize.progress import Steps
 from cbd.realize.workers import launched, make, make_in_parallel, set_threads
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.data import Pairs
 from cbd.recipes.evaluation import LOCAL, Downstream
 from cbd.recipes.models import Source
+
+
+def pending(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """What is missing for these recipes, inputs first; what only finished recipes needed is left out."""
+    return list(walk(recipes, skip=store.finished).values())
 
 
 def realize(recipe: Recipe) -> Path:
@@ -51,20 +53,16 @@ def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = 
 
 def _check_available(todo: list[Recipe]) -> None:
     """Refuse a missing or gated source, and tasks whose data cannot be had, before any work."""
-    sources = [recipe for recipe in todo if isinstance(recipe, Source)]
-    if sources:
-        from cbd.models.sources import check_available
+    from cbd.data.documents import load_dataset
+    from cbd.models.sources import check_available  # torch
 
-        for source in sources:
-            check_available(source)
+    for recipe in todo:
+        if isinstance(recipe, Source):
+            check_available(recipe)
+        if isinstance(recipe, Pairs) and recipe.kind == "dolly":
+            load_dataset(recipe.location or recipe.name)
     tasks = {name for recipe in todo if isinstance(recipe, Downstream) for name in recipe.tasks}
     if tasks - set(LOCAL):
         from cbd.evaluation.benchmark import check_available as check_tasks
 
         check_tasks(sorted(tasks))
-    dolly = {recipe for recipe in todo if isinstance(recipe, Pairs) and recipe.kind == "dolly"}
-    if dolly:
-        from cbd.data.documents import load_dataset
-
-        for recipe in dolly:
-            load_dataset(recipe.location or recipe.name)

@@ -7,8 +7,6 @@ Layout below `root()`: `Trained/<key>/` (finished, with `record.json`), `work/<k
 thrown away by the next try), `work/<key>/state` (what a killed training goes on from), `locks/`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -88,9 +86,8 @@ def _locked(recipe: Recipe) -> AbstractContextManager:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path).acquire()
     except OSError as error:
-        raise CbdError(
-            f"cannot write the store {root()} ({error.strerror}): set CBD_STORE to a writable folder"
-        ) from None
+        what = f"cannot write the store {root()} ({error.strerror})"
+        raise CbdError(f"{what}: set CBD_STORE to a writable folder") from None
 
 
 def _write_record(out: Path, recipe: Recipe, measured: dict[str, Any], started: float) -> None:
@@ -112,9 +109,9 @@ def _write_record(out: Path, recipe: Recipe, measured: dict[str, Any], started: 
 def surroundings() -> dict[str, Any]:
     """Versions, commit and machine: what a measured number depends on besides its recipe."""
     packages = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "safetensors")
+    ours = {"cbd": cbd.__version__, "python": platform.python_version()}
     return {
-        "versions": {"cbd": cbd.__version__, "python": platform.python_version()}
-        | {p: version(p) for p in packages},
+        "versions": ours | {p: version(p) for p in packages},
         "commit": _commit(),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
     }
@@ -135,8 +132,7 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    place = Path("/proc/cpuinfo")
+    lines = place.read_text().splitlines() if place.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

@@ -1,7 +1,5 @@
 """Processes side by side that make recipes."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -20,11 +18,9 @@ from tqdm import tqdm
 from cbd.data import progress
 from cbd.errors import CbdError
 from cbd.realize import store
-from cbd.realize.builders import build
-from cbd.realize.order import urgency
 from cbd.realize.progress import Steps
 from cbd.recipes.base import Recipe
-from cbd.recipes.training import Anchor, Bridged, Trained, Tuned
+from cbd.recipes.training import Run
 
 
 def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, steps: Steps) -> None:
@@ -57,14 +53,23 @@ def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, steps: 
             raise
 
 
+def urgency(todo: list[Recipe]) -> dict[str, int]:
+    """FLOPs on the longest path from each recipe to the end of what is to be made."""
+    users: dict[str, list[str]] = {recipe.key: [] for recipe in todo}
+    for recipe in todo:
+        for source in recipe.inputs:
+            if source.key in users:
+                users[source.key].append(recipe.key)
+    longest: dict[str, int] = {}
+    for recipe in reversed(todo):
+        after = max((longest[user] for user in users[recipe.key]), default=0)
+        longest[recipe.key] = max(recipe.flops, 1) + after
+    return longest
+
+
 # What every worker needs, torch's compiler (which its optimizers import) included: seconds for each of them.
 # None of it touches an accelerator when it is imported: what is forked after that could not use one.
-_PRELOADED = [
-    "cbd.training.loop",
-    "cbd.evaluation.held_out",
-    "transformers.models.gpt2.modeling_gpt2",
-    "torch._dynamo",
-]
+_PRELOADED = ["cbd.realize.builders", "transformers.models.gpt2.modeling_gpt2", "torch._dynamo"]
 
 
 def _pool(jobs: int, threads: int | None) -> ProcessPoolExecutor:
@@ -85,8 +90,9 @@ def _pool(jobs: int, threads: int | None) -> ProcessPoolExecutor:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Put Ctrl-C off while a process starts, lest it is missed when the workers are ended. Processes started
-    here inherit the mask and never hear of it: their parent stops them.
+    """Put Ctrl-C off while a process starts, lest it is missed when the workers are ended.
+
+    Processes started here inherit the mask and never hear of it: their parent stops them.
     """
     came: list[int] = []
     main = current_thread() is main_thread()  # the only one that may have handlers, and that they interrupt
@@ -139,6 +145,8 @@ def launched() -> bool:
 
 def make(recipe: Recipe) -> None:
     """Make one recipe whose inputs are finished, in one process or together with the others of a launch."""
+    from cbd.realize.builders import build  # torch
+
     if not launched():
         store.make(recipe, partial(build, recipe))
         return
@@ -149,11 +157,10 @@ def make(recipe: Recipe) -> None:
     # left to itself, PartialState sees one process on a CPU, however many were launched
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu)
-    together = isinstance(recipe, (Trained, Anchor, Bridged, Tuned))
     work = store.root() / "work" / recipe.key
     state.wait_for_everyone()
     if state.is_main_process:
         store.make(recipe, partial(build, recipe))
-    elif together:
+    elif isinstance(recipe, Run):
         build(recipe, work / "out", work / "state")
     state.wait_for_everyone()

@@ -4,14 +4,14 @@ A recipe does nothing. `cbd.realize` makes it, `recipes.costs` counts it, and `R
 the recipe's own fields, its inputs' keys and the version of the step that makes it. No torch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from cbd.errors import require
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @cached_property
-    def inputs(self) -> tuple[Recipe, ...]:
+    def inputs(self) -> "tuple[Recipe, ...]":
         """The recipes that must be finished before this one, in the order of the fields."""
         return tuple(_recipes_in(self))
 
@@ -61,25 +61,31 @@ def _content(item: Any, places: bool = False) -> Any:
     So is a field at its default: an option added later keeps the work that was finished without it.
     """
     if is_dataclass(item):
-        values = {
-            f.name: getattr(item, f.name) for f in fields(item) if places or f.metadata.get("key", True)
-        }
-        changed = {
-            name: value for name, value in values.items() if value != _defaults(type(item)).get(name, _NONE)
-        }
-        return {n: v.key if isinstance(v, Recipe) else _content(v, places) for n, v in changed.items()}
-    if isinstance(item, (tuple, list)):
-        return [value.key if isinstance(value, Recipe) else _content(value, places) for value in item]
-    return item
+        kept = [f for f in fields(item) if places or f.metadata.get("key", True)]
+        values = {f.name: getattr(item, f.name) for f in kept if getattr(item, f.name) != _default(f)}
+        return {name: _named(value, places) for name, value in values.items()}
+    return [_named(value, places) for value in item] if isinstance(item, (tuple, list)) else item
 
 
-_NONE = object()
+def _named(value: Any, places: bool) -> Any:
+    return value.key if isinstance(value, Recipe) else _content(value, places)
+
+
+def _default(field: Field) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def check_choices(item: Any) -> None:
+    """Raise `CbdError` when a dataclass' field that is a `Literal` has a value that it does not allow."""
+    for name, allowed in _choices(type(item)).items():
+        value = getattr(item, name)
+        require(value in allowed, f"{name} is {value!r}; choose one of {', '.join(map(str, allowed))}")
 
 
 @cache
-def _defaults(kind: type) -> dict[str, Any]:
-    made = {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
-    return made | {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+def _choices(kind: type) -> dict[str, tuple]:
+    hints = get_type_hints(kind).items()
+    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
 
 
 def _recipes_in(item: Any) -> Iterator[Recipe]:
@@ -91,9 +97,7 @@ def _recipes_in(item: Any) -> Iterator[Recipe]:
             yield from _recipes_in(value)
 
 
-def walk(
-    recipes: Iterable[Recipe], skip: Callable[[Recipe], bool] = lambda recipe: False
-) -> dict[str, Recipe]:
+def walk(recipes: Iterable[Recipe], skip: Callable[[Recipe], bool] = lambda _: False) -> dict[str, Recipe]:
     """All recipes that these need, each once, inputs before what uses them, by key.
 
     skip: says of a recipe that neither it nor what it alone is made from is needed.

@@ -1,7 +1,5 @@
 """What recipes cost, from the same trees that are run: FLOPs, shared parts counted once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -1,12 +1,10 @@
 """Recipes of text: corpora, generated training text, task items, prompts with responses. No torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cbd.errors import CbdError
-from cbd.recipes.base import Recipe
+from cbd.errors import require
+from cbd.recipes.base import Recipe, check_choices
 
 
 @dataclass(frozen=True)
@@ -33,14 +31,10 @@ class Corpus(Recipe):
     max_documents: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.held_out <= 0.25:
-            raise CbdError(
-                f"held_out is {self.held_out}: the share of each held-out split must lie in (0, 0.25]"
-            )
-        if self.tokenizer is None and self.vocab_size < 257:
-            raise CbdError(
-                f"vocab_size {self.vocab_size} is too small: 256 bytes and one end-of-text token need 257"
-            )
+        share = "the share of each held-out split must lie in (0, 0.25]"
+        require(0 < self.held_out <= 0.25, f"held_out is {self.held_out}: {share}")
+        enough = self.tokenizer is not None or self.vocab_size >= 257
+        require(enough, f"vocab_size {self.vocab_size} is too small: 256 bytes and one end of text need 257")
 
 
 @dataclass(frozen=True)
@@ -70,8 +64,8 @@ class Items(Recipe):
     answer: int = 8
 
     def __post_init__(self) -> None:
-        if min(self.count, self.words, self.answer) < 1 or self.words + self.answer < 8:
-            raise CbdError("an item needs a count of at least 1 and a passage of at least 8 words")
+        enough = min(self.count, self.words, self.answer) >= 1 and self.words + self.answer >= 8
+        require(enough, "an item needs a count of at least 1 and a passage of at least 8 words")
 
 
 @dataclass(frozen=True)
@@ -96,9 +90,8 @@ class Pairs(Recipe):
     held_out: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.kind not in ("replies", "dolly"):
-            raise CbdError(f"pairs of kind {self.kind!r}: choose replies or dolly")
-        if (self.corpus is None) == (self.kind == "replies"):
-            raise CbdError("replies are cut from a corpus, which is to be named; dolly has its own text")
-        if min(self.count, self.tests, self.words, self.answer) < 1:
-            raise CbdError("count, tests, words and answer of pairs must be at least 1")
+        check_choices(self)
+        told = (self.corpus is not None) == (self.kind == "replies")
+        require(told, "replies are cut from a corpus, which is to be named; dolly has its own text")
+        least = min(self.count, self.tests, self.words, self.answer)
+        require(least >= 1, "count, tests, words and answer of pairs must be at least 1")

@@ -5,12 +5,10 @@ databricks-dolly-15k before those that generate. Offline, items of the same shap
 text of the corpus (`Items`, `Pairs`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs
 from cbd.recipes.models import Sorted
@@ -76,10 +74,9 @@ class Downstream(Recipe):
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.items is None and set(self.tasks) & set(FROM_ITEMS):
-            raise CbdError(f"{', '.join(FROM_ITEMS)} are made from a corpus: name its Items")
-        if self.pairs is None and set(self.tasks) & set(FROM_PAIRS):
-            raise CbdError(f"{', '.join(FROM_PAIRS)} read prompts and responses: name the Pairs")
+        made, read = (set(self.tasks) & set(names) for names in (FROM_ITEMS, FROM_PAIRS))
+        require(self.items or not made, f"{', '.join(FROM_ITEMS)} are made from a corpus: name its Items")
+        require(self.pairs or not read, f"{', '.join(FROM_PAIRS)} read responses: name the Pairs")
 
     spec = Sorted.spec  # its model's
 
@@ -87,10 +84,9 @@ class Downstream(Recipe):
     def flops(self) -> int:
         """An estimate for our own tasks, at 1.5 tokens a word; what the hub's cost is not known here."""
         total = 0
-        if self.items and CONTINUATION in self.tasks:
-            total += 4 * self.items.count * (self.items.words + self.items.answer)
-        if self.items and CLOZE in self.tasks:
-            total += self.items.count * (self.items.words + self.items.answer)
+        if self.items:
+            passages = 4 * (CONTINUATION in self.tasks) + (CLOZE in self.tasks)  # one an option
+            total += passages * self.items.count * (self.items.words + self.items.answer)
         if self.pairs and set(self.tasks) & set(FROM_PAIRS):
             total += self.pairs.tests * (self.pairs.words + 2 * self.pairs.answer)
         return total * 3 // 2 * self.spec.forward_flops(64)

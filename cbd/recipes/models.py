@@ -1,11 +1,9 @@
 """Recipes of models that exist or come from others without training, and of the text that one writes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
 from cbd.recipes.operators import LITERAL, Operator, Trans
@@ -43,8 +41,7 @@ class Random(Recipe):
 
 @dataclass(frozen=True)
 class Sorted(Recipe):
-    """`model` with channels, heads and neurons permuted by falling importance: the same function, ready to
-    slice.
+    """`model`, its channels, heads and neurons permuted by falling importance: the same function, to slice.
 
     Anchors inherit leading slices of it, so a target between the two shares one basis with both.
     """
@@ -135,12 +132,10 @@ class Sampling:
     batch: int = 64
 
     def __post_init__(self) -> None:
-        if min(self.documents, self.prompt, self.new, self.batch) < 1:
-            raise CbdError("documents, prompt, new and batch of a sampling must be at least 1")
-        if self.temperature <= 0 or self.top_k < 0:
-            raise CbdError(
-                f"temperature {self.temperature} must be positive and top_k {self.top_k} not negative"
-            )
+        least = min(self.documents, self.prompt, self.new, self.batch)
+        require(least >= 1, "documents, prompt, new and batch of a sampling must be at least 1")
+        asked = f"temperature {self.temperature} must be positive and top_k {self.top_k} not negative"
+        require(self.temperature > 0 and self.top_k >= 0, asked)
 
 
 @dataclass(frozen=True)

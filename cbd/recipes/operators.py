@@ -4,24 +4,12 @@ The paper (arXiv 2605.07783) names *subset* and *expansion* but does not specify
 reading is an option here, and the experiments put them side by side. `cbd.models.trans` carries them out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from cbd.errors import CbdError
+from cbd.recipes.base import check_choices
 from cbd.recipes.specs import ModelSpec
-
-GrowLayers = Literal["zero", "copy"]
-GrowWidth = Literal["pad", "duplicate", "raw_pad", "tile"]
-CutLayers = Literal["ends", "even", "prefix", "importance"]
-CutWidth = Literal["leading", "importance", "sorted"]
-Mixing = Literal["literal", "union"]
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise CbdError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -42,19 +30,13 @@ class Trans:
         shape a permutation, which preserves the function).
     """
 
-    grow_layers: GrowLayers = "zero"
-    grow_width: GrowWidth = "pad"
-    cut_layers: CutLayers = "ends"
-    cut_width: CutWidth = "leading"
+    grow_layers: Literal["zero", "copy"] = "zero"
+    grow_width: Literal["pad", "duplicate", "raw_pad", "tile"] = "pad"
+    cut_layers: Literal["ends", "even", "prefix", "importance"] = "ends"
+    cut_width: Literal["leading", "importance", "sorted"] = "leading"
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("grow_layers", GrowLayers),
-            ("grow_width", GrowWidth),
-            ("cut_layers", CutLayers),
-            ("cut_width", CutWidth),
-        ):
-            _one_of(name, getattr(self, name), get_args(kind))
+        check_choices(self)
 
     @property
     def preserving(self) -> bool:
@@ -70,19 +52,17 @@ class Operator:
         paper's formula reads; "union" keeps the larger anchor's weight where the small one has no unit.
     """
 
-    mixing: Mixing = "literal"
+    mixing: Literal["literal", "union"] = "literal"
     trans: Trans = field(default_factory=Trans)
 
     def __post_init__(self) -> None:
-        _one_of("mixing", self.mixing, get_args(Mixing))
+        check_choices(self)
 
 
-LITERAL = Operator("literal")
-UNION = Operator("union")
+LITERAL, UNION = Operator("literal"), Operator("union")
 LOSSY = Operator("literal", Trans(grow_layers="copy", grow_width="raw_pad"))
 DUPLICATE = Operator("literal", Trans(grow_width="duplicate"))
 TILE = Operator("literal", Trans(grow_layers="copy", grow_width="tile"))
-
 OPERATORS = {"literal": LITERAL, "union": UNION, "lossy": LOSSY, "duplicate": DUPLICATE, "tile": TILE}
 
 

@@ -4,12 +4,11 @@ The named sizes are published shapes of the families that Chain-based Distillati
 reviewers name, and the targets that the paper's parameter counts imply.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 
 
 @dataclass(frozen=True)
@@ -59,33 +58,25 @@ class ModelSpec:
     head_size: int | None = None
 
     def __post_init__(self) -> None:
-        if min(self.layers, self.width, self.heads, self.ffn, self.vocab, self.positions, self.kv, 1) < 1:
-            raise CbdError(f"{self.family} {self.layers}x{self.width}: every size must be at least 1")
-        if self.family not in TRAITS:
-            raise CbdError(f"no family {self.family!r}; choose one of {', '.join(TRAITS)}")
-        if self.width % self.heads and not (self.head_size and self.traits.undivided):
-            raise CbdError(
-                f"width {self.width} is not divisible by {self.heads} heads; choose another --heads"
-            )
-        if self.heads % self.kv:
-            raise CbdError(
-                f"{self.heads} heads do not divide into groups for {self.kv} key-value heads; choose --heads "
-                f"as a multiple of --kv-heads"
-            )
+        sizes = self.layers, self.width, self.heads, self.ffn, self.vocab, self.positions, self.kv
+        require(min(sizes) >= 1, f"{self.family} {self.name}: every size must be at least 1")
+        require(self.family in TRAITS, f"no family {self.family!r}; choose one of {', '.join(TRAITS)}")
+        width, heads, kv = self.width, self.heads, self.kv
+        whole = width % heads == 0 or (self.head_size and self.traits.undivided)
+        require(whole, f"width {width} is not divisible by {heads} heads; choose another --heads")
+        groups = f"{heads} heads do not divide into groups for {kv} key-value heads"
+        require(heads % kv == 0, f"{groups}; choose --heads as a multiple of --kv-heads")
         # one way to write each shape, so that equal shapes have equal keys
-        if self.kv_heads == self.heads:
+        if self.kv_heads == heads:
             object.__setattr__(self, "kv_heads", None)
-        if self.head_size is not None and self.head_size * self.heads == self.width:
+        if self.head_size == width / heads:
             object.__setattr__(self, "head_size", None)
-        self._check_traits()
-
-    def _check_traits(self) -> None:
-        if self.kv_heads is not None and not self.traits.grouped:
-            raise CbdError(f"{self.family} has no grouped attention: leave --kv-heads out")
+        single = self.kv_heads is None or self.traits.grouped
+        require(single, f"{self.family} has no grouped attention: leave --kv-heads out")
         if self.head_size is not None and not self.traits.free_heads:
             raise CbdError(
-                f"{self.heads} heads of {self.head_size} channels do not make width {self.width}, as "
-                f"{self.family} needs: choose {self.width / self.head_size:g} --heads"
+                f"{heads} heads of {self.head_size} channels do not make width {width}, as {self.family} "
+                f"needs: choose {width / self.head_size:g} --heads"
             )
 
     @property
@@ -157,33 +148,29 @@ class ModelSpec:
         heads: int | None = None,
         kv_heads: int | None = None,
         ffn: int | None = None,
-    ) -> ModelSpec:
+    ) -> "ModelSpec":
         """The same family, vocabulary and head dimension at another depth and width.
 
         heads and ffn keep their ratio to the width, and kv_heads the size of a group, unless given. Raises
         `CbdError` when that would cut a head or a group, naming the nearest widths.
         """
-        if min(width, 1 if heads is None else heads) < 1:
-            raise CbdError(f"{self.family} {layers}x{width}: every size must be at least 1")
+        least = min(width, 1 if heads is None else heads)
+        require(least >= 1, f"{self.family} {layers}x{width}: every size must be at least 1")
         heads = self._heads_at(width) if heads is None else heads
-        if kv_heads is None and heads % self.group:
-            raise CbdError(
-                f"{heads} heads do not make whole groups of {self.group}, which Trans keeps: choose a "
-                f"multiple of {self.group} heads, or give --kv-heads"
-            )
-        return replace(
-            self,
-            layers=layers,
-            width=width,
-            heads=heads,
-            ffn=self._ffn_at(width) if ffn is None else ffn,
-            kv_heads=heads // self.group if kv_heads is None else kv_heads,
-            head_size=self.head_dim,
-        )
+        groups = f"{heads} heads do not make whole groups of {self.group}, which Trans keeps"
+        remedy = f"choose a multiple of {self.group} heads, or give --kv-heads"
+        require(kv_heads is not None or heads % self.group == 0, f"{groups}: {remedy}")
+        kv_heads = heads // self.group if kv_heads is None else kv_heads
+        if ffn is None:
+            ffn, rest = divmod(width * self.ffn, self.width)
+            ratio = f"feed-forward ratio {self.ffn}/{self.width}"
+            require(not rest, f"{ratio} gives no whole number at width {width}: give --ffn")
+        changed = {"heads": heads, "ffn": ffn, "kv_heads": kv_heads, "head_size": self.head_dim}
+        return replace(self, layers=layers, width=width, **changed)
 
     def nearest(
-        self, parameters: int, smallest: ModelSpec | None = None, largest: ModelSpec | None = None
-    ) -> ModelSpec:
+        self, parameters: int, smallest: "ModelSpec | None" = None, largest: "ModelSpec | None" = None
+    ) -> "ModelSpec":
         """The shape of about that many parameters which is nearest to this one's ratio of depth to width.
 
         Counts within 2 % of what is asked are equally good: the ratio decides among them. smallest,
@@ -193,21 +180,17 @@ class ModelSpec:
         top = largest or self
         low = (smallest.layers, smallest.width) if smallest else (1, 1)
         unit = self.width // math.gcd(self.width, self.kv)
-        widths = [
-            w for w in range(unit, top.width + 1, unit) if w >= low[1] and not w * self.ffn % self.width
-        ]
+        widths = range(-(-low[1] // unit) * unit, top.width + 1, unit)
+        widths = [w for w in widths if not w * self.ffn % self.width]
         shapes = [self.resized(n, w) for w in widths for n in range(low[0], top.layers + 1)]
         off = {shape: abs(math.log(shape.parameters / parameters)) for shape in shapes}
         best = min(off.values(), default=math.inf)
-        if best > math.log(1.15):
-            ends = f"{smallest.name} and {top.name}" if smallest else f"nothing and {top.name}"
-            raise CbdError(
-                f"no shape between {ends} has about {parameters:,} parameters; give layers and width"
-            )
+        ends = f"{smallest.name if smallest else 'nothing'} and {top.name}"
+        what = f"no shape between {ends} has about {parameters:,} parameters"
+        require(best <= math.log(1.15), f"{what}; give layers and width")
         ratio = lambda s: abs(math.log(s.layers / s.width * self.width / self.layers))  # noqa: E731
-        return min(
-            (s for s in shapes if off[s] <= max(best, math.log(1.02))), key=lambda s: (ratio(s), off[s])
-        )
+        near = [s for s in shapes if off[s] <= max(best, math.log(1.02))]
+        return min(near, key=lambda s: (ratio(s), off[s]))
 
     def _heads_at(self, width: int) -> int:
         heads, rest = divmod(width * self.heads, self.width)
@@ -221,118 +204,54 @@ class ModelSpec:
             + (", or give --heads" if self.traits.free_heads else "")
         )
 
-    def _ffn_at(self, width: int) -> int:
-        ffn, rest = divmod(width * self.ffn, self.width)
-        if rest:
-            ratio = f"{self.ffn}/{self.width}"
-            raise CbdError(f"feed-forward ratio {ratio} gives no whole number at width {width}: give --ffn")
-        return ffn
-
 
 def gpt2(
-    layers: int, width: int, *, head_dim: int = 64, vocab: int = 50257, positions: int = 1024
+    layers: int, width: int, *, head_dim: int = 64, vocab: int = 50257, positions: int = 1024, **kind: Any
 ) -> ModelSpec:
-    """A GPT-2 shape: feed-forward of 4 x width, tied head."""
-    heads = _heads(width, head_dim)
-    return ModelSpec(layers, width, heads, 4 * width, vocab, positions)
+    """A GPT-2 shape: feed-forward of 4 x width, tied head. kind: `ModelSpec`'s family and tied."""
+    require(width % head_dim == 0, f"width {width} is not a multiple of the head dimension {head_dim}")
+    return ModelSpec(layers, width, width // head_dim, 4 * width, vocab, positions, **kind)
 
 
-def pythia(
-    layers: int, width: int, *, head_dim: int = 64, vocab: int = 50304, positions: int = 2048
-) -> ModelSpec:
+def pythia(layers: int, width: int, *, vocab: int = 50304, positions: int = 2048, **sizes: int) -> ModelSpec:
     """A GPT-NeoX shape as Pythia's (arXiv 2304.01373): feed-forward of 4 x width, untied head."""
-    heads = _heads(width, head_dim)
-    return ModelSpec(layers, width, heads, 4 * width, vocab, positions, family="gpt_neox", tied=False)
+    return gpt2(layers, width, vocab=vocab, positions=positions, family="gpt_neox", tied=False, **sizes)
 
 
-def llama(
-    layers: int,
-    width: int,
-    heads: int,
-    kv_heads: int,
-    ffn: int,
-    *,
-    vocab: int,
-    positions: int,
-    tied: bool = True,
-) -> ModelSpec:
-    """A Llama shape; SmolLM2's and Llama 3's are of this family."""
-    return ModelSpec(
-        layers, width, heads, ffn, vocab, positions, family="llama", tied=tied, kv_heads=kv_heads
-    )
+def llama(layers: int, width: int, heads: int, kv_heads: int, ffn: int, **sizes: int) -> ModelSpec:
+    """A Llama shape; SmolLM2's and Llama 3's are of this family. sizes: vocab, positions, perhaps tied."""
+    return ModelSpec(layers, width, heads, ffn, kv_heads=kv_heads, family="llama", **sizes)
 
 
 def qwen3(
-    layers: int,
-    width: int,
-    heads: int,
-    kv_heads: int,
-    ffn: int,
-    *,
-    head_dim: int = 128,
-    vocab: int = 151936,
-    positions: int = 40960,
+    layers: int, width: int, heads: int, kv_heads: int, ffn: int, *, head_dim: int = 128, **sizes: int
 ) -> ModelSpec:
     """A Qwen3 shape (arXiv 2505.09388): its head dimension does not follow the width."""
-    return ModelSpec(
-        layers,
-        width,
-        heads,
-        ffn,
-        vocab,
-        positions,
-        family="qwen3",
-        kv_heads=kv_heads,
-        head_size=head_dim,
-    )
+    sizes = {"vocab": 151936, "positions": 40960} | sizes
+    kind = {"family": "qwen3", "kv_heads": kv_heads, "head_size": head_dim}
+    return ModelSpec(layers, width, heads, ffn, **kind, **sizes)
 
-
-def _heads(width: int, head_dim: int) -> int:
-    if width % head_dim:
-        raise CbdError(f"width {width} is not a multiple of the head dimension {head_dim}")
-    return width // head_dim
-
-
-GPT2_B = gpt2(12, 768)
-GPT2_M = gpt2(24, 1024)
-GPT2_L = gpt2(36, 1280)
-GPT2_XL = gpt2(48, 1600)
-SLM_51M = gpt2(8, 512)
-SLM_138M = gpt2(14, 768)
-SLM_220M = gpt2(18, 896)  # the one shape between GPT2-B and GPT2-M with the paper's 220 M; derived here
-SLM_380M = gpt2(26, 1024)
-SLM_537M = gpt2(24, 1280)
-PYTHIA_70M = pythia(6, 512)
-PYTHIA_160M = pythia(12, 768)
-PYTHIA_410M = pythia(24, 1024)
-PYTHIA_1B = pythia(16, 2048, head_dim=256)
-SLM_134M = pythia(8, 768)
-QWEN3_600M = qwen3(28, 1024, 16, 8, 3072)
-QWEN3_1700M = qwen3(28, 2048, 16, 8, 6144)
-QWEN3_4B = qwen3(36, 2560, 32, 8, 9728)
-LLAMA3_8B = llama(32, 4096, 32, 8, 14336, vocab=128256, positions=8192, tied=False)
-SMOLLM2_135M = llama(30, 576, 9, 3, 1536, vocab=49152, positions=8192)
-SMOLLM2_360M = llama(32, 960, 15, 5, 2560, vocab=49152, positions=8192)
 
 NAMED = {
-    "GPT2-B": GPT2_B,
-    "GPT2-M": GPT2_M,
-    "GPT2-L": GPT2_L,
-    "GPT2-XL": GPT2_XL,
-    "SLM-51M": SLM_51M,
-    "SLM-138M": SLM_138M,
-    "SLM-220M": SLM_220M,
-    "SLM-380M": SLM_380M,
-    "SLM-537M": SLM_537M,
-    "Pythia-70m": PYTHIA_70M,
-    "Pythia-160m": PYTHIA_160M,
-    "Pythia-410m": PYTHIA_410M,
-    "Pythia-1b": PYTHIA_1B,
-    "SLM-134M": SLM_134M,
-    "Qwen3-0.6B": QWEN3_600M,
-    "Qwen3-1.7B": QWEN3_1700M,
-    "Qwen3-4B": QWEN3_4B,
-    "Llama3-8B": LLAMA3_8B,
-    "SmolLM2-135M": SMOLLM2_135M,
-    "SmolLM2-360M": SMOLLM2_360M,
+    "GPT2-B": gpt2(12, 768),
+    "GPT2-M": gpt2(24, 1024),
+    "GPT2-L": gpt2(36, 1280),
+    "GPT2-XL": gpt2(48, 1600),
+    "SLM-51M": gpt2(8, 512),
+    "SLM-138M": gpt2(14, 768),
+    "SLM-220M": gpt2(18, 896),  # the one shape between GPT2-B and GPT2-M with the paper's 220 M; derived here
+    "SLM-380M": gpt2(26, 1024),
+    "SLM-537M": gpt2(24, 1280),
+    "Pythia-70m": pythia(6, 512),
+    "Pythia-160m": pythia(12, 768),
+    "Pythia-410m": pythia(24, 1024),
+    "Pythia-1b": pythia(16, 2048, head_dim=256),
+    "SLM-134M": pythia(8, 768),
+    "Qwen3-0.6B": qwen3(28, 1024, 16, 8, 3072),
+    "Qwen3-1.7B": qwen3(28, 2048, 16, 8, 6144),
+    "Qwen3-4B": qwen3(36, 2560, 32, 8, 9728),
+    "Llama3-8B": llama(32, 4096, 32, 8, 14336, vocab=128256, positions=8192, tied=False),
+    "SmolLM2-135M": llama(30, 576, 9, 3, 1536, vocab=49152, positions=8192),
+    "SmolLM2-360M": llama(32, 960, 15, 5, 2560, vocab=49152, positions=8192),
 }
+"""Published shapes, and the paper's targets (SLM), by name."""

@@ -4,8 +4,6 @@ Experiments, figures and the command line read it: a new start is one entry, and
 two anchors. No torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -51,8 +49,7 @@ class Start:
     ) -> Recipe:
         """The initialised model of shape `spec` between two anchors.
 
-        alpha: share of the smaller anchor, for a start that mixes. corpus, seed: tokenizer and generator of
-        random weights.
+        alpha: the smaller anchor's share in a mixture. corpus, seed: tokenizer and draw of random weights.
         """
         if self.operator is not None:
             return Interpolated(small, large, spec, alpha, self.operator)

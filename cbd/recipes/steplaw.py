@@ -4,26 +4,25 @@ Predictable Scale: Part I (arXiv 2503.04715), which the paper cites: lr = 1.79 N
 0.58 D^0.571 tokens, with N parameters without embeddings and D training tokens.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Training
 
 ROWS = 8  # a batch is a multiple of this, so that it divides into processes and micro-batches
+_POSITIVE = "the Step Law needs positive numbers of parameters and tokens"
 
 
 def learning_rate(parameters: int, tokens: int) -> float:
     """Peak learning rate for `parameters` (embeddings left out) and `tokens`."""
-    _positive(parameters, tokens)
+    require(min(parameters, tokens) > 0, _POSITIVE)
     return 1.79 * parameters**-0.713 * tokens**0.307
 
 
 def batch_tokens(tokens: int) -> float:
     """Tokens a step."""
-    _positive(tokens)
+    require(tokens > 0, _POSITIVE)
     return 0.58 * tokens**0.571
 
 
@@ -33,8 +32,3 @@ def by_step_law(training: Training, spec: ModelSpec, tokens: int) -> Training:
     rows = max(1, round(batch_tokens(tokens) / training.context / ROWS)) * ROWS
     rate = float(f"{learning_rate(blocks, tokens):.4g}")  # a recipe's key must not hang on the last bit
     return replace(training, tokens=tokens, lr=rate, batch=rows)
-
-
-def _positive(*counts: int) -> None:
-    if min(counts) <= 0:
-        raise CbdError("the Step Law needs positive numbers of parameters and tokens")

@@ -7,14 +7,12 @@ on from it. Sequence-level, as in the paper: it is trained on text that the sour
 compared over groups of tokens that cover the same bytes (`Scored`, `Bridged`). No torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, Self
 
-from cbd.errors import CbdError
-from cbd.recipes.base import Recipe
+from cbd.errors import require
+from cbd.recipes.base import Recipe, check_choices
 from cbd.recipes.data import Corpus, Pairs
 from cbd.recipes.models import Random, Sorted, Transferred
 from cbd.recipes.specs import ModelSpec
@@ -38,16 +36,16 @@ class Loss:
     beta: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.divergence not in get_args(Divergence):
-            raise CbdError(f"divergence {self.divergence!r}: choose {', '.join(get_args(Divergence))}")
-        if not 0 <= self.cross_entropy <= 1:
-            raise CbdError(f"cross_entropy {self.cross_entropy} must lie in [0, 1]")
-        if self.divergence == "none" and self.cross_entropy != 1:
-            raise CbdError("without a divergence the loss is cross-entropy alone: set cross_entropy to 1")
-        if self.temperature <= 0:
-            raise CbdError(f"temperature {self.temperature} must be positive")
-        if not 0 <= self.beta <= 1:
-            raise CbdError(f"beta {self.beta} must lie in [0, 1]")
+        _check_mixture(self)
+        sole = self.divergence != "none" or self.cross_entropy == 1
+        require(sole, "without a divergence the loss is cross-entropy alone: set cross_entropy to 1")
+        require(0 <= self.beta <= 1, f"beta {self.beta} must lie in [0, 1]")
+
+
+def _check_mixture(loss: "Loss | BridgeLoss") -> None:
+    check_choices(loss)
+    require(0 <= loss.cross_entropy <= 1, f"cross_entropy {loss.cross_entropy} must lie in [0, 1]")
+    require(loss.temperature > 0, f"temperature {loss.temperature} must be positive")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Training:
     """
 
     tokens: int
-    lr: float | TunedRate
+    lr: "float | TunedRate"
     batch: int = 4
     context: int = 128
     seed: int = 0
@@ -80,20 +78,15 @@ class Training:
     evaluation_tokens: int = 16384
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.context, self.accumulation) < 1:
-            sizes = f"batch {self.batch}, context {self.context} and accumulation {self.accumulation}"
-            raise CbdError(f"{sizes} must be at least 1")
-        if isinstance(self.lr, (int, float)) and not self.lr > 0:
-            raise CbdError(f"learning rate {self.lr} must be above 0; raise --lr")
-        if self.precision not in ("fp32", "bf16"):
-            raise CbdError(f"precision {self.precision!r}: choose fp32 or bf16")
-        if self.tokens < self.batch * self.context:
-            step = f"{self.batch} x {self.context}"
-            raise CbdError(f"{self.tokens:,} tokens are fewer than one step of {step}; raise the tokens")
-        if self.batch % self.accumulation:
-            raise CbdError(f"batch {self.batch} does not divide into {self.accumulation} micro-batches")
-        if self.schedule not in ("cosine", "wsd"):
-            raise CbdError(f"schedule {self.schedule!r}: choose cosine or wsd")
+        check_choices(self)
+        batch, context, parts = self.batch, self.context, self.accumulation
+        sizes = f"batch {batch}, context {context} and accumulation {parts}"
+        require(min(batch, context, parts) >= 1, f"{sizes} must be at least 1")
+        trains = isinstance(self.lr, TunedRate) or self.lr > 0
+        require(trains, f"learning rate {self.lr} must be above 0; raise --lr")
+        few = f"{self.tokens:,} tokens are fewer than one step of {batch} x {context}; raise the tokens"
+        require(self.tokens >= batch * context, few)
+        require(batch % parts == 0, f"batch {batch} does not divide into {parts} micro-batches")
 
     @property
     def steps(self) -> int:
@@ -107,12 +100,10 @@ class Training:
         return tuple(sorted({0, self.steps} | {max(point, 1) for point in points}))
 
 
-@dataclass(frozen=True)
-class Trained(Recipe):
-    """`start`, trained on next-token cross-entropy."""
+class Run:
+    """What every training is counted by: its `start` and its `training`."""
 
     start: Recipe
-    corpus: Corpus
     training: Training
 
     @property
@@ -132,8 +123,23 @@ class Trained(Recipe):
         return self.spec.training_flops(self.training.context)
 
 
+def evaluation_flops(spec: ModelSpec, training: Training) -> int:
+    """The forward passes of a run's validation curve."""
+    points = len(training.evaluated_steps)
+    return points * training.evaluation_tokens * spec.forward_flops(training.context)
+
+
 @dataclass(frozen=True)
-class Anchor(Recipe):
+class Trained(Run, Recipe):
+    """`start`, trained on next-token cross-entropy."""
+
+    start: Recipe
+    corpus: Corpus
+    training: Training
+
+
+@dataclass(frozen=True)
+class Anchor(Run, Recipe):
     """One step of the knowledge chain: `start`, distilled from `teacher` (stepwise distillation, section 3).
 
     `inherited` and `from_random` make the two kinds of start that are compared; a public checkpoint may be
@@ -148,20 +154,16 @@ class Anchor(Recipe):
     loss: Loss = Loss("reverse_kl", cross_entropy=0.0)
     shared_vocab: int | None = None
 
-    spec = Trained.spec
-    tokens = Trained.tokens
-    flops = Trained.flops
-
     def __post_init__(self) -> None:
-        sizes = self.teacher.spec.vocab, self.start.spec.vocab
-        if self.shared_vocab is None and sizes[0] != sizes[1]:
-            raise CbdError(
-                f"teacher and student have vocabularies of {sizes[0]:,} and {sizes[1]:,}: distillation on "
-                f"logits needs one tokenizer; use a bridge (`Bridged`), or, where the tables are those of "
-                f"one tokenizer padded differently, name its size as shared_vocab"
-            )
-        if self.shared_vocab is not None and not 0 < self.shared_vocab <= min(sizes):
-            raise CbdError(f"shared_vocab {self.shared_vocab:,} must lie in 1..{min(sizes):,}")
+        theirs, ours, shared = self.teacher.spec.vocab, self.start.spec.vocab, self.shared_vocab
+        require(
+            shared is not None or theirs == ours,
+            f"teacher and student have vocabularies of {theirs:,} and {ours:,}: distillation on logits needs "
+            "one tokenizer; use a bridge (`Bridged`), or, where the tables are those of one tokenizer padded "
+            "differently, name its size as shared_vocab",
+        )
+        most = min(theirs, ours)
+        require(shared is None or 0 < shared <= most, f"shared_vocab {shared} must lie in 1..{most:,}")
 
     @property
     def flops_per_token(self) -> int:
@@ -171,22 +173,16 @@ class Anchor(Recipe):
     @classmethod
     def inherited(
         cls, teacher: Recipe, spec: ModelSpec, corpus: Corpus, training: Training, loss: Loss
-    ) -> Anchor:
+    ) -> Self:
         """An anchor that starts from the leading slices of its sorted teacher."""
         return cls(teacher, Transferred(Sorted(teacher), spec), corpus, training, loss)
 
     @classmethod
     def from_random(
         cls, teacher: Recipe, spec: ModelSpec, corpus: Corpus, training: Training, loss: Loss
-    ) -> Anchor:
+    ) -> Self:
         """An anchor that starts from its own random weights (an *independent* anchor)."""
         return cls(teacher, Random(spec, corpus, training.seed + 1000), corpus, training, loss)
-
-
-def evaluation_flops(spec: ModelSpec, training: Training) -> int:
-    """The forward passes of a run's validation curve."""
-    points = len(training.evaluated_steps)
-    return points * training.evaluation_tokens * spec.forward_flops(training.context)
 
 
 @dataclass(frozen=True)
@@ -199,7 +195,7 @@ class TunedRate(Recipe):
     candidates: tuple[Trained | Anchor, ...]
 
     @classmethod
-    def search(cls, run: Trained | Anchor, rates: Iterable[float]) -> TunedRate:
+    def search(cls, run: Trained | Anchor, rates: Iterable[float]) -> "TunedRate":
         """A search over `rates` for the run given (whose own rate is ignored)."""
         return cls(tuple(replace(run, training=replace(run.training, lr=rate)) for rate in rates))
 
@@ -253,16 +249,11 @@ class BridgeLoss:
     temperature: float = 100.0
 
     def __post_init__(self) -> None:
-        if self.divergence not in ("alm", "uld"):
-            raise CbdError(f"divergence {self.divergence!r} across vocabularies: choose alm or uld")
-        if not 0 <= self.cross_entropy <= 1:
-            raise CbdError(f"cross_entropy {self.cross_entropy} must lie in [0, 1]")
-        if self.temperature <= 0:
-            raise CbdError(f"temperature {self.temperature} must be positive")
+        _check_mixture(self)
 
 
 @dataclass(frozen=True)
-class Bridged(Recipe):
+class Bridged(Run, Recipe):
     """`start`, trained to match a teacher of another vocabulary: the likelihood-level bridge.
 
     It sees only the text that was scored.
@@ -273,14 +264,9 @@ class Bridged(Recipe):
     training: Training
     loss: BridgeLoss = BridgeLoss()
 
-    spec = Trained.spec
-    tokens = Trained.tokens
-    flops = Trained.flops
-    flops_per_token = Trained.flops_per_token
-
     def __post_init__(self) -> None:
-        if self.loss.divergence == "uld" and not self.scored.top:
-            raise CbdError("uld needs sorted probabilities: score with top > 0")
+        enough = self.loss.divergence != "uld" or self.scored.top > 0
+        require(enough, "uld needs sorted probabilities: score with top > 0")
 
     @property
     def corpus(self) -> Corpus:
@@ -288,7 +274,7 @@ class Bridged(Recipe):
 
 
 @dataclass(frozen=True)
-class Tuned(Recipe):
+class Tuned(Run, Recipe):
     """`start`, fine-tuned on prompts and responses; the loss is on the responses alone.
 
     training.tokens is a budget of places, padding included: `steps` batches of `batch` pairs.
@@ -297,8 +283,3 @@ class Tuned(Recipe):
     start: Recipe
     pairs: Pairs
     training: Training
-
-    spec = Trained.spec
-    tokens = Trained.tokens
-    flops = Trained.flops
-    flops_per_token = Trained.flops_per_token

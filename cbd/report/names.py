@@ -9,7 +9,9 @@ from cbd.recipes import starts
 from cbd.recipes.starts import STARTS
 
 # where a model's weights come from
-CBD, SMALLER, LARGER, RANDOM = (STARTS[key].label for key in ("union", "grown", "cut", "random"))
+CBD, SMALLER, LARGER, RANDOM, LITERAL = (
+    STARTS[key].label for key in ("union", "grown", "cut", "random", "literal")
+)
 BRIDGED = "CBD (bridged)"
 SOURCE = "source"
 # ways down to an anchor, in chain

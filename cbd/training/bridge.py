@@ -5,49 +5,35 @@ teacher's ("alm"), or its sorted next-token probabilities after the group agains
 `cbd.recipes.training.BridgeLoss` for the formulas and sources.
 """
 
-from __future__ import annotations
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from cbd.models.forward import hidden_states
 from cbd.recipes.training import BridgeLoss
-from cbd.training.losses import IGNORED, LARGEST_CHUNK, Sums, per_row_loss
+from cbd.training.losses import IGNORED, LARGEST_CHUNK, Sums
 
 SMALLEST = 1e-6  # nats: a likelihood of exactly one has no logarithm of its complement
 
 
-class BridgeObjective(nn.Module):
-    """A student with its bridge loss; see `cbd.training.lessons.Objective` for the two ways to call it.
+def bridged(
+    hidden: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    loss: BridgeLoss,
+    groups: Tensor,
+    likelihoods: Tensor,
+    sorted: Tensor | None = None,
+) -> Sums:
+    """The bridge loss from the student's hidden states (B, T, D) and head (V, D).
 
-    forward(input_ids, labels, groups, likelihoods, sorted): as `likelihoods.Likelihoods.parts` gives them.
+    labels, groups, likelihoods, sorted: as `likelihoods.Likelihoods.parts` gives them.
     """
-
-    def __init__(self, student: nn.Module, loss: BridgeLoss):
-        super().__init__()
-        self.student = student
-        self.loss = loss
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        labels: Tensor,
-        groups: Tensor | None = None,
-        likelihoods: Tensor | None = None,
-        sorted: Tensor | None = None,
-        per_row: bool = False,
-    ) -> Sums | Tensor:
-        hidden, head = hidden_states(self.student, input_ids)
-        if per_row:
-            return per_row_loss(hidden, head, labels)
-        top = sorted if self.loss.divergence == "uld" else None
-        picked, gap = token_likelihoods(hidden, head, labels, top)
-        cross_entropy = -picked.sum()
-        divergence = gap if top is not None else alm(picked, groups, likelihoods, self.loss.temperature)
-        weight = self.loss.cross_entropy
-        total = (1 - weight) * divergence + weight * cross_entropy
-        return Sums(total, cross_entropy.detach(), divergence.detach())
+    top = sorted if loss.divergence == "uld" else None
+    picked, gap = token_likelihoods(hidden, head, labels, top)
+    cross_entropy = -picked.sum()
+    divergence = gap if top is not None else alm(picked, groups, likelihoods, loss.temperature)
+    total = (1 - loss.cross_entropy) * divergence + loss.cross_entropy * cross_entropy
+    return Sums(total, cross_entropy.detach(), divergence.detach())
 
 
 def token_likelihoods(

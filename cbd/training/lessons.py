@@ -1,10 +1,15 @@
-"""What a run learns from: the objective that is minimised, and the batches for it."""
+"""What a run learns from: the objective that is minimised, and the batches for it.
 
-from __future__ import annotations
+A lesson names the folders of finished recipes. Its `prepare` gives the objective around the student, which
+was loaded from `start`, and the feed of batches; `device` is where a teacher goes. It raises `CbdError` when
+vocabularies do not fit. A feed gives the `parts` of each step, as arrays with rows first (`input_ids` and
+`labels`, (B, T) each, and what else the objective's forward takes), and the `held_out` rows that the points
+of the run's curve are measured on.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,9 +20,9 @@ from cbd.errors import CbdError
 from cbd.evaluation.held_out import HeldOut
 from cbd.models.forward import hidden_states, load
 from cbd.recipes.training import BridgeLoss, Loss, Training
-from cbd.training.bridge import BridgeObjective
+from cbd.training.bridge import bridged
 from cbd.training.likelihoods import Likelihoods
-from cbd.training.losses import Sums, chunked, per_row_loss
+from cbd.training.losses import Sums, check_vocabularies, chunked, per_row_loss
 from cbd.training.responses import Responses
 
 
@@ -25,14 +30,15 @@ class Objective(nn.Module):
     """A student with its loss, so that DDP and FSDP see one forward call (gathered weights, synchronised
     gradients).
 
-    forward(input_ids, labels): (B, T) ids and next tokens (-100 ignored) -> `Sums` over all positions.
+    forward(input_ids, labels): (B, T) ids and next tokens (-100 ignored) -> `Sums` over all positions. A
+    bridge loss takes the other arrays of `Likelihoods.parts`, too.
     forward(..., per_row=True): (B,) mean cross-entropy of each row, for evaluation.
     """
 
     def __init__(
         self,
         student: nn.Module,
-        loss: Loss,
+        loss: Loss | BridgeLoss,
         teacher: nn.Module | None = None,
         shared_vocab: int | None = None,
     ):
@@ -42,31 +48,24 @@ class Objective(nn.Module):
         self.shared_vocab = shared_vocab
         self._teacher = (teacher,)  # in a tuple: not a submodule, never wrapped, trained or saved
 
-    def forward(self, input_ids: Tensor, labels: Tensor, per_row: bool = False) -> Sums | Tensor:
+    def forward(
+        self, input_ids: Tensor, labels: Tensor, per_row: bool = False, **likelihoods: Tensor
+    ) -> Sums | Tensor:
         hidden, head = hidden_states(self.student, input_ids)
         if per_row:
             return per_row_loss(hidden, head, labels)
+        if isinstance(self.loss, BridgeLoss):
+            return bridged(hidden, head, labels, self.loss, **likelihoods)
         teacher = None
         if self._teacher[0] is not None:
             with torch.no_grad():
                 states, teacher_head = hidden_states(self._teacher[0], input_ids)
             teacher = (states.flatten(0, 1), self._real(teacher_head))
-        head = self._real(head)
-        return chunked(hidden.flatten(0, 1), head, labels.flatten(), self.loss, teacher=teacher)
+        return chunked(hidden.flatten(0, 1), self._real(head), labels.flatten(), self.loss, teacher)
 
     def _real(self, head: Tensor) -> Tensor:
         """The rows of tokens that exist, without those that only pad the table."""
         return head if self.shared_vocab is None else head[: self.shared_vocab]
-
-
-class Feed(Protocol):
-    """What a run learns from: the batch of each step, as arrays with rows first, by name."""
-
-    def parts(self, training: Training, step: int) -> dict[str, np.ndarray]:
-        """`input_ids` and `labels`, (B, T) each, and what else the objective's forward takes."""
-
-    def held_out(self, training: Training) -> HeldOut:
-        """What the points of the run's curve are measured on."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +82,8 @@ class Text:
         return HeldOut.of(self.tokens, "validation", training.evaluation_tokens, training.context)
 
 
+Feed = Text | Likelihoods | Responses
 Prepared = tuple[nn.Module, Feed]
-
-
-class Lesson(Protocol):
-    """What a run learns, and from whom; each kind below names the folders of finished recipes."""
-
-    verb: ClassVar[str]
-
-    def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
-        """The objective around `student`, which was loaded from `start`, and the batches for it.
-
-        device: where a teacher goes. Raises `CbdError` when vocabularies do not fit.
-        """
 
 
 @dataclass(frozen=True)
@@ -128,12 +116,8 @@ class DistilledLesson:
         _tokens_for(student, self.corpus)
         teacher = load(self.teacher).to(device).requires_grad_(False)
         tokens = _tokens_for(teacher, self.corpus)
-        sizes = student.config.vocab_size, teacher.config.vocab_size
-        if self.shared_vocab is None and sizes[0] != sizes[1]:
-            raise CbdError(
-                f"the vocabularies differ (student {sizes[0]:,}, teacher {sizes[1]:,}): give both one "
-                "tokenizer, or use a bridge (`Bridged`)"
-            )
+        if self.shared_vocab is None:
+            check_vocabularies(student.config.vocab_size, teacher.config.vocab_size)
         return Objective(student, self.loss, teacher, self.shared_vocab), Text(tokens)
 
 
@@ -148,8 +132,7 @@ class BridgedLesson:
     verb: ClassVar[str] = "bridge"
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
-        feed = Likelihoods(self.likelihoods, _tokens_for(student, self.corpus))
-        return BridgeObjective(student, self.loss), feed
+        return Objective(student, self.loss), Likelihoods(self.likelihoods, _tokens_for(student, self.corpus))
 
 
 @dataclass(frozen=True)
@@ -162,6 +145,9 @@ class TunedLesson:
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         return Objective(student, Loss()), Responses(self.pairs, start, training.context)
+
+
+Lesson = PlainLesson | DistilledLesson | BridgedLesson | TunedLesson
 
 
 def _tokens_for(model: nn.Module, corpus: Path) -> Tokens:

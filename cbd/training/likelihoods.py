@@ -3,8 +3,6 @@
 They are worked out once and shared by every run that learns from them (see `cbd.recipes.training.Scored`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,55 +37,52 @@ def read_likelihoods(
     goes on. Raises `CbdError` when the texts are not those that the corpus was packed from.
     """
     tokens = Tokens(corpus)
-    segmenters = [Segmenter(AutoTokenizer.from_pretrained(folder)) for folder in (corpus, teacher)]
+    own, others = (Segmenter(AutoTokenizer.from_pretrained(folder)) for folder in (corpus, teacher))
     reader: Reader | None = None
     limit = min(scored.sample, tokens.count("train"))
+    first = 0
     with progress.bar(title="read", total=limit, unit=" tokens", unit_scale=True) as bar:
-        for number, (first, shard) in enumerate(_shards(texts, segmenters[0], limit)):
+        for number, shard in enumerate(_shards(texts, own, limit)):
             place = state / f"shard-{number:06d}.safetensors"
+            ids = np.concatenate([np.append(one.ids, tokens.eos) for _, one in shard])
             if not place.exists():
-                _check_packed(tokens, first, shard, corpus)
+                if not np.array_equal(ids, tokens.array("train")[first : first + len(ids)]):
+                    raise CbdError(
+                        f"the texts are not those that {corpus} was packed from: build the corpus again"
+                    )
                 reader = reader or Reader(load_llm(teacher), scored)
-                others = segmenters[1].many([text for text, _ in shard], add_special_tokens=True)
-                arrays = _grouped(shard, others, reader)
+                theirs = others.many([text for text, _ in shard], add_special_tokens=True)
+                arrays = _grouped([one for _, one in shard], theirs, reader)
                 with replacing(place) as fresh:
                     save_file(arrays, fresh)
-            bar.update(sum(len(one.ids) + 1 for _, one in shard))
-    shards = [load_file(path) for path in sorted(state.glob("shard-*.safetensors"))]
-    return _join(shards, out)
+            first += len(ids)
+            bar.update(len(ids))
+    return _join([load_file(path) for path in sorted(state.glob("shard-*.safetensors"))], out)
 
 
-def _shards(
-    texts: Iterable[str], segmenter: Segmenter, limit: int
-) -> Iterator[tuple[int, list[tuple[str, Segmented]]]]:
-    """About `SHARD` tokens of documents at a time, with the place of the first one in the corpus."""
-    first, size, shard = 0, 0, []
+def _shards(texts: Iterable[str], segmenter: Segmenter, limit: int) -> Iterator[list[tuple[str, Segmented]]]:
+    """About `SHARD` tokens of documents at a time, until there are `limit`."""
+    total, size, shard = 0, 0, []
     for text in texts:
-        if first + size >= limit:
+        if total + size >= limit:
             break
         one = segmenter(text)
         shard.append((text, one))
         size += len(one.ids) + 1  # the end-of-text id
         if size >= SHARD:
-            yield first, shard
-            first, size, shard = first + size, 0, []
+            yield shard
+            total, size, shard = total + size, 0, []
     if shard:
-        yield first, shard
-
-
-def _check_packed(tokens: Tokens, first: int, shard: Sequence[tuple[str, Segmented]], corpus: Path) -> None:
-    ids = np.concatenate([np.append(one.ids, tokens.eos) for _, one in shard])
-    if not np.array_equal(ids, tokens.array("train")[first : first + len(ids)]):
-        raise CbdError(f"the texts are not those that {corpus} was packed from: build the corpus again")
+        yield shard
 
 
 def _grouped(
-    shard: Sequence[tuple[str, Segmented]], others: Sequence[Segmented], reader: Reader
+    own: Sequence[Segmented], others: Sequence[Segmented], reader: "Reader"
 ) -> dict[str, np.ndarray]:
     """Groups of the corpus' tokens (-1 for the end-of-text id), and what the teacher says of each group."""
     found = reader.read([other.ids for other in others])
     groups, values, tops, count = [], [], [], 0
-    for (_, one), other, (likelihoods, top) in zip(shard, others, found, strict=True):
+    for one, other, (likelihoods, top) in zip(own, others, found, strict=True):
         mine, theirs = align(one, other)
         n = int(mine.max(initial=-1)) + 1
         sums = np.zeros(n, np.float64)
@@ -128,18 +123,17 @@ class Reader:
         windows.sort(key=lambda w: len(documents[w[0]]) - w[1])  # of like length, to pad little
         size = max(1, BATCH_TOKENS // self.scored.context)
         for i in range(0, len(windows), size):
-            self._read_batch(documents, windows[i : i + size], results)
+            batch = windows[i : i + size]
+            parts = [torch.from_numpy(documents[n][s : s + self.scored.context]) for n, s, _ in batch]
+            # padded on the right: what comes later changes nothing before it
+            ids = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(self.model.device)
+            states, head = hidden_states(self.model, ids)
+            for row, part, (number, start, skip) in zip(states, parts, batch, strict=True):
+                found, top = self._read_row(row[: len(part)], head, part.to(row.device))
+                likelihoods, tops = results[number]
+                likelihoods[start + max(skip, 1) : start + len(part)] = found[max(skip, 1) - 1 :]
+                tops[start + skip : start + len(part)] = top[skip:]
         return results
-
-    def _read_batch(self, documents, windows, results) -> None:
-        parts = [torch.from_numpy(documents[n][s : s + self.scored.context]) for n, s, _ in windows]
-        # padded on the right: what comes later changes nothing before it
-        ids = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(self.model.device)
-        states, head = hidden_states(self.model, ids)
-        for row, part, (number, start, skip) in zip(states, parts, windows, strict=True):
-            likelihoods, top = self._read_row(row[: len(part)], head, part.to(row.device))
-            results[number][0][start + max(skip, 1) : start + len(part)] = likelihoods[max(skip, 1) - 1 :]
-            results[number][1][start + skip : start + len(part)] = top[skip:]
 
     def _read_row(self, states: Tensor, head: Tensor, ids: Tensor) -> tuple[np.ndarray, np.ndarray]:
         logits = (states @ head.T).float()

@@ -4,8 +4,6 @@ The batch of a step is a pure function of (corpus, seed, step), there is no drop
 AdamW's moments, step, curve) is written as safetensors and JSON: a killed run goes on with the same numbers.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
@@ -91,13 +89,9 @@ class Run:
         norm = self.accelerator.clip_grad_norm_(self.parameters, training.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        reduced = self.accelerator.reduce(sums, reduction="sum") / trained
-        return {
-            "loss": reduced[0],
-            "cross_entropy": reduced[1],
-            "divergence": reduced[2],
-            "gradient_norm": norm,
-        }
+        total, cross_entropy, divergence = self.accelerator.reduce(sums, reduction="sum") / trained
+        parts = {"cross_entropy": cross_entropy, "divergence": divergence, "gradient_norm": norm}
+        return {"loss": total} | parts
 
     def _accumulate(self, arrays: dict[str, np.ndarray]) -> tuple[Tensor, int]:
         """Gradients of the step's mean loss, whatever the number of processes and micro-batches.
@@ -124,9 +118,14 @@ class Run:
     def measure(self) -> None:
         """One point of the validation curve."""
         point = evaluate(self.objective, self.held_out, self.accelerator.device)
-        _check_finite(self, "validation loss", point["loss"])
+        self.check_finite("validation loss", point["loss"])
         tokens = self.progress.step * self.training.batch * self.training.context
         self.progress.curve.append({"step": self.progress.step, "trained": tokens} | point)
+
+    def check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            remedy = f"training diverged; lower the learning rate ({self.lr:g})"
+            raise CbdError(f"the {name} is {value} at step {self.progress.step}: {remedy}")
 
 
 def train(start: Path, lesson: Lesson, training: Training, lr: float, out: Path, state: Path) -> dict:
@@ -145,9 +144,11 @@ def train(start: Path, lesson: Lesson, training: Training, lr: float, out: Path,
     shown = {"initial": run.progress.step, "total": training.steps, "unit": " steps"}
     steps = progress.bar(range(run.progress.step, training.steps), run.title, **shown)
     for step in steps:
-        sums = run.optimise()
+        values = {name: float(value) for name, value in run.optimise().items()}
         run.progress.step = step + 1
-        steps.set_postfix_str(f"loss {_log(run, sums):.3f}", refresh=False)
+        run.check_finite("loss", values["loss"])
+        run.progress.steps.append({"step": run.progress.step} | values)
+        steps.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
         if run.progress.step in evaluated:
             run.measure()
         if _agree(run, time.monotonic() - saved >= every) and run.progress.step < training.steps:
@@ -176,31 +177,15 @@ def _prepare(start: Path, lesson: Lesson, training: Training, lr: float) -> Run:
         )
     student = load(start)
     objective, feed = lesson.prepare(student, start, training, accelerator.device)
-    matrices = [p for p in student.parameters() if p.ndim >= 2]
-    vectors = [p for p in student.parameters() if p.ndim < 2]
     groups = [
-        {"params": matrices, "weight_decay": training.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for p in student.parameters() if p.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in student.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=training.betas, fused=True)
-    objective, optimizer = accelerator.prepare(objective, optimizer)
+    objective, prepared = accelerator.prepare(objective, optimizer)
     held_out = feed.held_out(training)
     title = f"{lesson.verb} {Checkpoint(start).spec.name}"
-    return Run(title, training, lr, feed, accelerator, objective, optimizer, held_out, Progress())
-
-
-def _log(run: Run, sums: dict[str, Tensor]) -> float:
-    """Keep what the step measured; returns its loss."""
-    values = {name: float(value) for name, value in sums.items()}
-    _check_finite(run, "loss", values["loss"])
-    run.progress.steps.append({"step": run.progress.step} | values)
-    return values["loss"]
-
-
-def _check_finite(run: Run, name: str, value: float) -> None:
-    if not math.isfinite(value):
-        remedy = f"training diverged; lower the learning rate ({run.lr:g})"
-        raise CbdError(f"the {name} is {value} at step {run.progress.step}: {remedy}")
+    return Run(title, training, lr, feed, accelerator, objective, prepared.optimizer, held_out, Progress())
 
 
 def _agree(run: Run, due: bool) -> bool:
@@ -211,13 +196,9 @@ def _agree(run: Run, due: bool) -> bool:
     return bool(run.accelerator.reduce(flag, reduction="sum").item())
 
 
-def _bare(run: Run) -> torch.optim.Optimizer:
-    return getattr(run.optimizer, "optimizer", run.optimizer)
-
-
 def _save(run: Run, state: Path) -> None:
     """Write the run's state beside the last one, then replace it by one rename."""
-    model, optimizer = get_state_dict(run.objective, _bare(run), options=WHOLE)
+    model, optimizer = get_state_dict(run.objective, run.optimizer, options=WHOLE)
     if not run.accelerator.is_main_process:
         return
     moments = {f"{name}/{kind}": t for name, kinds in optimizer["state"].items() for kind, t in kinds.items()}
@@ -244,17 +225,17 @@ def _restore(run: Run, state: Path) -> None:
         parameter, kind = name.rsplit("/", 1)
         moments.setdefault(parameter, {})[kind] = tensor
     # for its groups alone; with WHOLE only the first process would get them
-    _, optimizer = get_state_dict(run.objective, _bare(run))
+    _, optimizer = get_state_dict(run.objective, run.optimizer)
     optimizer["state"] = moments
     set_state_dict(
-        run.objective, _bare(run), model_state_dict=model, optim_state_dict=optimizer, options=WHOLE
+        run.objective, run.optimizer, model_state_dict=model, optim_state_dict=optimizer, options=WHOLE
     )
     run.progress = Progress(**json.loads((saved[-1] / "progress.json").read_text()))
 
 
 def _finish(run: Run, start: Path, out: Path) -> None:
     """Write the trained checkpoint with its curves."""
-    model, _ = get_state_dict(run.objective, _bare(run), options=WHOLE)
+    model, _ = get_state_dict(run.objective, run.optimizer, options=WHOLE)
     if not run.accelerator.is_main_process:
         return
     source = Checkpoint(start)

@@ -1,4 +1,4 @@
-"""Distillation losses: a plain reference on logits, and the fast path from hidden states that training uses.
+"""Distillation losses from hidden states, whose logits never exist at once.
 
 Forward KL is KL(teacher || student), reverse KL is KL(student || teacher), and the generalised Jensen-Shannon
 divergence is beta * KL(teacher || M) + (1 - beta) * KL(student || M) with the mixture
@@ -8,17 +8,11 @@ logits, and the divergence is multiplied by T^2 (arXiv 1503.02531). Everything i
 float64 if the inputs are.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import log_softmax
 
 from cbd.errors import CbdError
 from cbd.recipes.training import Loss
@@ -52,45 +46,6 @@ class Sums(NamedTuple):
     divergence: Tensor
 
 
-def divergence(student_logits: Tensor, teacher_logits: Tensor, loss: Loss) -> Tensor:
-    """The divergence at every position, in nats: (..., V) and (..., V) give (...).
-
-    The reference for `chunked`: written from the definition and differentiated by autograd, in both
-    arguments. It holds several tensors of the logits' size. The loss' `cross_entropy` weight does not enter.
-    Raises `CbdError` when the vocabularies differ or the loss has no divergence. Source: arXiv 2306.13649
-    (JSD), arXiv 1503.02531 (T^2).
-    """
-    _check_vocabularies(student_logits.shape[-1], teacher_logits.shape[-1])
-    student, teacher = (
-        log_softmax(_at_least_float32(logits) / loss.temperature, dim=-1)
-        for logits in (student_logits, teacher_logits)
-    )
-    return loss.temperature**2 * _DENSE[_kind(loss)](student, teacher, loss.beta)
-
-
-def _kl(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q) from log probabilities."""
-    return (p.exp() * (p - q)).sum(-1)
-
-
-def _jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
-    log_weight = torch.tensor([beta, 1 - beta], dtype=student.dtype, device=student.device).log()
-    mixture = torch.logaddexp(teacher + log_weight[0], student + log_weight[1])
-    return beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
-
-
-def _no_divergence(*_: Any) -> Tensor:
-    raise CbdError("this loss has no divergence: choose forward_kl, reverse_kl or jsd")
-
-
-_DENSE = {
-    "none": _no_divergence,
-    "forward_kl": lambda student, teacher, _: _kl(teacher, student),
-    "reverse_kl": lambda student, teacher, _: _kl(student, teacher),
-    "jsd": _jsd,
-}
-
-
 def chunked(
     hidden: Tensor,
     head: Tensor,
@@ -99,7 +54,7 @@ def chunked(
     teacher: tuple[Tensor, Tensor] | None = None,
     chunk: int | None = None,
 ) -> Sums:
-    """The loss from the hidden states, whose logits never exist at once: a few buffers of (chunk, V) are all.
+    """The loss from the hidden states; a few buffers of (chunk, V) are all that it needs.
 
     The gradients of `hidden` and `head` are computed analytically beside the values, chunk by chunk, and
     handed to autograd, so one call costs one product with each head and two for the gradients. Without
@@ -122,84 +77,65 @@ def chunked(
     _check(hidden, head, labels, loss, teacher)
     if chunk is not None and chunk < 1:
         raise CbdError(f"chunk {chunk} must be at least one row")
-    teacher_hidden, teacher_head = None, None
+    states, heads = [hidden], [head]
     if loss.divergence != "none":
-        teacher_hidden, teacher_head = (x.detach() for x in teacher)
+        states, heads = ([own, other.detach()] for own, other in zip((hidden, head), teacher, strict=True))
     kept = labels != IGNORED
     if not kept.all():
         rows = kept.nonzero().squeeze(1)
-        hidden, labels = hidden.index_select(0, rows), labels.index_select(0, rows)
-        teacher_hidden = None if teacher_hidden is None else teacher_hidden.index_select(0, rows)
-    wanted = (torch.is_grad_enabled() and x.requires_grad for x in (hidden, head))
-    plan = _Plan(loss, *wanted, chunk or _chunk_rows(head))
-    return Sums(*_Chunked.apply(hidden, head, teacher_hidden, teacher_head, labels, plan))
+        states, labels = [x.index_select(0, rows) for x in states], labels.index_select(0, rows)
+    wanted = [torch.is_grad_enabled() and x.requires_grad for x in (hidden, head)]
+    chunk = chunk or min(max(CHUNK_BYTES // (4 * len(head)), 16), LARGEST_CHUNK)
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        sums, gradients = _accumulate(states, heads, labels, loss, wanted, chunk)
+    return sums._replace(total=_Differentiated.apply(sums.total, states[0], head, *gradients))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What to minimise, which gradients are wanted, and how many rows of logits are held at a time."""
+class _Differentiated(torch.autograd.Function):
+    """A value whose gradients, of hidden states and head, are known already (None where not wanted)."""
 
-    loss: Loss
-    hidden_gradient: bool
-    head_gradient: bool
-    chunk: int
-
-
-class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        head: Tensor,
-        teacher_hidden: Tensor | None,
-        teacher_head: Tensor | None,
-        labels: Tensor,
-        plan: _Plan,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        models = [(hidden, head)] + ([] if teacher_hidden is None else [(teacher_hidden, teacher_head)])
-        with torch.autocast(hidden.device.type, enabled=False):
-            sums, gradients = _accumulate(models, labels, plan)
+    def forward(ctx: Any, value: Tensor, hidden: Tensor, head: Tensor, *gradients: Tensor | None) -> Tensor:
         ctx.save_for_backward(*gradients)
-        ctx.mark_non_differentiable(sums.cross_entropy, sums.divergence)
-        return tuple(sums)
+        return value
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (None if gradient is None else gradient * scale for gradient in ctx.saved_tensors)
-        return (*gradients, *(None,) * 4)
+        return (None, *gradients, None, None)
 
 
 def _accumulate(
-    models: list[tuple[Tensor, Tensor]], labels: Tensor, plan: _Plan
-) -> tuple[Sums, tuple[Tensor | None, Tensor | None]]:
+    states: list[Tensor], heads: list[Tensor], labels: Tensor, loss: Loss, wanted: list[bool], chunk: int
+) -> tuple[Sums, list[Tensor | None]]:
     """The sums, and those gradients of their total (of the student's hidden, of its head) that are wanted.
 
-    models: (hidden, head) of the student and, where there is one, of the teacher.
+    states, heads: of the student and, where there is one, of the teacher. chunk: rows at a time, at most.
     """
-    hidden, head = models[0]
+    hidden, head = states[0], heads[0]
     dtype = torch.promote_types(torch.promote_types(hidden.dtype, head.dtype), torch.float32)
-    models = [(states, weight.to(dtype)) for states, weight in models]
-    chunk = _even(len(hidden), plan.chunk)
-    logits = torch.empty((len(models), chunk, len(head)), dtype=dtype, device=head.device)
+    heads = [weight.to(dtype) for weight in heads]
+    # as small as needs no more chunks, so that the last is no small rest
+    chunk = max(-(-len(hidden) // max(-(-len(hidden) // chunk), 1)), 1)
+    logits = torch.empty((len(heads), chunk, len(head)), dtype=dtype, device=head.device)
     results = torch.zeros((2, len(hidden), 1), dtype=dtype, device=head.device)
-    hidden_gradient = torch.empty_like(hidden) if plan.hidden_gradient else None
-    head_gradient = torch.zeros_like(head, dtype=dtype) if plan.head_gradient else None
-    gradients = plan.hidden_gradient or plan.head_gradient
+    hidden_gradient = torch.empty_like(hidden) if wanted[0] else None
+    head_gradient = torch.zeros_like(head, dtype=dtype) if wanted[1] else None
     for start in range(0, len(hidden), chunk):
         rows = slice(start, min(start + chunk, len(hidden)))
         here = logits[:, : rows.stop - start]
-        for (states, weight), out in zip(models, here, strict=True):
-            torch.mm(states[rows].to(dtype), weight.T, out=out)
-        scale = _in_place(here, labels[rows, None], plan.loss, gradients, results[:, rows])
+        for one, weight, out in zip(states, heads, here, strict=True):
+            torch.mm(one[rows].to(dtype), weight.T, out=out)
+        scale = _in_place(here, labels[rows, None], loss, any(wanted), results[:, rows])
         if hidden_gradient is not None:
-            hidden_gradient[rows] = torch.mm(here[0], models[0][1]).mul_(scale)
+            hidden_gradient[rows] = torch.mm(here[0], heads[0]).mul_(scale)
         if head_gradient is not None:
             head_gradient.addmm_(here[0].T, hidden[rows].to(dtype) * scale)
-    sums, share = results.sum((1, 2), dtype=torch.float64).to(dtype), plan.loss.cross_entropy
+    sums, share = results.sum((1, 2), dtype=torch.float64).to(dtype), loss.cross_entropy
     total = (1 - share) * sums[1] + share * sums[0]
     head_gradient = None if head_gradient is None else head_gradient.to(head.dtype)
-    return Sums(total, sums[0], sums[1]), (hidden_gradient, head_gradient)
+    return Sums(total, sums[0], sums[1]), [hidden_gradient, head_gradient]
 
 
 def _in_place(logits: Tensor, labels: Tensor, loss: Loss, gradients: bool, results: Tensor) -> Tensor:
@@ -207,56 +143,51 @@ def _in_place(logits: Tensor, labels: Tensor, loss: Loss, gradients: bool, resul
 
     logits: (1 or 2, rows, V), the student's and the teacher's, both overwritten. labels: (rows, 1). results:
     (2, rows, 1), filled with the cross-entropy and the divergence. Goes by blocks of rows small enough that
-    each pass finds in the cache what the one before it left there.
+    each pass finds in the cache what the one before it left there (see `BLOCK_BYTES`); on a GPU by one, where
+    what counts is the number of launches.
     """
     _, rows, vocab = logits.shape
-    block = _block_rows(logits)
+    block = rows
+    if logits.device.type == "cpu":
+        block = max(BLOCK_BYTES // (vocab * logits.itemsize), 1)
     spare = torch.empty((min(block, rows), vocab), dtype=logits.dtype, device=logits.device)
     scale = torch.empty_like(results[0])
-    work = _block if loss.temperature == 1 or loss.divergence == "none" else _tempered_block
     for start in range(0, rows, block):
         part = slice(start, start + block)
         student = logits[0, part]
         teacher = logits[1, part] if len(logits) > 1 else None
-        found = work(student, teacher, spare[: len(student)], labels[part], loss, gradients)
-        for out, value in zip((results[0], results[1], scale), found, strict=True):
+        found = _block(student, teacher, spare[: len(student)], labels[part], loss, gradients)
+        for out, value in zip((*results, scale), found, strict=True):
             out[part] = value
     return scale
 
 
-Pair, Block = tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]
-
-
 def _block(
     student: Tensor, teacher: Tensor | None, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
-) -> Block:
-    """Cross-entropy, divergence and the factor of the gradient in `student`, (rows, 1) each, without a T."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, divergence and the factor of the gradient in `student`, (rows, 1) each."""
+    share, temperature, kind = loss.cross_entropy, loss.temperature, loss.divergence
+    if kind == "jsd" and loss.beta in (0, 1):  # the ends of the family are the two KLs
+        kind = "reverse_kl" if loss.beta else "forward_kl"
+    kernel = _KERNELS[kind]
     student.sub_(student.amax(1, keepdim=True))
     if teacher is not None:
         teacher.sub_(teacher.amax(1, keepdim=True))
     picked = student.gather(1, labels)
-    share = loss.cross_entropy
-    total, divergence = _kernel(loss)(student, teacher, spare, share, gradients)
-    if gradients and share:
-        student.scatter_add_(1, labels, total * -share)
-    return total.log() - picked, divergence, total.reciprocal()
-
-
-def _tempered_block(
-    student: Tensor, teacher: Tensor, spare: Tensor, labels: Tensor, loss: Loss, gradients: bool
-) -> Block:
-    """As `_block`, at another temperature: the two parts then need the softmax of different logits."""
-    share, temperature = loss.cross_entropy, loss.temperature
-    student.sub_(student.amax(1, keepdim=True))
-    teacher.sub_(teacher.amax(1, keepdim=True)).mul_(1 / temperature)
-    picked = student.gather(1, labels)
+    if teacher is None or temperature == 1:
+        total, divergence = kernel(student, teacher, spare, share, gradients, loss.beta)
+        if gradients and share:
+            student.scatter_add_(1, labels, total * -share)
+        return total.log() - picked, divergence, total.reciprocal()
+    # At another temperature the two parts need the softmax of different logits.
     total = torch.exp(student, out=spare).sum(1, keepdim=True)
     cross_entropy = total.log() - picked
     of_labels = None
     if gradients and share:
         of_labels = spare.mul(share / total).scatter_add_(1, labels, torch.full_like(total, -share))
     student.mul_(1 / temperature)
-    total, divergence = _kernel(loss)(student, teacher, spare, 0.0, gradients)
+    teacher.mul_(1 / temperature)
+    total, divergence = kernel(student, teacher, spare, 0.0, gradients, loss.beta)
     scale = (1 - share) * temperature / total
     if of_labels is not None:
         student.mul_(scale).add_(of_labels)
@@ -265,18 +196,21 @@ def _tempered_block(
 
 
 # The kernels. Each takes the logits of student and teacher less their rows' maxima and spare space, all
-# (rows, V), and the share of the cross-entropy. It returns the student's sum of exponentials and the
+# (rows, V), the share of the cross-entropy, and beta. It returns the student's sum of exponentials and the
 # divergence, both (rows, 1), and leaves in `student`, when gradients are wanted, that sum times the gradient
 # of (1 - share) * divergence + share * logsumexp. They differ from the formulas only in that every
 # exponential, logarithm and pass over (rows, V) is done once, in place.
 
 
-def _cross_entropy(student: Tensor, teacher: None, spare: Tensor, share: float, gradients: bool) -> Pair:
+Pair = tuple[Tensor, Tensor]
+
+
+def _cross_entropy(student, teacher, spare, share, gradients, _) -> Pair:
     total = student.exp_().sum(1, keepdim=True)
     return total, torch.zeros_like(total)
 
 
-def _forward_kl(student: Tensor, teacher: Tensor, spare: Tensor, share: float, gradients: bool) -> Pair:
+def _forward_kl(student, teacher, spare, share, gradients, _) -> Pair:
     """Gradient p - (1 - share) q, with p the student's and q the teacher's probabilities."""
     exponentials = torch.exp(teacher, out=spare)
     teacher_total = exponentials.sum(1, keepdim=True)
@@ -287,7 +221,7 @@ def _forward_kl(student: Tensor, teacher: Tensor, spare: Tensor, share: float, g
     return total, mean_gap + total.log() - teacher_total.log()
 
 
-def _reverse_kl(student: Tensor, teacher: Tensor, spare: Tensor, share: float, gradients: bool) -> Pair:
+def _reverse_kl(student, teacher, spare, share, gradients, _) -> Pair:
     """Gradient (1 - share) p (gap - E[gap]) + share p, with p the student's probabilities, by which E is
     taken, and gap the student's logits less the teacher's.
     """
@@ -303,9 +237,7 @@ def _reverse_kl(student: Tensor, teacher: Tensor, spare: Tensor, share: float, g
     return total, mean_gap - total.log() + teacher_total.log()
 
 
-def _generalised_jsd(
-    student: Tensor, teacher: Tensor, spare: Tensor, share: float, gradients: bool, *, beta: float
-) -> Pair:
+def _generalised_jsd(student, teacher, spare, share, gradients, beta) -> Pair:
     """Gradient (1 - share) (1 - beta) p (log(p / M) - KL(p || M)) + share p, with p the student's
     probabilities, q the teacher's and M their mixture.
 
@@ -328,44 +260,20 @@ def _generalised_jsd(
     return total, beta * (teacher_ratio - teacher_mean) - (1 - beta) * student_mean
 
 
-def _kernel(loss: Loss) -> Callable[..., Pair]:
-    kernels = {"none": _cross_entropy, "forward_kl": _forward_kl, "reverse_kl": _reverse_kl}
-    kind = _kind(loss)
-    return kernels[kind] if kind in kernels else partial(_generalised_jsd, beta=loss.beta)
+_KERNELS = {
+    "none": _cross_entropy,
+    "forward_kl": _forward_kl,
+    "reverse_kl": _reverse_kl,
+    "jsd": _generalised_jsd,
+}
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1, keepdim=True)
 
 
-def _kind(loss: Loss) -> str:
-    """The loss' divergence, with the ends of the Jensen-Shannon family named as what they are."""
-    if loss.divergence == "jsd" and loss.beta in (0, 1):
-        return "reverse_kl" if loss.beta else "forward_kl"
-    return loss.divergence
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _chunk_rows(head: Tensor) -> int:
-    """Rows of logits per chunk (see `CHUNK_BYTES`)."""
-    return min(max(CHUNK_BYTES // (4 * len(head)), 16), LARGEST_CHUNK)
-
-
-def _even(rows: int, chunk: int) -> int:
-    """The chunk, made smaller as far as no more chunks are needed, so that the last is no small rest."""
-    return max(-(-rows // max(-(-rows // chunk), 1)), 1)
-
-
-def _block_rows(logits: Tensor) -> int:
-    """Rows per pass (see `BLOCK_BYTES`): all on a GPU, where what counts is the number of launches."""
-    _, rows, vocab = logits.shape
-    return max(BLOCK_BYTES // (vocab * logits.itemsize), 1) if logits.device.type == "cpu" else rows
-
-
-def _check_vocabularies(student: int, teacher: int) -> None:
+def check_vocabularies(student: int, teacher: int) -> None:
+    """Raise `CbdError` unless the two sizes are one."""
     if student != teacher:
         raise CbdError(
             f"the vocabularies differ (student {student:,}, teacher {teacher:,}): give both one tokenizer, "
@@ -387,7 +295,7 @@ def _check(
     if teacher is None:
         raise CbdError(f"{loss.divergence} needs a teacher: pass its (hidden, head)")
     teacher_hidden, teacher_head = teacher
-    _check_vocabularies(len(head), len(teacher_head))
+    check_vocabularies(len(head), len(teacher_head))
     if teacher_hidden.shape != (len(hidden), teacher_head.shape[1]):
         raise CbdError(
             f"the teacher's hidden {tuple(teacher_hidden.shape)} should be "

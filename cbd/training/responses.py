@@ -1,7 +1,5 @@
 """Supervised fine-tuning: batches of prompts with their responses, on which alone the loss is taken."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -32,8 +32,9 @@ from pathlib import Path
 
 from _common import surroundings, table, write
 
-from cbd.recipes.specs import GPT2_B, GPT2_M, SLM_138M, ModelSpec, gpt2
+from cbd.recipes.specs import NAMED, ModelSpec, gpt2
 
+GPT2_B, GPT2_M, SLM_138M = (NAMED[name] for name in ("GPT2-B", "GPT2-M", "SLM-138M"))
 ROOT = Path(__file__).resolve().parents[2]
 AIM = 1.5
 TOLERANCE = 3e-8
@@ -44,8 +45,9 @@ import sys, torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from cbd.models.families import FAMILIES
-from cbd.recipes.specs import SLM_138M
+from cbd.recipes.specs import NAMED
 small, large, out = sys.argv[1:]
+SLM_138M = NAMED["SLM-138M"]
 torch.set_num_threads(1)
 for path in (small, large):
     with safe_open(path, framework="pt") as file:
@@ -120,6 +122,7 @@ def times(small: Path, large: Path, folder: Path, repeats: int) -> dict[str, lis
         f"--large={large}",
         f"--layers={SLM_138M.layers}",
         f"--width={SLM_138M.width}",
+        "--unaligned",  # these stand-ins were never trained
     ]
     weights = [str(anchor / "model.safetensors") for anchor in (small, large)]
     commands = {

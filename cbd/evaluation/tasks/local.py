@@ -1,15 +1,12 @@
 """The data behind our own lm-eval tasks, from folders that `cbd` made; lm-eval loads this file by name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from datasets import Dataset
 
+from cbd.data.items import HELD_OUT
 from cbd.data.pairs import read
 from cbd.errors import CbdError
-
-SPLITS = ("validation", "test")
 
 
 def items(items: str | None = None, file: str = "", **_) -> dict[str, Dataset]:
@@ -25,4 +22,4 @@ def pairs(pairs: str | None = None, **_) -> dict[str, Dataset]:
 def _splits(folder: str | None, what: str, name) -> dict[str, Dataset]:
     if folder is None:
         raise CbdError(f'this task reads a folder: --metadata \'{{"{what}": "DIR"}}\', or use `cbd eval`')
-    return {split: Dataset.from_list(read(Path(folder) / name(split))) for split in SPLITS}
+    return {split: Dataset.from_list(read(Path(folder) / name(split))) for split in HELD_OUT}

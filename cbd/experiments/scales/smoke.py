@@ -1,19 +1,8 @@
 """The smoke scale: minutes, in CI; proves that everything runs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
-from cbd.experiments.scales.base import (
-    EMBEDDED,
-    Bridge,
-    Evaluation,
-    Families,
-    HomeGrown,
-    Scale,
-    ScratchVsCbd,
-    small_shapes,
-)
+from cbd.experiments.scales import base
 from cbd.recipes.data import Items, Pairs
 from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY
 from cbd.recipes.models import Sampling
@@ -21,11 +10,12 @@ from cbd.recipes.specs import llama
 from cbd.recipes.training import Loss, Training
 
 
-def smoke() -> Scale:
-    shape = small_shapes(1024, 64)
+def smoke() -> base.Scale:
+    shape = base.family_shapes("gpt2", 1024, 64)
     training = Training(tokens=30_720, lr=3e-3, batch=8, context=64, evaluations=5, evaluation_tokens=8192)
-    corpus = replace(EMBEDDED, vocab_size=1024, max_documents=1500)
-    return Scale(
+    corpus = replace(base.EMBEDDED, vocab_size=1024, max_documents=1500)
+    other = llama(3, 96, 6, 2, 256, vocab=1536, positions=128)
+    return base.Scale(
         name="smoke",
         cost="minutes on two CPU cores; proves that everything runs, not that anything is true",
         corpus=corpus,
@@ -46,14 +36,8 @@ def smoke() -> Scale:
         random_rates=(2e-3, 4e-3),
         seeds=2,
         sample=4096,
-        bridge=Bridge(
-            sources=(
-                HomeGrown(
-                    "Llama, trained here",
-                    llama(3, 96, 6, 2, 256, vocab=1536, positions=128),
-                    replace(training, tokens=15_360),
-                ),
-            ),
+        bridge=base.Bridge(
+            sources=(base.HomeGrown("Llama, trained here", other, replace(training, tokens=15_360)),),
             sampling=Sampling(documents=96, prompt=8, new=56, batch=48),
             scored=6_000,
             context=64,
@@ -64,14 +48,14 @@ def smoke() -> Scale:
             target=shape(2, 64),
             bytes=4096,
         ),
-        evaluation=Evaluation(
+        evaluation=base.Evaluation(
             choice=(CONTINUATION, CLOZE),
             generation=(REPLY,),
             tuning=replace(training, tokens=10_240, batch=16, lr=1e-3, evaluations=1),
             pairs=Pairs(corpus, count=400, tests=16, words=16, answer=8),
             items=Items(corpus, count=24, words=16, answer=6),
         ),
-        scratch_vs_cbd=ScratchVsCbd(
+        scratch_vs_cbd=base.ScratchVsCbd(
             targets=(shape(2, 64),),
             ladder=(2_560, 5_120, 10_240, 20_480),
             searched=(10_240,),
@@ -79,7 +63,7 @@ def smoke() -> Scale:
             equal_targets=(shape(2, 64),),
             equal_budgets=(10_240,),
         ),
-        families=Families(
+        families=base.Families(
             vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),
             sizes=((3, 96), (3, 64), (2, 32)),
             targets=((2, 64),),

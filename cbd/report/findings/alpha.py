@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import NATS, TOLERATED, by_size, near, rule_alphas, sizes, units
+from cbd.report.findings.shared import NATS, TOLERATED, by_size, counted, near, rule_alphas, sizes, units
 from cbd.report.findings.shared import optima as optima_of
 from cbd.report.verdicts import Entry, Facts, Sides, Tables
 
@@ -93,6 +93,22 @@ ROWS = {
             f"minus loss at the best alpha, {NATS}",
             "below",
             TOLERATED,
+        ),
+    ),
+}
+
+
+# ---- what the notebook predicted before the runs
+
+PREDICTIONS = {
+    "with independent anchors an end wins": (
+        lambda tables: counted(optima(tables["alpha"]).query("method == 'independent'"), "gain", "{spec}"),
+        Facts("What the best alpha gains over both ends: nothing", lambda r: r.point <= 0, ".3f"),
+    ),
+    "union has an interior optimum near the rule": (
+        lambda tables: units(_best_alphas(tables).query("mixing == 'union'"), "{spec} (rule {rule:.2f})"),
+        Facts(
+            f"Inherited anchors: best alpha inside 0 to 1, within {NEAR} of the rule's", ROWS["E7"].rule.test
         ),
     ),
 }

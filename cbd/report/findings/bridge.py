@@ -6,8 +6,8 @@ import pandas as pd
 
 from cbd.report import stats
 from cbd.report.findings.shared import generative, paired, units, with_verdict
-from cbd.report.names import BRIDGED, CBD, RAW, RAW_COMPUTE, SEQUENCE, SOURCE
-from cbd.report.verdicts import Entry, Sides, Tables
+from cbd.report.names import ALM, BRIDGED, CBD, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
+from cbd.report.verdicts import Entry, Facts, Sides, Tables
 
 
 def differences(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
@@ -65,5 +65,29 @@ ROWS = {
         ("bridge",),
         _bridges,
         Sides("SLM of a chain: each bridge minus no bridge at equal tokens, bits per byte", "below"),
+    ),
+}
+
+
+# ---- what the notebook predicted before the runs
+
+
+def _proxies(tables: Tables, *methods: str) -> pd.DataFrame:
+    found = differences(tables["bridge"]).query("stage == 'proxy'")
+    return units(found[found["method"].isin(methods)], "{method}")
+
+
+PREDICTIONS = {
+    "the sequence-level proxy is worse than one from as much raw text": (
+        lambda tables: _proxies(tables, SEQUENCE),
+        Sides("Proxy minus no bridge at equal tokens, bits per byte", "above"),
+    ),
+    "matching likelihoods is at least as good as the raw corpus": (
+        lambda tables: _proxies(tables, ALM, ULD),
+        Facts("Proxy minus no bridge at equal tokens: interval not above 0", lambda r: r.low <= 0, "+.3f"),
+    ),
+    "with equal compute the raw corpus wins": (
+        lambda tables: units(differences(tables["bridge"], RAW_COMPUTE), "{method}, {stage}"),
+        Sides("Every other way minus no bridge at equal compute, each stage, bits per byte", "above"),
     ),
 }

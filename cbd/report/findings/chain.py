@@ -7,7 +7,7 @@ import pandas as pd
 from cbd.report import stats
 from cbd.report.findings.shared import NATS, TOLERATED, against, by_size, sizes, units
 from cbd.report.names import STEPWISE
-from cbd.report.verdicts import Entry, Sides, Tables, listed
+from cbd.report.verdicts import Entry, Facts, Sides, Tables, listed
 
 
 def steps_lost(table: pd.DataFrame) -> pd.DataFrame:
@@ -62,5 +62,32 @@ ROWS = {
         lambda tables: _since_source(tables).tail(1),
         Sides(f"From the source to the smallest anchor: what is lost, {NATS}", "above"),
         lambda tables: listed(_since_source(tables).iloc[:-1]),
+    ),
+}
+
+
+# ---- what the notebook predicted before the runs
+
+
+def with_gap(found: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """The rows with `gap`: by how many nats per token their size's larger anchor is better than the smaller.
+
+    Rows without a chain's table, or of a size below the chain, are left out.
+    """
+    if "chain" not in tables:
+        return found.iloc[:0]
+    lost = tables["chain"].query("metric == 'lost'").groupby("parameters")["value"].mean()
+    smaller = found["parameters"].map(lambda n: lost.index[lost.index < n].max())
+    return found.assign(gap=smaller.map(lost)).dropna(subset="gap")
+
+
+PREDICTIONS = {
+    "stepwise beats direct at equal tokens": (
+        lambda tables: _direct_against_stepwise(tables).query("unit == 'final loss, equal tokens'"),
+        Sides("Smallest anchor, direct minus stepwise", "above"),
+    ),
+    "direct wins or ties at equal compute": (
+        lambda tables: _direct_against_stepwise(tables).query("unit == 'final loss, equal compute'"),
+        Facts("Smallest anchor, direct minus stepwise: interval not above 0", lambda r: r.low <= 0, "+.3f"),
     ),
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from cbd.report import stats
+from cbd.report.findings.chain import with_gap
 from cbd.report.findings.initialise import start_against_better
-from cbd.report.findings.shared import BETTER, NATS, against, paired, units, with_better
-from cbd.report.names import CBD, RANDOM
-from cbd.report.verdicts import Entry, Sides, Tables
+from cbd.report.findings.shared import BETTER, NATS, TOLERATED, against, paired, units, with_better
+from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
+from cbd.report.verdicts import Entry, Facts, Sides, Tables
 
 SPEEDUPS = ("speedup_to_random_final", "speedup_to_cbd_final")
 
@@ -95,5 +96,45 @@ ROWS = {
             f"Step zero and after each budget, each size: CBD (union) minus the better single anchor, {NATS}",
             "below",
         ),
+    ),
+}
+
+
+# ---- what the notebook predicted before the runs
+
+
+def _longest_random(tables: Tables) -> pd.DataFrame:
+    """Random at the end of its longest run minus CBD at zero tokens."""
+    rows = ends(tables["convergence"])
+    longest = rows[(rows["method"] == RANDOM) & (rows["budget"] == rows["budget"].max())]
+    return paired(pd.concat([longest, _zero_and_after(tables).query("tokens == 0")]), RANDOM, CBD)
+
+
+def _after(tables: Tables, method: str, *others: str) -> pd.DataFrame:
+    """One start minus others after each budget."""
+    rows, keys = ends(tables["convergence"]), ["budget", "spec", "parameters"]
+    pairs = [rows[rows["method"].isin([method, other])] for other in others]
+    found = [
+        against(pair, other, by=keys).assign(other=other) for pair, other in zip(pairs, others, strict=True)
+    ]
+    return units(pd.concat(found, ignore_index=True), "{spec} after {budget:,}, minus {other}")
+
+
+PREDICTIONS = {
+    "random weights do not reach CBD's step-zero loss within the budgets": (
+        _longest_random,
+        Sides(f"Random after its longest run minus CBD at zero tokens, {NATS}", "above"),
+    ),
+    "after recovery CBD and the pruned larger anchor are within a few hundredths of a nat": (
+        lambda tables: _after(tables, LARGER, CBD),
+        Facts(
+            f"The pruned larger anchor minus CBD after each budget: within {TOLERATED}",
+            lambda r: r.low >= -TOLERATED and r.high <= TOLERATED,
+            "+.3f",
+        ),
+    ),
+    "the grown smaller anchor is worst of the three where the anchors' gap is wide": (
+        lambda tables: with_gap(_after(tables, SMALLER, CBD, LARGER), tables).query(f"gap > {TOLERATED}"),
+        Sides(f"The grown smaller anchor minus each, where anchors are over {TOLERATED} apart", "above"),
     ),
 }

@@ -6,8 +6,8 @@ import pandas as pd
 
 from cbd.report import stats
 from cbd.report.findings.shared import against, by_size, chance, main_metrics, sizes, units, with_verdict
-from cbd.report.names import RANDOM
-from cbd.report.verdicts import Entry, Sides, Tables
+from cbd.report.names import CBD, RANDOM
+from cbd.report.verdicts import Entry, Facts, Sides, Tables
 
 
 def averages(table: pd.DataFrame) -> pd.DataFrame:
@@ -68,5 +68,41 @@ ROWS = {
         ("equal_budget",),
         _smallest,
         Sides("Average of the tasks, smallest size: CBD minus random, points", "above", 0, "+.2f"),
+    ),
+}
+
+
+# ---- what the notebook predicted before the runs
+
+FEW = 5  # points of 100: "a few points"
+
+
+def _leads(tables: Tables, by: str, along: str) -> pd.DataFrame:
+    """By how much CBD is ahead in loss, minus the same at the first (smallest) of a column's values."""
+    rows = tables["equal_budget"].query("metric == 'loss'").sort_values(["parameters", "tokens"])
+    rows = rows.assign(place=rows[along].astype(str), value=-rows["value"])
+    wide = rows.pivot_table("value", [by, "place", "seed"], "method").eval(f"`{CBD}` - `{RANDOM}`")
+    lead = wide.rename("value").reset_index().rename(columns={"place": "method"})
+    return units(stats.paired(lead, [by], baseline=rows["place"].iloc[0]), f"{{method}}, {{{by}}}")
+
+
+PREDICTIONS = {
+    "CBD is ahead in loss everywhere": (
+        lambda tables: units(losses(tables["equal_budget"]), "{spec} after {tokens:,}"),
+        Sides("CBD minus random, nats per token", "below"),
+    ),
+    "by less at the larger budget": (
+        lambda tables: _leads(tables, "spec", "tokens"),
+        Sides("CBD's lead in loss minus that at the smallest budget", "below"),
+    ),
+    "by less at the smallest size": (
+        lambda tables: _leads(tables, "tokens", "spec"),
+        Sides("CBD's lead in loss minus that at the smallest size", "above"),
+    ),
+    "the average of the tasks moves with the loss, by a few points at most": (
+        lambda tables: _averages(tables["equal_budget"]),
+        Facts(
+            f"CBD minus random: above 0, at most {FEW} points", lambda r: r.low > 0 and r.point <= FEW, "+.2f"
+        ),
     ),
 }

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import near, rule_alphas, units
+from cbd.report.findings.shared import counted, near, rule_alphas, units
 from cbd.report.findings.shared import optima as optima_of
 from cbd.report.names import RANDOM
-from cbd.report.verdicts import Entry, Sides, Tables
+from cbd.report.verdicts import Entry, Facts, Sides, Tables
 
 
 def optima(table: pd.DataFrame) -> pd.DataFrame:
@@ -59,5 +59,41 @@ ROWS = {
             "below",
         ),
         _against_random,
+    ),
+}
+
+
+# ---- what the notebook predicted before the runs
+
+
+def _literal(tables: Tables, column: str) -> pd.DataFrame:
+    found = optima(tables["families"]).query("mixing == 'literal' and operator == 'preserving'")
+    return counted(found, column, "{family} {spec}")
+
+
+def _shapes(tables: Tables) -> pd.DataFrame:
+    """In which share of the families a curve's best alpha is interior."""
+    keys = ["mixing", "operator", "spec"]
+    shares = optima(tables["families"]).groupby(keys, sort=False)["interior"].mean().reset_index()
+    return counted(shares, "interior", "{mixing}, {operator} {spec}")
+
+
+PREDICTIONS = {
+    "the curves over alpha have one shape in all four families": (
+        _shapes,
+        Facts(
+            "Each curve: the best alpha is interior in all families (1) or in none (0)",
+            lambda r: r.point in (0, 1),
+        ),
+    ),
+    "with the literal formula and preserving expansion an end is best": (
+        lambda tables: _literal(tables, "gain"),
+        Facts("What the best alpha gains over both ends: nothing", lambda r: r.point <= 0, ".3f"),
+    ),
+    "the rule's alpha is not best there": (
+        lambda tables: _literal(tables, "best_alpha"),
+        Facts(
+            "Best alpha: over 0.1, a step of the grid, from the rule's", lambda r: abs(r.point - r.rule) > 0.1
+        ),
     ),
 }

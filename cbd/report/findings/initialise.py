@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from cbd.recipes.starts import STARTS
-from cbd.report.findings.shared import BETTER, NATS, against, paired, sizes, units, with_better
-from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
-from cbd.report.verdicts import Entry, Sides, Tables
+from cbd.report.findings.chain import with_gap
+from cbd.report.findings.shared import BETTER, NATS, TOLERATED, against, paired, sizes, units, with_better
+from cbd.report.names import CBD, LARGER, LITERAL, RANDOM, SMALLER
+from cbd.report.verdicts import Entry, Facts, Sides, Tables
 
 
 def step_zero(table: pd.DataFrame) -> pd.DataFrame:
@@ -55,5 +56,36 @@ ROWS = {
         ("initialise",),
         _other_operators,
         Sides(f"Step zero, each size: each other operator minus union, {NATS}", "above"),
+    ),
+}
+
+
+# ---- what the notebook predicted before the runs
+
+WIDE = 1.0  # nats per token: "a wide margin"
+
+
+def _union_by_gap(tables: Tables) -> pd.DataFrame:
+    found = paired(tables["initialise"], CBD, SMALLER)
+    found = with_gap(found.assign(parameters=found["spec"].map(sizes(tables["initialise"]))), tables)
+    return units(found, "{spec} (anchors {gap:.2f} apart)")
+
+
+PREDICTIONS = {
+    "all starts beat random by a wide margin": (
+        lambda tables: units(against(tables["initialise"], RANDOM), "{method} {spec}"),
+        Sides(f"Each start minus random, {NATS}", "below", -WIDE),
+    ),
+    "literal mixing never beats the grown smaller anchor": (
+        lambda tables: paired(tables["initialise"], LITERAL, SMALLER),
+        Facts("Literal minus the grown smaller anchor: interval not below 0", lambda r: r.high >= 0, "+.3f"),
+    ),
+    "union beats the grown smaller anchor only where the anchors differ clearly": (
+        _union_by_gap,
+        Facts(
+            f"Union minus the grown smaller anchor: not below 0, or anchors over {TOLERATED} apart",
+            lambda r: r.high >= 0 or abs(r.gap) > TOLERATED,
+            "+.3f",
+        ),
     ),
 }

@@ -52,3 +52,23 @@ ROWS = {
         ),
     ),
 }
+
+
+# ---- what the notebook predicted before the runs
+
+
+def _first_size(tables: Tables) -> pd.DataFrame:
+    first = _cost(tables).query("sizes == 1").set_index("method")["value"]
+    return exact({f"over {other}": first[CHAIN] / first[other] for other in first.index.drop(CHAIN)})
+
+
+PREDICTIONS = {
+    "the chain is the dearest way to get one size": (
+        _first_size,
+        Sides("FLOPs of the chain for one size over each other way's", "above", 1, ".2f"),
+    ),
+    "its cost is flat from there on": (
+        lambda tables: _ratios(tables).iloc[1::2],
+        Sides("What further sizes cost with the chain over each other way's", "below", 0.01, ".2f"),
+    ),
+}

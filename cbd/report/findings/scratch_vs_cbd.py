@@ -9,9 +9,9 @@ import pandas as pd
 
 from cbd.report import stats
 from cbd.report.crossing import Crossing, crossing
-from cbd.report.findings.shared import NATS, chance, generative, main_metrics, paired, sizes, units
-from cbd.report.names import CBD, CHAIN_TOKENS, RANDOM
-from cbd.report.verdicts import Entry, Sides, Tables, listed
+from cbd.report.findings.shared import NATS, chance, exact, generative, main_metrics, paired, sizes, units
+from cbd.report.names import BRIDGED, CBD, CHAIN_TOKENS, RANDOM, minus_random
+from cbd.report.verdicts import MOST, Entry, Sides, Tables, listed
 
 SHARE = 0.5  # of the longest budget: the smaller of the paper's two savings is 5B of 10B tokens
 
@@ -167,5 +167,64 @@ ROWS = {
             "above",
         ),
         _loss_gaps,
+    ),
+}
+
+
+# ---- what the notebook predicted before the runs
+
+FOLLOWS = -0.5  # a rank correlation with the loss from which on a score "follows" it
+
+
+def _bridged_first(tables: Tables) -> pd.DataFrame:
+    """Tokens with which scratch reaches the loss of a bridged SLM, over those to the chain's."""
+    found = crossings(tables["scratch_vs_cbd"]).query("metric == 'loss'").fillna({"tokens": math.inf})
+    bridged, ours = found[found["method"].str.startswith(BRIDGED)], found[found["method"] == CBD]
+    both = bridged.merge(ours, on="spec", suffixes=("", "_ours"))
+    ratios = {"point": both["tokens"] / both["tokens_ours"]}
+    ratios |= {"low": both["low"] / both["high_ours"], "high": both["high"] / both["low_ours"]}
+    return units(both.assign(**ratios), "{spec}, {method}")
+
+
+def _undecided_gaps(tables: Tables) -> pd.DataFrame:
+    """The share of the tasks' gaps to random weights, over all budgets, whose interval holds zero."""
+    table, undecided = tables["scratch_vs_cbd"], []
+    for metric in main_metrics(table):
+        ends = table[table["metric"].isin([minus_random(metric, end) for end in ("low", "high")])]
+        undecided += list(ends.groupby(["spec", "method", "tokens"])["value"].prod() <= 0)
+    return exact({f"of {len(undecided)} gaps": sum(undecided) / max(len(undecided), 1)})
+
+
+def _followed(tables: Tables) -> pd.DataFrame:
+    """Rank correlation of Rouge-L with the loss over all models of a size."""
+    table, [metric] = tables["scratch_vs_cbd"], generative(tables["scratch_vs_cbd"])
+    rows = table[table["metric"].isin([metric, "loss"]) & table["seed"].notna()]
+    wide = rows.pivot_table("value", ["spec", "seed", "method", "tokens"], "metric")
+    found = wide.groupby(["spec", "seed"]).corr("spearman")[metric].xs("loss", level="metric")
+    return units(stats.summarise(found.rename("value").reset_index(), ["spec"]), "{spec}")
+
+
+_LADDER = "Tokens with which scratch reaches the SLM's loss, as a share of its longest budget"
+
+PREDICTIONS = {
+    "on the loss, scratch reaches the smaller SLM within the ladder": (
+        lambda tables: _shares(tables).query("group == 'loss'").head(1),
+        Sides(_LADDER, "below", 1, ".2f"),
+    ),
+    "it reaches the larger one late or not at all": (
+        lambda tables: _shares(tables).query("group == 'loss'").tail(1),
+        Sides(_LADDER, "above", SHARE, ".2f"),
+    ),
+    "the bridged SLM is reached earlier": (
+        _bridged_first,
+        Sides("Tokens to the loss of the bridged SLM over those to the chain's", "below", 1, ".2f"),
+    ),
+    "on tasks, most intervals of the gap hold zero": (
+        _undecided_gaps,
+        Sides("Share of them that holds zero", "above", MOST, ".2f"),
+    ),
+    "after fine-tuning, Rouge-L follows the loss": (
+        _followed,
+        Sides("Rank correlation of Rouge-L with the loss", "below", FOLLOWS, "+.2f"),
     ),
 }

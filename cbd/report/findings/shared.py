@@ -89,6 +89,11 @@ def exact(values: Mapping[str, float]) -> pd.DataFrame:
     return pd.DataFrame({"unit": list(values), "n": 0} | dict.fromkeys(("point", "low", "high"), points))
 
 
+def counted(found: pd.DataFrame, column: str, unit: str) -> pd.DataFrame:
+    """The rows as units whose number, without an interval, is that of a column."""
+    return units(found.assign(**dict.fromkeys(("point", "low", "high"), found[column]), n=0), unit)
+
+
 # ---- curves over alpha
 
 
