@@ -123,9 +123,7 @@ def test_every_judged_claim_names_the_experiment_that_it_needs():
 # ---- what the notebooks predicted
 
 PREDICTIONS = [
-    (name, words)
-    for name, module in findings._MODULES.items()
-    for words in getattr(module, "PREDICTIONS", ())
+    (name, words) for name, module in findings.MODULES.items() for words in getattr(module, "PREDICTIONS", ())
 ]
 
 
@@ -156,7 +154,7 @@ def twisted(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 @pytest.mark.parametrize(("name", "words"), PREDICTIONS)
 def test_a_prediction_can_hold_and_can_fail(name, words):
-    measure, rule = findings._MODULES[name].PREDICTIONS[words]
+    measure, rule = findings.MODULES[name].PREDICTIONS[words]
     tables, seen = {"chain": results.read_table("laptop", "chain")}, set()
     for table in twisted(results.read_table("laptop", name)):
         with contextlib.suppress(CbdError):  # a table with another's roles can lack what is compared

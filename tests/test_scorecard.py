@@ -403,7 +403,7 @@ def test_entries_need_tables_that_exist():
 def test_every_note_can_be_written():
     for name, entry in ROWS.items():
         for other, tables, _ in FLIPS:
-            if name == other and entry.note:
+            if name == other:
                 assert isinstance(entry.note(tables), str)
 
 

@@ -6,8 +6,6 @@ tokens? The curve is a ladder of finished runs, one a seed and budget, each with
 schedule, so neighbouring budgets are independent models and the curve need not be monotone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

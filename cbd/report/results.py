@@ -4,8 +4,6 @@ A table is `results/<scale>/<experiment>.csv`, its records `results/<scale>/<exp
 schema of a table is fixed (`COLUMNS`), so that one set of statistics and figures reads every experiment.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -80,17 +78,17 @@ def figures_folder(scale: str) -> Path:
 
 def table_path(scale: str, experiment: str) -> Path:
     """The CSV of an experiment, whether or not it exists."""
-    return _file(scale, experiment, ".csv")
+    return results_folder(scale) / f"{_name('experiment', experiment)}.csv"
 
 
 def records_path(scale: str, experiment: str) -> Path:
     """The JSON lines of an experiment's runs, whether or not they exist."""
-    return _file(scale, experiment, ".runs.jsonl")
+    return table_path(scale, experiment).with_suffix(".runs.jsonl")
 
 
 def samples_path(scale: str, experiment: str) -> Path:
     """The JSON of what a reader is shown beside an experiment's table, whether or not it exists."""
-    return _file(scale, experiment, ".samples.json")
+    return table_path(scale, experiment).with_suffix(".samples.json")
 
 
 def names(scale: str) -> list[str]:
@@ -231,10 +229,6 @@ def _name(kind: str, name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise CbdError(f"{kind} {name!r} is no name for a file; use letters, digits, - and _")
     return name
-
-
-def _file(scale: str, experiment: str, suffix: str) -> Path:
-    return results_folder(scale) / (_name("experiment", experiment) + suffix)
 
 
 def _existing(place: Callable[[str, str], Path], scale: str, experiment: str) -> Path:

@@ -57,8 +57,7 @@ def _row(claim: Claim, tables: Tables, scale: str) -> Row:
     found = entry.measure(tables) if set(entry.needs) <= set(tables) else pd.DataFrame()
     if found.empty:
         return row
-    note = entry.note(tables) if entry.note else ""
-    ours = ". ".join(filter(None, (entry.rule.told(found), note)))
+    ours = ". ".join(filter(None, (entry.rule.told(found), entry.note(tables))))
     return replace(row, ours=ours, seeds=int(found["n"].min()), verdict=entry.rule.verdict(found, words))
 
 
@@ -69,10 +68,8 @@ def paper(claim: Claim) -> str:
     parts = []
     for (metric, tokens), group in rows.groupby(["metric", "tokens"], dropna=False, sort=False):
         after = "" if math.isnan(tokens) else f" at {si(tokens).replace('G', 'B')} tokens"  # as papers count
-        values = [
-            f"{row.method}{f' {row.params_millions:g}M' * several} {row.value:g}"
-            for row in group.itertuples()
-        ]
+        sizes = [f" {size:g}M" * several for size in group["params_millions"]]
+        values = map("{}{} {:g}".format, group["method"], sizes, group["value"])
         parts.append(f"{metric.replace('_', ' ')}{after}: {', '.join(values)}")
     return "; ".join(filter(None, (*parts, claim.said))) or NOTHING
 
@@ -85,11 +82,9 @@ def markdown(scale: str) -> str:
         seeds = f" ({row.seeds} seeds)" if row.seeds else ""
         cells = (row.id, row.claim, row.paper, row.ours + seeds, f"**{row.verdict}**. {row.rule}.")
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    head = (
-        f"# Scorecard, scale {scale}\n\nWritten by `cbd figures --scale {scale}` from the tables beside it."
-    )
-    table = "\n".join(lines)
-    return f"{head}\n\n{tally(card)}\n\n{table}\n\n## In numbers\n\n{numbers(scale)}\n"
+    made, table = f"Written by `cbd figures --scale {scale}` from the tables beside it.", "\n".join(lines)
+    parts = (f"# Scorecard, scale {scale}", made, tally(card), table, "## In numbers", numbers(scale))
+    return "\n\n".join(parts) + "\n"
 
 
 def tally(card: pd.DataFrame) -> str:

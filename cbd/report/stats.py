@@ -3,8 +3,6 @@
 Every interval of the project is made here; figures and notebooks only show them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ its 95 % interval), n (seeds; 0 where numbers are counted, not measured), and pe
 units are told together).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -130,14 +128,14 @@ class Facts(Rule):
 class Entry:
     """How a row of the scorecard is measured and judged.
 
-    needs: the tables that it cannot do without. measure: tables -> the units that the rule judges. note:
-    further numbers from the tables.
+    measure: tables -> the units that the rule judges. note: further numbers from the tables. needs: the
+    tables that it cannot do without; None: that of the experiment in whose module it stands.
     """
 
-    needs: tuple[str, ...]
     measure: Callable[[Tables], pd.DataFrame]
     rule: Sides | Facts
-    note: Callable[[Tables], str] | None = None
+    note: Callable[[Tables], str] = lambda tables: ""
+    needs: tuple[str, ...] | None = None
 
 
 def listed(found: pd.DataFrame, form: str = "+.3f") -> str:
