@@ -193,16 +193,16 @@ def test_crossing_reads_the_columns_of_a_results_table():
 @pytest.mark.parametrize(
     ("curves", "lines", "message"),
     [
-        (ladder([5.0, 4.0]).drop(columns="tokens"), level(4.0), "'tokens' is not in the table of the curves"),
-        (ladder([5.0, 4.0]), level(4.0).drop(columns="value"), "'value' is not in the table of the line"),
-        (ladder([5.0, 4.0]).iloc[:0], level(4.0), "curves is empty"),
+        (ladder([5.0, 4.0]).drop(columns="tokens"), level(4.0), "column 'tokens' is not in the table"),
+        (ladder([5.0, 4.0]), level(4.0).drop(columns="value"), "column 'value' is not in the table"),
+        (ladder([5.0, 4.0]).iloc[:0], level(4.0), "curves is empty or"),
         (ladder([5.0, 4.0]), level(4.0, 4.0), "are not those of the line"),
         (ladder([5.0, 4.0], [5.0, 4.0]), level(4.0), "are not those of the line"),
         (ladder([5.0, 4.0], [5.0]), level(4.0, 4.0), "not every seed was trained on 2e\\+06"),
         (pd.concat([ladder([5.0, 4.0])] * 2), level(4.0), "more than one row"),
         (ladder([5.0, 4.0]), pd.concat([level(4.0)] * 2), "more than one row"),
-        (ladder([5.0, nan]), level(4.0), "curves has a value that is not finite"),
-        (ladder([5.0, 4.0]), level(inf), "line has a value that is not finite"),
+        (ladder([5.0, nan]), level(4.0), "curves is .* not finite"),
+        (ladder([5.0, 4.0]), level(inf), "line is .* not finite"),
         (ladder([5.0, 4.0], tokens=np.array([0.0, 1.0])), level(4.0), "leave that budget out"),
     ],
 )

@@ -403,7 +403,7 @@ def test_entries_need_tables_that_exist():
 def test_every_note_can_be_written():
     for name, entry in ROWS.items():
         for other, tables, _ in FLIPS:
-            if name == other and entry.note:
+            if name == other:
                 assert isinstance(entry.note(tables), str)
 
 
@@ -432,6 +432,7 @@ def test_the_papers_numbers_are_those_reported(empty):
         assert set(re.findall(r"\d+(?:\.\d+)?", left)) <= known, name
     assert card.loc["E4", "paper"].startswith("average at 78M tokens: Rand 39.67, CBD 46.33")
     assert card.loc["E9", "paper"].endswith("CBD 134M 42.44")
+    assert "speedup vs rand at 10B tokens: CBD" in card.loc["E5", "paper"]
     assert card.loc["E1", "paper"] == NOTHING
 
 

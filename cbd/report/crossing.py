@@ -6,8 +6,6 @@ tokens? The curve is a ladder of finished runs, one a seed and budget, each with
 schedule, so neighbouring budgets are independent models and the curve need not be monotone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +14,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from cbd.errors import CbdError
-from cbd.report.stats import CONFIDENCE, RESAMPLES, SEED
+from cbd.report.stats import CONFIDENCE, RESAMPLES, SEED, once_per_seed
 
 FEWEST_BUDGETS = 4  # three parameters, and one point left to miss
 # Fitted exponents of language models lie between 0.05 and 1; the ends are nearly a logarithm and a step.
@@ -94,20 +92,14 @@ def crossing(curves: pd.DataFrame, line: pd.DataFrame, *, lower_is_better: bool 
     """
     tokens, values, level = _ladder(curves, line)
     gaps = values - level[:, None] if lower_is_better else level[:, None] - values
-    mean = gaps.mean(axis=0)
+    mean, nan = gaps.mean(axis=0), float("nan")
     point = float(_first_reached(tokens, mean[None])[0])
-    low, high = _over_seeds(tokens, gaps)
-    reached = np.isfinite(point)
-    nan = float("nan")
-    return Crossing(
-        tokens=point if reached else nan,
-        low=low,
-        high=high,
-        lower_bound=nan if reached else float(tokens[-1]),
-        extrapolated=nan if reached else _extrapolated(tokens, values, level, lower_is_better),
-        n=len(values),
-        upper_bound=bool(mean[0] <= 0),
-    )
+    low, high = _over_seeds(tokens, gaps) if len(gaps) > 1 else (nan, nan)
+    ends = {"low": low, "high": high, "n": len(values), "upper_bound": bool(mean[0] <= 0)}
+    if np.isfinite(point):
+        return Crossing(tokens=point, lower_bound=nan, extrapolated=nan, **ends)
+    beyond = _extrapolated(tokens, values, level, lower_is_better)
+    return Crossing(tokens=nan, lower_bound=float(tokens[-1]), extrapolated=beyond, **ends)
 
 
 def fit_power_law(tokens: Sequence[float], values: Sequence[float]) -> PowerLaw:
@@ -123,37 +115,36 @@ def fit_power_law(tokens: Sequence[float], values: Sequence[float]) -> PowerLaw:
     tokens, values = np.asarray(tokens, dtype=float), np.asarray(values, dtype=float)
     if tokens.ndim != 1 or tokens.shape != values.shape:
         raise CbdError(f"{tokens.shape} token counts and {values.shape} values do not make a curve")
-    if not (np.isfinite(tokens).all() and np.isfinite(values).all() and (tokens > 0).all()):
+    if not (np.isfinite([tokens, values]).all() and (tokens > 0).all()):
         raise CbdError("a power law needs token counts above 0 and finite values; leave out the other rows")
-    if len(np.unique(tokens)) < FEWEST_BUDGETS:
+    if (budgets := len(np.unique(tokens))) < FEWEST_BUDGETS:
         raise CbdError(
-            f"a power law has three parameters: train at least {FEWEST_BUDGETS} token budgets, "
-            f"not {len(np.unique(tokens))}"
+            f"a power law needs at least {FEWEST_BUDGETS} token budgets, not {budgets}; train more"
         )
     smallest = tokens.min()
     logs = np.log(tokens / smallest)  # powers of a ratio stay in range whatever the exponent
 
-    def error(log_exponent: float) -> float:
-        return _best_line(np.exp(-np.exp(log_exponent) * logs), values)[2]
+    def best(exponent: float) -> tuple[float, float, float]:
+        """(squared error, floor, scale) of the best line in the ratio's power, with floor, scale >= 0."""
+        x = np.exp(-exponent * logs)
+        centred = x - x.mean()
+        scale = max(float(centred @ (values - values.mean()) / (centred @ centred)), 0.0)
+        floor = float(values.mean() - scale * x.mean())
+        if floor < 0:
+            # The error is convex: with a negative best floor the constrained optimum lies on floor = 0.
+            floor, scale = 0.0, max(float(x @ values / (x @ x)), 0.0)
+        return float(((values - floor - scale * x) ** 2).sum()), floor, scale
 
     grid = np.log(EXPONENTS)
-    best = int(np.argmin([error(x) for x in grid]))
-    cell = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    inside = minimize_scalar(error, bounds=cell, method="bounded", options={"xatol": 1e-10})
-    exponent = float(np.exp(inside.x if inside.fun < error(grid[best]) else grid[best]))
-    floor, scale, _ = _best_line(np.exp(-exponent * logs), values)
+    errors = [best(exponent)[0] for exponent in EXPONENTS]
+    at = int(np.argmin(errors))
+    cell = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
+    inside = minimize_scalar(
+        lambda x: best(np.exp(x))[0], bounds=cell, method="bounded", options={"xatol": 1e-10}
+    )
+    exponent = float(np.exp(inside.x if inside.fun < errors[at] else grid[at]))
+    _, floor, scale = best(exponent)
     return PowerLaw(floor, float(scale * smallest**exponent), exponent)
-
-
-def _best_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """(floor, scale, squared error) of y = floor + scale * x by least squares with floor, scale >= 0."""
-    centred = x - x.mean()
-    scale = max(float(centred @ (y - y.mean()) / (centred @ centred)), 0.0)
-    floor = float(y.mean() - scale * x.mean())
-    if floor < 0:
-        # The error is convex: with a negative best floor the constrained optimum lies on floor = 0.
-        floor, scale = 0.0, max(float(x @ y / (x @ x)), 0.0)
-    return floor, scale, float(((y - floor - scale * x) ** 2).sum())
 
 
 def _first_reached(tokens: np.ndarray, gaps: np.ndarray) -> np.ndarray:
@@ -170,8 +161,6 @@ def _first_reached(tokens: np.ndarray, gaps: np.ndarray) -> np.ndarray:
 def _over_seeds(tokens: np.ndarray, gaps: np.ndarray) -> tuple[float, float]:
     """(low, high) of the crossing over resampled rows (seeds) of the gaps."""
     n = len(gaps)
-    if n == 1:
-        return float("nan"), float("nan")
     counts = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     found = np.sort(_first_reached(tokens, counts @ gaps / n))
     # Order statistics: between a finite resample and one that never crosses there is nothing to interpolate.
@@ -180,50 +169,33 @@ def _over_seeds(tokens: np.ndarray, gaps: np.ndarray) -> tuple[float, float]:
 
 
 def _extrapolated(tokens: np.ndarray, values: np.ndarray, level: np.ndarray, lower_is_better: bool) -> float:
-    if len(tokens) < FEWEST_BUDGETS:
+    curve, target, everything = values.mean(axis=0), float(level.mean()), np.append(values, level)
+    # Only a share has an error, 1 - value, which can fall as a power law.
+    outside = everything.min() < 0 or everything.max() > 1
+    if len(tokens) < FEWEST_BUDGETS or (outside and not lower_is_better):
         return float("nan")
-    curve, target = values.mean(axis=0), float(level.mean())
-    if lower_is_better:
-        return fit_power_law(tokens, curve).tokens_at(target)
-    everything = np.concatenate([values.ravel(), level])
-    if (everything < 0).any() or (everything > 1).any():
-        return float("nan")  # only a share has an error, 1 - value, which can fall as a power law
-    return fit_power_law(tokens, 1 - curve).tokens_at(1 - target)
+    law = fit_power_law(tokens, curve if lower_is_better else 1 - curve)
+    return law.tokens_at(target if lower_is_better else 1 - target)
 
 
 def _ladder(curves: pd.DataFrame, line: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Budgets (budgets,) rising, the curves (seeds, budgets) and the line (seeds,), in the order of seeds."""
-    curves = _checked(curves, ["seed", "tokens"], "curves")
-    line = _checked(line, ["seed"], "line")
-    seeds, others = sorted(set(curves["seed"])), sorted(set(line["seed"]))
+    for name, frame, by in (("curves", curves, ["tokens"]), ("line", line, [])):
+        once_per_seed(frame, by)
+        cells = frame[[*by, "seed", "value"]]
+        if cells.empty or (cells.isna() | cells.isin([np.inf, -np.inf])).any(axis=None):
+            wrong = f"the table of the {name} is empty or has a value that is not finite"
+            raise CbdError(f"{wrong}; run it again or drop that budget")
+    wide = curves.astype({"tokens": float}).pivot(index="seed", columns="tokens", values="value")
+    level = line.set_index("seed")["value"]
+    seeds, others = set(wide.index), set(level.index)
     if seeds != others:
-        raise CbdError(
-            f"the seeds of the curves {seeds} are not those of the line {others}; run the missing ones"
-        )
-    wide = curves.pivot(index="seed", columns="tokens", values="value").sort_index().sort_index(axis=1)
-    if wide.columns[0] <= 0:
-        raise CbdError(f"token count {wide.columns[0]:g} has no logarithm; leave that budget out")
-    if wide.isna().to_numpy().any():
-        budget = wide.columns[wide.isna().any()][0]
-        raise CbdError(f"not every seed was trained on {budget:g} tokens; run the missing ones or drop it")
-    level = line.set_index("seed")["value"].loc[wide.index]
-    return wide.columns.to_numpy(), wide.to_numpy(), level.to_numpy()
-
-
-def _checked(frame: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
-    """Columns `keys` and value, numbers as floats, each key once, nothing missing."""
-    for column in [*keys, "value"]:
-        if column not in frame.columns:
-            raise CbdError(f"column {column!r} is not in the table of the {name}")
-    if not len(frame):
-        raise CbdError(f"the table of the {name} is empty; run it first")
-    numbers = [column for column in [*keys, "value"] if column != "seed"]
-    frame = frame.astype(dict.fromkeys(numbers, float))
-    if frame["seed"].isna().any() or not np.isfinite(frame[numbers].to_numpy()).all():
-        raise CbdError(
-            f"the table of the {name} has a value that is not finite; run it again or drop that budget"
-        )
-    if frame.duplicated(keys).any():
-        row = frame.loc[frame.duplicated(keys), keys].iloc[0].to_dict()
-        raise CbdError(f"the table of the {name} has more than one row for {row}; select one run each")
-    return frame
+        raise CbdError(f"the seeds of the curves {seeds} are not those of the line {others}; run the others")
+    for budget, values in wide.items():
+        if budget <= 0:
+            raise CbdError(f"token count {budget:g} has no logarithm; leave that budget out")
+        if values.isna().any():
+            raise CbdError(
+                f"not every seed was trained on {budget:g} tokens; run the rest or drop that budget"
+            )
+    return wide.columns.to_numpy(), wide.to_numpy(float), level[wide.index].to_numpy(float)

@@ -1,7 +1,5 @@
 """What README.md says about results: a few generated lines in words, which point to the scorecard's page."""
 
-from __future__ import annotations
-
 import textwrap
 
 from cbd.errors import CbdError

@@ -4,14 +4,12 @@ A table is `results/<scale>/<experiment>.csv`, its records `results/<scale>/<exp
 schema of a table is fixed (`COLUMNS`), so that one set of statistics and figures reads every experiment.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ import pandas as pd
 from cbd.errors import CbdError
 from cbd.files import write_text
 
-TEXT, WHOLE, REAL = "text", "whole number", "number"
+TEXT, WHOLE, REAL = "str", "Int64", "float64"
+NAMED = {TEXT: "text", WHOLE: "a whole number", REAL: "a number"}
 
 SCHEMA: dict[str, str] = {
     "experiment": TEXT,
@@ -44,7 +43,7 @@ SCHEMA: dict[str, str] = {
     "stderr": REAL,
     "recipe": TEXT,
 }
-"""Each column's kind. `tokens` counts what this model has been trained on so far; `flops` and `parameters`
+"""Each column's type. `tokens` counts what this model has been trained on so far; `flops` and `parameters`
 are counts; `value` and `stderr` carry the unit of `metric` ("loss": nats per token; "bits_per_byte"; "flops":
 operations); `recipe` is the key of the recipe measured. Empty cells are allowed except in `FILLED`."""
 
@@ -52,7 +51,6 @@ COLUMNS = tuple(SCHEMA)
 TABLE = "table"  # the key of the record that belongs to no run but to the table
 FILLED = ("experiment", "method", "metric")
 DIGITS = "%.8g"  # what fp32 arithmetic can mean; longer tails would only make diffs noisy
-DTYPES = {TEXT: "str", WHOLE: "Int64", REAL: "float64"}
 
 
 def root() -> Path:
@@ -85,7 +83,12 @@ def table_path(scale: str, experiment: str) -> Path:
 
 def records_path(scale: str, experiment: str) -> Path:
     """The JSON lines of an experiment's runs, whether or not they exist."""
-    return results_folder(scale) / f"{_name('experiment', experiment)}.runs.jsonl"
+    return table_path(scale, experiment).with_suffix(".runs.jsonl")
+
+
+def samples_path(scale: str, experiment: str) -> Path:
+    """The JSON of what a reader is shown beside an experiment's table, whether or not it exists."""
+    return table_path(scale, experiment).with_suffix(".samples.json")
 
 
 def names(scale: str) -> list[str]:
@@ -94,26 +97,31 @@ def names(scale: str) -> list[str]:
 
 
 def validate(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with the schema's column order and types.
+    """The same rows with the schema's column order and types; an empty text cell is "".
 
     Raises `CbdError`, naming the column, when one is missing, unknown or repeated, when a cell is not of the
     column's kind, or when experiment, method or metric is empty.
     """
-    for column in COLUMNS:
-        if column not in frame.columns:
-            raise CbdError(f"column {column!r} is missing; a table has the columns {', '.join(COLUMNS)}")
-    for column in frame.columns:
-        if column not in SCHEMA:
-            raise CbdError(f"column {column!r} is not in the schema; use one of {', '.join(COLUMNS)}")
-    if not frame.columns.is_unique:
-        repeated = frame.columns[frame.columns.duplicated()][0]
-        raise CbdError(f"column {repeated!r} occurs twice; keep one")
-    typed = pd.DataFrame({column: _typed(frame[column], column) for column in COLUMNS})
-    for column in FILLED:
-        if (typed[column] == "").any():
-            row = int(np.flatnonzero(typed[column] == "")[0])
-            raise CbdError(f"column {column!r} is empty in row {row}; every row needs it")
-    return typed.reset_index(drop=True)
+    counts = Counter(frame.columns)
+    for column in [*COLUMNS, *frame.columns]:
+        if column not in SCHEMA or counts[column] != 1:
+            wrong = (
+                "is unknown" if column not in SCHEMA else "occurs twice" if counts[column] else "is missing"
+            )
+            raise CbdError(f"column {column!r} {wrong}; a table has the columns {', '.join(COLUMNS)}")
+    typed = {}
+    for column, dtype in SCHEMA.items():
+        cells = frame[column].astype(object)
+        cells = cells.mask(cells.isna() | (cells == ""), "" if dtype == TEXT else np.nan)
+        try:
+            if dtype == TEXT:
+                "".join(cells)  # raises for what is no text, which `astype` would make text
+            typed[column] = cells.astype(dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CbdError(f"column {column!r} holds what is not {NAMED[dtype]}: {error}") from error
+        if column in FILLED and (empty := np.flatnonzero(cells == "")).size:
+            raise CbdError(f"column {column!r} is empty in row {empty[0]}; every row needs it")
+    return pd.DataFrame(typed).reset_index(drop=True)
 
 
 def write_table(frame: pd.DataFrame, scale: str, experiment: str) -> Path:
@@ -135,18 +143,12 @@ def read_table(scale: str, experiment: str) -> pd.DataFrame:
 
     Raises `CbdError` naming the command that makes the table when there is none, or the column that is wrong.
     """
-    path = table_path(scale, experiment)
-    _must_exist(path, scale, experiment)
+    path = _existing(table_path, scale, experiment)
     try:  # all as text: a method may be called "NA", and numbers are read by Python's exact rules
         frame = pd.read_csv(path, dtype="str", keep_default_na=False, na_filter=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise CbdError(f"{path} is not a CSV table ({error}); {_remedy(scale, experiment)}") from error
     return validate(frame)
-
-
-def samples_path(scale: str, experiment: str) -> Path:
-    """The JSON of what a reader is shown beside an experiment's table, whether or not it exists."""
-    return results_folder(scale) / f"{_name('experiment', experiment)}.samples.json"
 
 
 def write_samples(samples: Mapping[str, Any], scale: str, experiment: str) -> Path:
@@ -157,9 +159,7 @@ def write_samples(samples: Mapping[str, Any], scale: str, experiment: str) -> Pa
 
 def read_samples(scale: str, experiment: str) -> dict[str, Any]:
     """What `write_samples` wrote. Raises `CbdError` when there is nothing, naming the command."""
-    path = samples_path(scale, experiment)
-    _must_exist(path, scale, experiment)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(_existing(samples_path, scale, experiment).read_text(encoding="utf-8"))
 
 
 def write_records(records: Iterable[Mapping[str, Any]], scale: str, experiment: str) -> Path:
@@ -167,14 +167,22 @@ def write_records(records: Iterable[Mapping[str, Any]], scale: str, experiment: 
 
     A record is a dict with at least `key`, the recipe's key; `finished`, an ISO date and time, dates the
     figures. One more, with the key "table", has the fingerprint of the table as it is then (see `intact`).
-    Raises `CbdError` when a record lacks its key or holds what JSON cannot express (NaN and infinity
-    included).
+    Raises `CbdError` when a record lacks its key or holds what JSON cannot express (NaN and infinity too).
     """
     found = list(records)
     if table_path(scale, experiment).is_file():
         found.append({"key": TABLE, "sha256": _fingerprint(scale, experiment)})
-    lines = sorted((_key(record), _line(record)) for record in found)
-    return write_text(records_path(scale, experiment), "".join(line + "\n" for _, line in lines))
+    lines = []
+    for record in found:
+        if not record.get("key"):
+            raise CbdError("a run record lacks 'key', the key of the recipe that ran")
+        try:
+            line = json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        except (TypeError, ValueError) as error:
+            wrong = f"the run record of {record['key']} cannot be written as JSON"
+            raise CbdError(f"{wrong}: {error}") from error
+        lines.append((record["key"], line + "\n"))
+    return write_text(records_path(scale, experiment), "".join(line for _, line in sorted(lines)))
 
 
 def read_records(scale: str, experiment: str) -> list[dict[str, Any]]:
@@ -182,8 +190,7 @@ def read_records(scale: str, experiment: str) -> list[dict[str, Any]]:
 
     Raises `CbdError` when there are none, naming the command that makes them, or when a line is not JSON.
     """
-    path = records_path(scale, experiment)
-    _must_exist(path, scale, experiment)
+    path = _existing(records_path, scale, experiment)
     records = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
@@ -209,9 +216,12 @@ def newest(scale: str, experiment: str) -> str | None:
     """
     if not records_path(scale, experiment).is_file():
         return None
-    records = read_records(scale, experiment)
-    times = [_moment(record["finished"]) for record in records if record.get("finished")]
-    return max(times).date().isoformat() if times else None
+    times = [r["finished"] for r in read_records(scale, experiment) if r.get("finished")]
+    try:
+        last = pd.to_datetime(times, utc=True, format="ISO8601").max()
+    except (TypeError, ValueError) as error:
+        raise CbdError(f"'finished' is no ISO date ({error}); {_remedy(scale, experiment)}") from error
+    return f"{last:%Y-%m-%d}" if times else None
 
 
 def _name(kind: str, name: str) -> str:
@@ -221,63 +231,18 @@ def _name(kind: str, name: str) -> str:
     return name
 
 
-def _remedy(scale: str, experiment: str) -> str:
-    return f"make it with `cbd run {experiment} --scale {scale}`"
-
-
-def _must_exist(path: Path, scale: str, experiment: str) -> None:
+def _existing(place: Callable[[str, str], Path], scale: str, experiment: str) -> Path:
+    path = place(scale, experiment)
     if not path.is_file():
         raise CbdError(f"{path} does not exist; {_remedy(scale, experiment)}")
+    return path
 
 
-def _typed(values: pd.Series, column: str) -> pd.Series:
-    """A column in its kind's type; missing text becomes ""."""
-    kind = SCHEMA[column]
-    if kind == TEXT:
-        filled = values.astype(object).where(values.notna(), "")
-        odd = [value for value in filled if not isinstance(value, str)]
-        if odd:
-            raise CbdError(f"column {column!r} holds {odd[0]!r}, which is not text")
-        return filled.astype(DTYPES[TEXT])
-    read = _whole if kind == WHOLE else float
-    missing = values.isna() | (values.astype(object) == "")
-    try:
-        numbers = [None if empty else read(value) for value, empty in zip(values, missing, strict=True)]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CbdError(f"column {column!r} holds what is not a {kind}: {error}") from error
-    return pd.Series(numbers, index=values.index, dtype=DTYPES[kind])
-
-
-def _whole(value: Any) -> int:
-    number = int(value) if isinstance(value, str) else value
-    if number != int(number):
-        raise ValueError(f"{value!r} is not whole")
-    return int(number)
+def _remedy(scale: str, experiment: str) -> str:
+    return f"make it with `cbd run {experiment} --scale {scale}`"
 
 
 def _fingerprint(scale: str, experiment: str) -> str:
     """A hash of the table's text, the same whatever a checkout makes of its line ends."""
     text = table_path(scale, experiment).read_text(encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _key(record: Mapping[str, Any]) -> str:
-    key = record.get("key")
-    if not isinstance(key, str) or not key:
-        raise CbdError("a run record lacks 'key', the key of the recipe that ran")
-    return key
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise CbdError(f"the run record of {record['key']} cannot be written as JSON: {error}") from error
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError) as error:
-        raise CbdError(f"'finished' is {text!r}; it must be an ISO date and time") from error
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

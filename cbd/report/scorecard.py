@@ -8,7 +8,7 @@ findings of its experiment (`ROWS` in `cbd.report.findings`).
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,56 +27,51 @@ if TYPE_CHECKING:
 NOTHING = "–"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One line of the scorecard. seeds: the fewest behind its numbers, 0 where nothing is measured."""
 
     id: str
     claim: str
     paper: str
-    ours: str
+    ours: str = NOTHING
     scale: str
-    seeds: int
-    verdict: str
-    rule: str
+    seeds: int = 0
+    verdict: str = NOT_RUN
+    rule: str = "No experiment for it yet"
 
 
 def scorecard(scale: str) -> pd.DataFrame:
     """A row for each of E1 to E16 and Q1 to Q11, with the columns of `Row`, from the tables that exist."""
     tables = _tables(scale)
-    return pd.DataFrame([asdict(_row(claim, tables, scale)) for claim in claims()])
+    return pd.DataFrame([_row(claim, tables, scale) for claim in claims()])
 
 
 def _row(claim: Claim, tables: Tables, scale: str) -> Row:
     words = QUESTION if claim.is_question else EXPERIMENT
-    entry = ROWS.get(claim.id)
-    start = {"id": claim.id, "claim": claim.claim, "paper": paper(claim.id, claim.said), "scale": scale}
-    if entry is None:
-        return Row(**start, ours=NOTHING, seeds=0, verdict=NOT_RUN, rule="No experiment for it yet")
-    rule = entry.rule.text(words)
+    row = Row(id=claim.id, claim=claim.claim, paper=paper(claim), scale=scale)
+    if claim.id not in ROWS:
+        return row
+    entry = ROWS[claim.id]
+    row = replace(row, rule=entry.rule.text(words))
     found = entry.measure(tables) if set(entry.needs) <= set(tables) else pd.DataFrame()
     if found.empty:
-        return Row(**start, ours=NOTHING, seeds=0, verdict=NOT_RUN, rule=rule)
-    notes = [entry.note(tables)] if entry.note else []
-    ours = ". ".join(text for text in [entry.rule.told(found), *notes] if text)
-    seeds = int(found["n"].min())
-    return Row(**start, ours=ours, seeds=seeds, verdict=entry.rule.verdict(found, words), rule=rule)
+        return row
+    ours = ". ".join(filter(None, (entry.rule.told(found), entry.note(tables))))
+    return replace(row, ours=ours, seeds=int(found["n"].min()), verdict=entry.rule.verdict(found, words))
 
 
-def paper(name: str, said: str = "") -> str:
-    """The paper's figures of an experiment, from reported.csv, then its words."""
-    rows = reported()
-    rows = rows[rows["experiment"] == name]
+def paper(claim: Claim) -> str:
+    """The paper's figures on a claim, from reported.csv, then its words."""
+    rows = reported().query("experiment == @claim.id")
     several = rows["params_millions"].nunique() > 1
     parts = []
     for (metric, tokens), group in rows.groupby(["metric", "tokens"], dropna=False, sort=False):
-        after = "" if math.isnan(tokens) else f" at {si(tokens)} tokens"
-        values = [
-            f"{row.method}{f' {row.params_millions:g}M' * several} {row.value:g}"
-            for row in group.itertuples()
-        ]
+        after = "" if math.isnan(tokens) else f" at {si(tokens).replace('G', 'B')} tokens"  # as papers count
+        sizes = [f" {size:g}M" * several for size in group["params_millions"]]
+        values = map("{}{} {:g}".format, group["method"], sizes, group["value"])
         parts.append(f"{metric.replace('_', ' ')}{after}: {', '.join(values)}")
-    return "; ".join([*parts, *([said] if said else [])]) or NOTHING
+    return "; ".join(filter(None, (*parts, claim.said))) or NOTHING
 
 
 def markdown(scale: str) -> str:
@@ -87,12 +82,8 @@ def markdown(scale: str) -> str:
         seeds = f" ({row.seeds} seeds)" if row.seeds else ""
         cells = (row.id, row.claim, row.paper, row.ours + seeds, f"**{row.verdict}**. {row.rule}.")
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    parts = [
-        f"# Scorecard, scale {scale}\n\nWritten by `cbd figures --scale {scale}` from the tables beside it.",
-        tally(card),
-        "\n".join(lines),
-        f"## In numbers\n\n{numbers(scale)}",
-    ]
+    made, table = f"Written by `cbd figures --scale {scale}` from the tables beside it.", "\n".join(lines)
+    parts = (f"# Scorecard, scale {scale}", made, tally(card), table, "## In numbers", numbers(scale))
     return "\n\n".join(parts) + "\n"
 
 

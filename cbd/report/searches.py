@@ -1,7 +1,5 @@
 """The searches for learning rates, as the run records have them. No torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

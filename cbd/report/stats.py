@@ -3,10 +3,8 @@
 Every interval of the project is made here; figures and notebooks only show them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,11 +19,9 @@ RESAMPLES = 9999  # with three seeds the extremes are then the 2.5 % points for 
 SEED = 0  # of each bootstrap's own generator: equal values, equal interval
 POWER, LEVEL = 0.8, 0.05  # of the test behind `smallest_difference`
 CHUNK = 1 << 19  # values of a crossed bootstrap worked on at a time: 4 MiB an array
-POINTS = ["point", "low", "high", "n"]
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A mean over `n` seeds and the ends of its interval, in the unit of the values."""
 
     point: float
@@ -44,24 +40,14 @@ def interval(values: Sequence[float]) -> Interval:
     point, low and high nan: leaving it out would flatter. Raises `CbdError` when there are no values.
     """
     data = np.sort(np.asarray(values, dtype=float).ravel())  # sorted: the order of rows must not matter
-    _check(data)
-    nan = float("nan")
-    if not np.isfinite(data).all():
-        return Interval(nan, nan, nan, data.size)
-    if data.size == 1:
-        return Interval(float(data[0]), nan, nan, 1)
-    if data[0] == data[-1]:
-        return Interval(float(data[0]), float(data[0]), float(data[0]), data.size)
-    ends = bootstrap(
-        (data,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return Interval(float(data.mean()), float(ends.low), float(ends.high), data.size)
+    if found := _without_resampling(data, data.size):
+        return found
+    rng = np.random.default_rng(SEED)
+    found = bootstrap(
+        (data,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=rng
+    )
+    low, high = found.confidence_interval
+    return Interval(float(data.mean()), float(low), float(high), data.size)
 
 
 def summarise(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -70,13 +56,10 @@ def summarise(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     Groups come sorted by `by`, whatever the order of the rows. Raises `CbdError` when a column is missing, or
     when a group holds a seed twice: that would count one run as two and pretend to replicate.
     """
-    by = list(by)
-    _once_per_seed(frame, by)
-    rows = [
-        (*key, *astuple(interval(group["value"].astype(float))))
-        for key, group in frame.groupby(by, dropna=False, sort=True)
-    ]
-    return _typed_like(pd.DataFrame(rows, columns=[*by, *POINTS]), frame, by)
+    once_per_seed(frame, by)
+    groups = frame.groupby(list(by), dropna=False)
+    rows = [(*key, *interval(group["value"].astype(float))) for key, group in groups]
+    return _summary(rows, frame, by)
 
 
 def paired(frame: pd.DataFrame, by: Sequence[str], *, baseline: str) -> pd.DataFrame:
@@ -88,17 +71,19 @@ def paired(frame: pd.DataFrame, by: Sequence[str], *, baseline: str) -> pd.DataF
     `CbdError` when a group lacks the baseline or a method's seeds are not the baseline's, or as `summarise`
     does.
     """
-    by = list(by)
-    if "method" in by:
-        raise CbdError("column 'method' is what is compared; leave it out of `by`")
-    _once_per_seed(frame, [*by, "method"])
-    groups = frame.groupby(by, dropna=False, sort=True) if by else [((), frame)]
-    rows = [
-        (*key, name, *astuple(interval(differences)))
-        for key, group in groups
-        for name, differences in _differences(group, baseline, key)
-    ]
-    return _typed_like(pd.DataFrame(rows, columns=[*by, "method", *POINTS]), frame, [*by, "method"])
+    once_per_seed(frame, [*by, "method"])
+    rows = []
+    for key, group in frame.groupby(list(by), dropna=False):
+        runs = {name: own.set_index("seed")["value"].astype(float) for name, own in group.groupby("method")}
+        if baseline not in runs:
+            raise CbdError(f"no rows of the baseline {baseline!r} in {key}; run it or choose another")
+        for name in sorted(runs.keys() - {baseline}):
+            ours, theirs = (set(runs[method].index) for method in (name, baseline))
+            if ours != theirs:
+                wrong = f"the seeds of {name!r} {ours} are not those of {baseline!r} {theirs} in {key}"
+                raise CbdError(f"{wrong}; run the missing ones")
+            rows.append((*key, name, *interval(runs[name] - runs[baseline])))
+    return _summary(rows, frame, [*by, "method"])
 
 
 def verdict(low: float, high: float) -> str:
@@ -117,22 +102,21 @@ def crossed_interval(differences: np.ndarray) -> Interval:
     it suffers from few seeds as `interval` does.
 
     With one seed only items are drawn, with one item only seeds: the interval is silent on what was not
-    drawn. With one value in all low and high are nan; when all are equal, both are that value. A value that
-    is not finite makes point, low and high nan. Raises `CbdError` when the table is empty or has not two
-    dimensions.
+    drawn. With one value in all, equal ones, or one that is not finite it is as `interval` has it. Raises
+    `CbdError` when the table is empty or has not two dimensions.
     """
     data = np.asarray(differences, dtype=float)
     if data.ndim != 2:
         raise CbdError(f"differences have shape {data.shape}; pass one row a seed and one column an item")
-    _check(data)
-    seeds, nan = len(data), float("nan")
-    if not np.isfinite(data).all():
-        return Interval(nan, nan, nan, seeds)
-    if data.size == 1:
-        return Interval(float(data[0, 0]), nan, nan, seeds)
-    if data.min() == data.max():
-        return Interval(*[float(data[0, 0])] * 3, seeds)
-    means = _crossed_means(data, np.random.default_rng(SEED))
+    seeds, items = data.shape
+    if found := _without_resampling(data, seeds):
+        return found
+    rng, means = np.random.default_rng(SEED), np.empty(RESAMPLES)
+    chunk = max(1, CHUNK // items)
+    for part in np.split(means, range(chunk, RESAMPLES, chunk)):
+        weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=part.size) / seeds
+        drawn = rng.integers(items, size=(part.size, items))
+        part[:] = np.take_along_axis(weights @ data, drawn, axis=1).mean(axis=1)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(data.mean()), float(low), float(high), seeds)
 
@@ -156,7 +140,17 @@ def smallest_difference(values: Sequence[float], comparisons: int = 1) -> float:
         return float("nan")
     if data.min() == data.max():
         return 0.0
-    return float(_noncentrality(data.size, LEVEL / comparisons) * data.std(ddof=1) / data.size**0.5)
+    df = data.size - 1
+    threshold = student_t.isf(LEVEL / comparisons / 2, df)
+
+    def excess(shift: float) -> float:
+        # The lower tail as the mirrored upper one: for a small tail scipy's nct.cdf may answer nan.
+        return float(nct.sf(threshold, df, shift) + nct.sf(threshold, df, -shift) - POWER)
+
+    high = 1.0  # the true mean in standard errors
+    while excess(high) < 0:
+        high *= 2
+    return float(brentq(excess, 0.0, high) * data.std(ddof=1) / data.size**0.5)
 
 
 def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
@@ -167,14 +161,12 @@ def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
     count is then a lower bound. Raises `CbdError` when a token count occurs twice (the curves of several
     seeds, mixed) or is negative.
     """
-    points = curve[["tokens", "value"]].astype(float).sort_values("tokens")
-    tokens, values = points["tokens"].to_numpy(), points["value"].to_numpy()
+    tokens, values = curve[["tokens", "value"]].astype(float).sort_values("tokens").to_numpy().T
     if (np.diff(tokens) == 0).any() or (tokens < 0).any():
         raise CbdError("a curve needs one value for each token count, from 0 up; pass one run at a time")
-    reached = np.flatnonzero(values <= target)
-    if not reached.size:
+    if not (values <= target).any():
         return float("nan")
-    i = int(reached[0])
+    i = int((values <= target).argmax())
     if i == 0 or not np.isfinite(values[i - 1]):
         return float(tokens[i])
     share = (values[i - 1] - target) / (values[i - 1] - values[i])
@@ -189,19 +181,16 @@ def with_lower_bounds(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     Adds the column `bound`: whether the value is a lower bound. A run is recognised by method, spec, budget
     and seed. Raises `CbdError` when a run occurs twice.
     """
-    run = ["method", "spec", "budget", "seed"]
-    _once_per_seed(frame[frame["metric"] == metric], run[:-1])
-    rows = frame[frame["metric"] == metric].copy()
-    bounds = frame[frame["metric"] == f"{metric}_lower_bound"][[*run, "value"]]
-    _once_per_seed(bounds, run[:-1])
-    found = rows[run].merge(bounds, on=run, how="left")["value"].to_numpy(dtype=float)
-    rows["bound"] = rows["value"].isna().to_numpy()
-    rows["value"] = np.where(rows["bound"], found, rows["value"].astype(float))
-    return rows
+    run = ["method", "spec", "budget"]
+    rows, bounds = (frame[frame["metric"] == name] for name in (metric, f"{metric}_lower_bound"))
+    once_per_seed(rows, run)
+    once_per_seed(bounds, run)
+    lower = rows[[*run, "seed"]].merge(bounds[[*run, "seed", "value"]], how="left")["value"]
+    missing = rows["value"].isna()
+    return rows.assign(bound=missing, value=rows["value"].mask(missing, lower.to_numpy()))
 
 
-@dataclass(frozen=True)
-class BestAlpha:
+class BestAlpha(NamedTuple):
     """The best point of an alpha grid.
 
     interior: whether it beats both ends of the grid. advantage: loss of the better end minus `loss`, in nats
@@ -222,15 +211,11 @@ def best_alpha(alphas: Sequence[float], losses: Sequence[float]) -> BestAlpha:
     are empty or not finite, or repeat an alpha.
     """
     points = sorted(zip(map(float, alphas), map(float, losses), strict=False))
-    if not points or len(alphas) != len(losses):
-        raise CbdError(f"{len(alphas)} alphas and {len(losses)} losses do not make a grid")
-    if not np.isfinite(points).all() or len({alpha for alpha, _ in points}) < len(points):
-        raise CbdError("an alpha grid needs finite losses and each alpha once; average over seeds first")
+    if not len(alphas) == len(losses) == len(dict(points)) > 0 or not np.isfinite(points).all():
+        raise CbdError("an alpha grid needs finite losses, and each alpha once; average over seeds first")
     end = min(points[0], points[-1], key=lambda point: point[1])
-    best = min(points, key=lambda point: point[1])
-    if best[1] >= end[1]:
-        return BestAlpha(*end, interior=False, advantage=0.0)
-    return BestAlpha(*best, interior=True, advantage=end[1] - best[1])
+    best = min(end, *points, key=lambda point: point[1])  # the first of equals
+    return BestAlpha(*best, interior=best != end, advantage=end[1] - best[1])
 
 
 def break_even(cost: pd.DataFrame, method: str, other: str) -> int | None:
@@ -243,67 +228,31 @@ def break_even(cost: pd.DataFrame, method: str, other: str) -> int | None:
     return int(cheaper[0]) if len(cheaper) else None
 
 
-def _check(data: np.ndarray) -> None:
-    if not data.size:
-        raise CbdError("an interval needs at least one value: run what is measured first")
-
-
-def _crossed_means(data: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Means (RESAMPLES,) of data (seeds, items) over rows and columns drawn independently."""
-    seeds, items = data.shape
-    chunk = max(1, CHUNK // items)
-    means = np.empty(RESAMPLES)
-    for start in range(0, RESAMPLES, chunk):
-        size = min(chunk, RESAMPLES - start)
-        weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
-        drawn = rng.integers(items, size=(size, items))
-        means[start : start + size] = np.take_along_axis(weights @ data, drawn, axis=1).mean(axis=1)
-    return means
-
-
-def _noncentrality(n: int, level: float) -> float:
-    """True mean of n differences, in standard errors, which a two-sided t-test finds with `POWER`."""
-    df = n - 1
-    threshold = student_t.isf(level / 2, df)
-
-    def excess(shift: float) -> float:
-        # The lower tail as the mirrored upper one: for a small tail scipy's nct.cdf may answer nan.
-        return float(nct.sf(threshold, df, shift) + nct.sf(threshold, df, -shift) - POWER)
-
-    high = 1.0
-    while excess(high) < 0:
-        high *= 2
-    return float(brentq(excess, 0.0, high))
-
-
-def _differences(group: pd.DataFrame, baseline: str, key: tuple) -> Iterator[tuple[str, pd.Series]]:
-    """(method, its values minus the baseline's by seed) of one group, methods sorted."""
-    runs = {name: rows.set_index("seed")["value"].astype(float) for name, rows in group.groupby("method")}
-    if baseline not in runs:
-        raise CbdError(
-            f"no rows of the baseline {baseline!r} in {key or 'the table'}; run it or choose another"
-        )
-    for name in sorted(set(runs) - {baseline}):
-        if set(runs[name].index) != set(runs[baseline].index):
-            raise CbdError(
-                f"the seeds of {name!r} {sorted(runs[name].index)} are not those of {baseline!r} "
-                f"{sorted(runs[baseline].index)} in {key or 'the table'}; run the missing ones"
-            )
-        yield name, runs[name] - runs[baseline]
-
-
-def _once_per_seed(frame: pd.DataFrame, by: list[str]) -> None:
-    for column in [*by, "seed", "value"]:
+def once_per_seed(frame: pd.DataFrame, by: Sequence[str]) -> None:
+    """Raises `CbdError` when a column is missing, or when a group by these columns holds a seed twice."""
+    keys = [*by, "seed"]
+    for column in [*keys, "value"]:
         if column not in frame.columns:
             raise CbdError(f"column {column!r} is not in the table")
-    twice = frame.duplicated([*by, "seed"])
-    if twice.any():
-        row = frame.loc[twice, [*by, "seed"]].iloc[0]
-        where = ", ".join(f"{column} {row[column]}" for column in [*by, "seed"])
-        raise CbdError(
-            f"more than one row for {where}: an interval takes one value a seed; group by more columns"
-        )
+    if (twice := frame.duplicated(keys)).any():
+        where = ", ".join(f"{column} {value}" for column, value in frame.loc[twice, keys].iloc[0].items())
+        wrong = f"more than one row for {where}: an interval takes one value a seed"
+        raise CbdError(f"{wrong}; group by more columns, or select one run each")
 
 
-def _typed_like(summary: pd.DataFrame, frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    return summary.astype({column: frame[column].dtype for column in columns})
+def _without_resampling(data: np.ndarray, n: int) -> Interval | None:
+    """The interval of values that leave nothing to draw: lost ones, a single one, or equal ones."""
+    if not data.size:
+        raise CbdError("an interval needs at least one value: run what is measured first")
+    point, nan = float(data.flat[0]), float("nan")
+    if not np.isfinite(data).all():
+        return Interval(nan, nan, nan, n)
+    if data.size == 1:
+        return Interval(point, nan, nan, n)
+    return Interval(point, point, point, n) if data.min() == data.max() else None
+
+
+def _summary(rows: list[tuple], frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """A row a group, with the columns `keys` in the types that they have in the frame."""
+    found = pd.DataFrame(rows, columns=[*keys, *Interval._fields])
+    return found.astype({column: frame[column].dtype for column in keys})

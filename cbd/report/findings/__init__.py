@@ -5,6 +5,7 @@ and what its notebook predicted before the runs (`PREDICTIONS`: words -> what me
 judges). They are found by name.
 """
 
+from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -13,7 +14,11 @@ from cbd.report.verdicts import SIGN, Facts, Words
 
 MODULES = {module.name: import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)}
 
-ROWS = {id: entry for module in MODULES.values() for id, entry in getattr(module, "ROWS", {}).items()}
+ROWS = {
+    id: entry if entry.needs is not None else replace(entry, needs=(name,))
+    for name, module in MODULES.items()
+    for id, entry in getattr(module, "ROWS", {}).items()
+}
 """The scorecard's rows: id -> what measures and judges it."""
 
 PREDICTED = Words("held", "failed", "failed", none_is_no=True)

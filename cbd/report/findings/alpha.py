@@ -1,11 +1,9 @@
 """E7, Q6: where the best alpha lies, and what the rule's alpha loses against it."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import NATS, TOLERATED, by_size, counted, near, rule_alphas, sizes, units
+from cbd.report.findings.shared import NATS, TOLERATED, by_seed, by_size, counted, near, rule_alphas, units
 from cbd.report.findings.shared import optima as optima_of
 from cbd.report.verdicts import Entry, Facts, Sides, Tables
 
@@ -27,57 +25,40 @@ def lossy_hypothesis(table: pd.DataFrame) -> str:
     under the lossy expansion and at alpha = 1 under the preserving one; partly when this holds for some; else
     not.
     """
-    found = optima(table)
-    curves = found[(found["method"] == "inherited") & (found["mixing"] == "literal")]
-    curves = curves.set_index(["operator", "spec"])
-    specs = list(sizes(table[table["metric"] == "loss"]))
-    lossy = [bool(curves.loc[("lossy", s), "interior"]) for s in specs]
-    preserving = [curves.loc[("preserving", s), "best_alpha"] == 1.0 for s in specs]
-    both = sum(a and b for a, b in zip(lossy, preserving, strict=True))
-    word = "supported" if both == len(specs) else "partly supported" if both else "not supported"
+    found = optima(table).query("method == 'inherited' and mixing == 'literal'")
+    wide = found.pivot(index="spec", columns="operator")
+    lossy, preserving = wide["interior"]["lossy"], wide["best_alpha"]["preserving"] == 1
+    both, n = (lossy & preserving).sum(), len(wide)
+    word = "supported" if both == n else "partly supported" if both else "not supported"
     return (
         f"{word}: with inherited anchors and the literal formula the best alpha is interior for "
-        f"{sum(lossy)} of {len(specs)} targets under the lossy expansion, "
-        f"and alpha = 1 is best for {sum(preserving)} of {len(specs)} under the preserving one"
+        f"{lossy.sum()} of {n} targets under the lossy expansion, "
+        f"and alpha = 1 is best for {preserving.sum()} of {n} under the preserving one"
     )
 
 
-# ---- the scorecard
-
-
 def _inherited(tables: Tables) -> pd.DataFrame:
-    rows = tables["alpha"]
-    return rows[(rows["metric"] == "loss") & (rows["method"] == "inherited")]
+    return tables["alpha"].query("metric == 'loss' and method == 'inherited'")
 
 
 def _best_alphas(tables: Tables) -> pd.DataFrame:
     """Each seed's best alpha with inherited anchors; the column `rule` is the parameter distance's."""
-    keys = ["mixing", "operator", "spec"]
-    rows = [
-        dict(zip([*keys, "seed"], key, strict=True))
-        | {"value": stats.best_alpha(list(curve["alpha"]), list(curve["value"])).alpha}
-        for key, curve in _inherited(tables).groupby([*keys, "seed"], sort=False)
-    ]
-    found = stats.summarise(pd.DataFrame(rows), keys)
+    best = lambda curve: stats.best_alpha(curve["alpha"], curve["value"]).alpha  # noqa: E731
+    found = by_seed(_inherited(tables), ["mixing", "operator", "spec"], best)
     found = found.assign(rule=found["spec"].map(rule_alphas(tables["alpha"], "spec")))
     return units(found, "{mixing}, {operator} {spec}", "{mixing}, {operator}")
 
 
 def _regret(tables: Tables) -> pd.DataFrame:
     """What the rule's alpha loses against the best one, which each seed picks for itself: too strict."""
-    rows = _inherited(tables)
+    rows = _inherited(tables).query("mixing == 'union' and operator == 'preserving'")
     rule = rule_alphas(tables["alpha"], "spec")
-    rows = rows[(rows["mixing"] == "union") & (rows["operator"] == "preserving")]
-    lost = [
-        {"spec": spec, "seed": seed, "value": near(curve, rule[spec]) - curve["value"].min()}
-        for (spec, seed), curve in rows.groupby(["spec", "seed"])
-    ]
-    return units(by_size(stats.summarise(pd.DataFrame(lost), ["spec"]), rows, "spec"), "{spec}")
+    lost = lambda curve: near(curve, rule[curve["spec"].iloc[0]]) - curve["value"].min()  # noqa: E731
+    return units(by_size(by_seed(rows, ["spec"], lost), rows, "spec"), "{spec}")
 
 
 ROWS = {
     "E7": Entry(
-        ("alpha",),
         _best_alphas,
         Facts(
             "Inherited anchors, each reading and target: the interval of the best alpha lies inside 0 to 1, "
@@ -86,7 +67,6 @@ ROWS = {
         ),
     ),
     "Q6": Entry(
-        ("alpha",),
         _regret,
         Sides(
             "Inherited anchors, union, each target: loss at the grid's alpha nearest to that by distance "
@@ -96,9 +76,6 @@ ROWS = {
         ),
     ),
 }
-
-
-# ---- what the notebook predicted before the runs
 
 PREDICTIONS = {
     "with independent anchors an end wins": (

@@ -1,6 +1,7 @@
 """E15, Q10: a chain from a source of another architecture, by each bridge and without one."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+from itertools import product
 
 import pandas as pd
 
@@ -14,45 +15,33 @@ def differences(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
     """Bits per byte of each way to a proxy minus the baseline's, a row a source, stage and method."""
     rows = table[(table["metric"] == "bits_per_byte") & (table["stage"] != SOURCE)]
     found = with_verdict(stats.paired(rows, ["source", "stage"], baseline=baseline))
-    order = {name: i for column in ("source", "stage") for i, name in enumerate(dict.fromkeys(rows[column]))}
+    order = {name: i for column in ("source", "stage") for i, name in enumerate(rows[column].unique())}
     place = lambda column: column if column.name == "method" else column.map(order)  # noqa: E731
     return found.sort_values(["source", "stage", "method"], key=place, ignore_index=True)
 
 
-# ---- the scorecard
-
-
-def _slms(tables: Tables, baseline: str) -> pd.DataFrame:
-    found = differences(tables["bridge"], baseline)
-    found = found[found["stage"] == "SLM"]
+def _ways(tables: Tables, stage: str, methods: Sequence[str], baseline: str = RAW) -> pd.DataFrame:
+    """These ways minus the baseline in a stage, as units."""
+    found = differences(tables["bridge"], baseline).query("stage == @stage and method in @methods")
     return units(found, "{method}, {source}" if found["source"].nunique() > 1 else "{method}")
-
-
-def _bridges(tables: Tables) -> pd.DataFrame:
-    """The SLM of a chain by each bridge, minus no bridge at equal tokens."""
-    found = _slms(tables, RAW)
-    return found[found["method"] != RAW_COMPUTE]
 
 
 def _by_text(tables: Tables) -> pd.DataFrame:
     """By generated text minus both chains without a bridge; on Rouge-L, the GPT-2 source minus it."""
     parts = []
     for baseline in (RAW, RAW_COMPUTE):
-        found = _slms(tables, baseline)
-        found = found[found["method"] == SEQUENCE]
+        found = _ways(tables, "SLM", [SEQUENCE], baseline)
         parts.append(found.assign(unit=found["unit"] + " against " + baseline.split(", ")[1]))
     table = tables.get("scratch_vs_cbd", pd.DataFrame({"metric": [], "method": []}))
-    names = sorted({name for name in table["method"] if name.startswith(BRIDGED)})
-    for metric in generative(table):
-        for name in names:
-            found = paired(table, CBD, name, metric)
-            parts.append(found.assign(unit=found["unit"] + f" {metric}, against {name}"))
+    bridged = sorted({name for name in table["method"] if name.startswith(BRIDGED)})
+    for metric, name in product(generative(table), bridged):
+        found = paired(table, CBD, name, metric)
+        parts.append(found.assign(unit=found["unit"] + f" {metric}, against {name}"))
     return pd.concat(parts, ignore_index=True)
 
 
 ROWS = {
     "E15": Entry(
-        ("bridge",),
         _by_text,
         Sides(
             "SLM of a chain bridged by generated text minus one of a chain without a bridge, at equal tokens "
@@ -62,28 +51,19 @@ ROWS = {
         ),
     ),
     "Q10": Entry(
-        ("bridge",),
-        _bridges,
+        lambda tables: _ways(tables, "SLM", [SEQUENCE, ALM, ULD]),
         Sides("SLM of a chain: each bridge minus no bridge at equal tokens, bits per byte", "below"),
     ),
 }
 
 
-# ---- what the notebook predicted before the runs
-
-
-def _proxies(tables: Tables, *methods: str) -> pd.DataFrame:
-    found = differences(tables["bridge"]).query("stage == 'proxy'")
-    return units(found[found["method"].isin(methods)], "{method}")
-
-
 PREDICTIONS = {
     "the sequence-level proxy is worse than one from as much raw text": (
-        lambda tables: _proxies(tables, SEQUENCE),
+        lambda tables: _ways(tables, "proxy", [SEQUENCE]),
         Sides("Proxy minus no bridge at equal tokens, bits per byte", "above"),
     ),
     "matching likelihoods is at least as good as the raw corpus": (
-        lambda tables: _proxies(tables, ALM, ULD),
+        lambda tables: _ways(tables, "proxy", [ALM, ULD]),
         Facts("Proxy minus no bridge at equal tokens: interval not above 0", lambda r: r.low <= 0, "+.3f"),
     ),
     "with equal compute the raw corpus wins": (

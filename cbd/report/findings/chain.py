@@ -1,7 +1,5 @@
 """E1, E6, Q4: what each step of the chain loses, and stepwise against direct distillation."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from cbd.report import stats
@@ -24,16 +22,8 @@ def stepwise_or_direct(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)[["metric", "spec", "method", "point", "low", "high", "n", "verdict"]]
 
 
-# ---- the scorecard
-
-
-def _lost(tables: Tables, metric: str, unit: str) -> pd.DataFrame:
-    found = steps_lost(tables["chain"])
-    return units(found[found["metric"] == metric], unit)
-
-
-def _since_source(tables: Tables) -> pd.DataFrame:
-    return _lost(tables, "lost_since_source", "at {spec}")
+def _lost(tables: Tables, metric: str = "lost_since_source", unit: str = "at {spec}") -> pd.DataFrame:
+    return units(steps_lost(tables["chain"]).query("metric == @metric"), unit)
 
 
 def _direct_against_stepwise(tables: Tables) -> pd.DataFrame:
@@ -44,12 +34,10 @@ def _direct_against_stepwise(tables: Tables) -> pd.DataFrame:
 
 ROWS = {
     "E1": Entry(
-        ("chain",),
         lambda tables: _lost(tables, "lost", "to {spec}"),
         Sides(f"Each step of the chain: what it loses, {NATS}", "below", TOLERATED),
     ),
     "E6": Entry(
-        ("chain",),
         _direct_against_stepwise,
         Sides(
             "Smallest anchor, direct minus stepwise at equal tokens and at equal compute: "
@@ -58,15 +46,11 @@ ROWS = {
         ),
     ),
     "Q4": Entry(
-        ("chain",),
-        lambda tables: _since_source(tables).tail(1),
+        lambda tables: _lost(tables).tail(1),
         Sides(f"From the source to the smallest anchor: what is lost, {NATS}", "above"),
-        lambda tables: listed(_since_source(tables).iloc[:-1]),
+        lambda tables: listed(_lost(tables).iloc[:-1]),
     ),
 }
-
-
-# ---- what the notebook predicted before the runs
 
 
 def with_gap(found: pd.DataFrame, tables: Tables) -> pd.DataFrame:

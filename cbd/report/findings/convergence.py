@@ -1,7 +1,5 @@
 """E5, E12, Q2: recovery training from each start, and how many tokens random weights need to catch up."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from cbd.report import stats
@@ -38,13 +36,10 @@ def speedups(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for metric in SPEEDUPS:
         rows = stats.with_lower_bounds(table, metric)
-        summary = stats.summarise(rows, ["spec", "budget"]).assign(metric=metric)
-        bounds = rows.groupby(["spec", "budget"])["bound"].any().rename("bound").reset_index()
-        found.append(summary.merge(bounds, on=["spec", "budget"]))
+        bounds = rows.groupby(["spec", "budget"])["bound"].any()
+        summary = stats.summarise(rows, ["spec", "budget"]).join(bounds, on=["spec", "budget"])
+        found.append(summary.assign(metric=metric))
     return pd.concat(found)[["metric", "spec", "budget", "point", "low", "high", "n", "bound"]]
-
-
-# ---- the scorecard
 
 
 def _zero_and_after(tables: Tables) -> pd.DataFrame:
@@ -76,13 +71,11 @@ def _range(tables: Tables) -> str:
 
 ROWS = {
     "E5": Entry(
-        ("convergence",),
         lambda tables: paired(_zero_and_after(tables), CBD, RANDOM),
         Sides(f"Each size: CBD at zero tokens minus random after the smallest budget, {NATS}", "below"),
         _range,
     ),
     "E12": Entry(
-        ("convergence",),
         lambda tables: paired(with_better(_zero_and_after(tables)), CBD, BETTER),
         Sides(
             f"Each size: CBD at zero tokens minus the better single anchor after the smallest budget, {NATS}",
@@ -90,17 +83,14 @@ ROWS = {
         ),
     ),
     "Q2": Entry(
-        ("initialise", "convergence"),
         _against_better,
         Sides(
             f"Step zero and after each budget, each size: CBD (union) minus the better single anchor, {NATS}",
             "below",
         ),
+        needs=("initialise", "convergence"),
     ),
 }
-
-
-# ---- what the notebook predicted before the runs
 
 
 def _longest_random(tables: Tables) -> pd.DataFrame:
@@ -112,11 +102,10 @@ def _longest_random(tables: Tables) -> pd.DataFrame:
 
 def _after(tables: Tables, method: str, *others: str) -> pd.DataFrame:
     """One start minus others after each budget."""
-    rows, keys = ends(tables["convergence"]), ["budget", "spec", "parameters"]
-    pairs = [rows[rows["method"].isin([method, other])] for other in others]
-    found = [
-        against(pair, other, by=keys).assign(other=other) for pair, other in zip(pairs, others, strict=True)
-    ]
+    rows, found = ends(tables["convergence"]), []
+    for other in others:
+        pair = rows[rows["method"].isin([method, other])]
+        found.append(against(pair, other, by=["budget", "spec", "parameters"]).assign(other=other))
     return units(pd.concat(found, ignore_index=True), "{spec} after {budget:,}, minus {other}")
 
 

@@ -1,11 +1,9 @@
 """E4, E13: CBD and random weights after the same recovery training."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import against, by_size, chance, main_metrics, sizes, units, with_verdict
+from cbd.report.findings.shared import against, by_size, chance, main_metrics, units, with_verdict
 from cbd.report.names import CBD, RANDOM
 from cbd.report.verdicts import Entry, Facts, Sides, Tables
 
@@ -20,17 +18,14 @@ def averages(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table["metric"].isin(metrics) & table["seed"].notna()]
     keys = ["spec", "method", "tokens", "seed"]
     scores = rows.groupby(keys, sort=False)["value"].mean().mul(100).reset_index()
-    mean = scores.groupby(["spec", "tokens", "method"])["value"].mean().unstack()
+    mean = scores.groupby(["spec", "tokens", "method"])["value"].mean()
     found = by_size(stats.paired(scores, ["spec", "tokens"], baseline=RANDOM), table, "spec", "tokens")
-    cells = list(found[["spec", "tokens", "method"]].itertuples(index=False, name=None))
-    found = with_verdict(found).rename(columns={"point": "difference"}).assign(
-        CBD=[mean.loc[(spec, tokens), method] for spec, tokens, method in cells],
-        random=[mean.loc[(spec, tokens), RANDOM] for spec, tokens, _ in cells],
-        chance=100 * sum(chance(table, metric) for metric in metrics) / len(metrics),
-    )  # fmt: skip
-    return found[
-        ["spec", "tokens", "CBD", "random", "difference", "low", "high", "n", "verdict", "chance"]
-    ].astype({"tokens": int})
+    found = with_verdict(found).rename(columns={"point": "difference"})
+    found = found.join(mean.rename("CBD"), on=["spec", "tokens", "method"])
+    found = found.join(mean.xs(RANDOM, level="method").rename("random"), on=["spec", "tokens"])
+    found["chance"] = 100 * sum(chance(table, metric) for metric in metrics) / len(metrics)
+    columns = ["spec", "tokens", "CBD", "random", "difference", "low", "high", "n", "verdict", "chance"]
+    return found[columns].astype({"tokens": int})
 
 
 def losses(table: pd.DataFrame) -> pd.DataFrame:
@@ -38,16 +33,14 @@ def losses(table: pd.DataFrame) -> pd.DataFrame:
     return against(table, RANDOM, by=["spec", "tokens"])
 
 
-# ---- the scorecard
-
-
-def _averages(table: pd.DataFrame) -> pd.DataFrame:
-    return units(averages(table).rename(columns={"difference": "point"}), "{spec} after {tokens:,}")
+def _averages(tables: Tables) -> pd.DataFrame:
+    found = averages(tables["equal_budget"]).rename(columns={"difference": "point"})
+    return units(found, "{spec} after {tokens:,}")
 
 
 def _smallest(tables: Tables) -> pd.DataFrame:
-    table = tables["equal_budget"]
-    return _averages(table[table["spec"] == next(iter(sizes(table)))])
+    found = _averages(tables)
+    return found[found["spec"] == found["spec"].iloc[0]]
 
 
 def _levels(tables: Tables) -> str:
@@ -59,20 +52,15 @@ def _levels(tables: Tables) -> str:
 
 ROWS = {
     "E4": Entry(
-        ("equal_budget",),
-        lambda tables: _averages(tables["equal_budget"]),
+        _averages,
         Sides("Average of the tasks, each size and budget: CBD minus random, points", "above", 0, "+.2f"),
         _levels,
     ),
     "E13": Entry(
-        ("equal_budget",),
         _smallest,
         Sides("Average of the tasks, smallest size: CBD minus random, points", "above", 0, "+.2f"),
     ),
 }
-
-
-# ---- what the notebook predicted before the runs
 
 FEW = 5  # points of 100: "a few points"
 
@@ -100,7 +88,7 @@ PREDICTIONS = {
         Sides("CBD's lead in loss minus that at the smallest size", "above"),
     ),
     "the average of the tasks moves with the loss, by a few points at most": (
-        lambda tables: _averages(tables["equal_budget"]),
+        _averages,
         Facts(
             f"CBD minus random: above 0, at most {FEW} points", lambda r: r.low > 0 and r.point <= FEW, "+.2f"
         ),

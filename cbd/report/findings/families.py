@@ -1,13 +1,10 @@
 """Q9: one chain in each family, and whether mixing its anchors gains anything."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pandas as pd
 
-from cbd.report import stats
-from cbd.report.findings.shared import counted, near, rule_alphas, units
+from cbd.report.findings.shared import by_seed, counted, near, rule_alphas, units
 from cbd.report.findings.shared import optima as optima_of
 from cbd.report.names import RANDOM
 from cbd.report.verdicts import Entry, Facts, Sides, Tables
@@ -19,9 +16,6 @@ def optima(table: pd.DataFrame) -> pd.DataFrame:
     return optima_of(rows, ["family", "spec", "mixing", "operator"], rule_alphas(table, "family", "spec"))
 
 
-# ---- the scorecard
-
-
 def _minus(tables: Tables, baseline: Callable[[pd.DataFrame, float], float]) -> pd.DataFrame:
     """Union at the rule's alpha minus baseline(curve, random's value), in each family but GPT-2."""
     table = tables["families"]
@@ -29,13 +23,13 @@ def _minus(tables: Tables, baseline: Callable[[pd.DataFrame, float], float]) -> 
     rows = table[(table["metric"] == "bits_per_byte") & (table["family"] != "gpt2")]
     keys = ["family", "spec", "seed"]
     random = rows[rows["method"] == RANDOM].set_index(keys)["value"]
-    curves = rows[(rows["method"] == "CBD") & (rows["mixing"] == "union")]
-    found = [
-        dict(zip(keys, key, strict=True))
-        | {"value": near(curve, rule[key[:2]]) - baseline(curve, random[key])}
-        for key, curve in curves.groupby(keys, sort=False)
-    ]
-    return units(stats.summarise(pd.DataFrame(found), ["family", "spec"]), "{family} {spec}", "{family}")
+
+    def gap(curve: pd.DataFrame) -> float:
+        family, spec, seed = curve[keys].iloc[0]
+        return near(curve, rule[family, spec]) - baseline(curve, random[family, spec, seed])
+
+    curves = rows.query("method == 'CBD' and mixing == 'union'")
+    return units(by_seed(curves, ["family", "spec"], gap), "{family} {spec}", "{family}")
 
 
 def _better_end(curve: pd.DataFrame, random: float) -> float:
@@ -51,7 +45,6 @@ def _against_random(tables: Tables) -> str:
 
 ROWS = {
     "Q9": Entry(
-        ("families",),
         lambda tables: _minus(tables, _better_end),
         Sides(
             "Each family but GPT-2: union at the grid's alpha nearest to that by distance "
@@ -61,9 +54,6 @@ ROWS = {
         _against_random,
     ),
 }
-
-
-# ---- what the notebook predicted before the runs
 
 
 def _literal(tables: Tables, column: str) -> pd.DataFrame:

@@ -1,7 +1,5 @@
 """E2, E10, Q3: every start at step zero, without training."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from cbd.recipes.starts import STARTS
@@ -24,9 +22,6 @@ def against_better_anchor(table: pd.DataFrame) -> pd.DataFrame:
     return against(rows[~rows["method"].isin([SMALLER, LARGER])], BETTER)
 
 
-# ---- the scorecard
-
-
 def start_against_better(tables: Tables) -> pd.DataFrame:
     """CBD minus the better single anchor, as units."""
     return paired(with_better(tables["initialise"]), CBD, BETTER)
@@ -43,24 +38,18 @@ def _other_operators(tables: Tables) -> pd.DataFrame:
 
 ROWS = {
     "E2": Entry(
-        ("initialise",),
         lambda tables: paired(tables["initialise"], CBD, RANDOM),
         Sides(f"Step zero, each size: CBD (union) minus random, {NATS}", "below"),
     ),
     "E10": Entry(
-        ("initialise",),
         start_against_better,
         Sides(f"Step zero, each size: CBD (union) minus the better single anchor, {NATS}", "below"),
     ),
     "Q3": Entry(
-        ("initialise",),
         _other_operators,
         Sides(f"Step zero, each size: each other operator minus union, {NATS}", "above"),
     ),
 }
-
-
-# ---- what the notebook predicted before the runs
 
 WIDE = 1.0  # nats per token: "a wide margin"
 

@@ -1,7 +1,5 @@
 """E16, Q7: what N sizes cost by each way to make them; counted, not measured."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd
@@ -38,12 +36,10 @@ def _break_even(tables: Tables) -> pd.DataFrame:
 
 ROWS = {
     "E16": Entry(
-        ("paper_map",),
         _ratios,
         Sides("FLOPs of the chain over each other way's, all sizes and one more size", "below", 1, ".2f"),
     ),
     "Q7": Entry(
-        ("paper_map",),
         _break_even,
         Facts(
             "Each other way: from some number of sizes on, the chain is cheaper",
@@ -52,9 +48,6 @@ ROWS = {
         ),
     ),
 }
-
-
-# ---- what the notebook predicted before the runs
 
 
 def _first_size(tables: Tables) -> pd.DataFrame:

@@ -1,14 +1,13 @@
 """E3, E8, Q11: CBD with no training of its own against random weights with more and more of it."""
 
-from __future__ import annotations
-
 import math
-from itertools import product
+from collections.abc import Callable
+from itertools import pairwise, product
 
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.crossing import Crossing, crossing
+from cbd.report.crossing import crossing
 from cbd.report.findings.shared import NATS, chance, exact, generative, main_metrics, paired, sizes, units
 from cbd.report.names import BRIDGED, CBD, CHAIN_TOKENS, RANDOM, minus_random
 from cbd.report.verdicts import MOST, Entry, Sides, Tables, listed
@@ -31,7 +30,7 @@ def crossings(table: pd.DataFrame) -> pd.DataFrame:
         here = table[table["spec"] == spec]
         scratch = here[here["method"] == RANDOM]
         zero = here[(here["tokens"] == 0) & (here["method"] != RANDOM)]
-        for method, metric in product(dict.fromkeys(zero["method"]), ["loss", *main_metrics(table)]):
+        for method, metric in product(zero["method"].unique(), ["loss", *main_metrics(table)]):
             curve = scratch[scratch["metric"] == metric]
             line = zero[(zero["method"] == method) & (zero["metric"] == metric)]
             if curve.empty or line.empty:  # not every method has every task
@@ -39,106 +38,78 @@ def crossings(table: pd.DataFrame) -> pd.DataFrame:
             found, guess = crossing(curve, line, lower_is_better=metric == "loss"), chance(table, metric)
             tops = (line["value"], curve.loc[curve["tokens"] == curve["tokens"].max(), "value"])
             above = math.isnan(guess) or any(stats.interval(top).low > guess for top in tops)
+            chain = here.loc[(here["method"] == method) & (here["metric"] == CHAIN_TOKENS), "value"].mean()
+            reached = "reached at the smallest budget" if found.upper_bound else "reached"
             rows.append(
                 {"spec": spec, "method": method, "metric": metric}
-                | {"cbd": float(tops[0].mean()), "scratch": float(tops[1].mean())}
-                | {"chance": guess, "above_chance": above}
+                | {"cbd": tops[0].mean(), "scratch": tops[1].mean(), "chance": guess, "above_chance": above}
                 | {"tokens": found.tokens, "low": found.low, "high": found.high}
-                | {"verdict": _verdict(found), "lower_bound": found.lower_bound}
-                | {"extrapolated": found.extrapolated, "n": found.n, "chain": _chain(table, spec, method)}
+                | {"verdict": "not reached" if math.isnan(found.tokens) else reached}
+                | {"lower_bound": found.lower_bound, "extrapolated": found.extrapolated}
+                | {"n": found.n, "chain": chain}
             )
     return pd.DataFrame(rows)
 
 
-def _chain(table: pd.DataFrame, spec: str, method: str) -> float:
-    rows = table[(table["metric"] == CHAIN_TOKENS) & (table["spec"] == spec)]
-    return float(rows.loc[rows["method"] == method, "value"].mean())
-
-
-def _verdict(found: Crossing) -> str:
-    if math.isnan(found.tokens):
-        return "not reached"
-    return "reached at the smallest budget" if found.upper_bound else "reached"
-
-
-# ---- the scorecard
-
-
 def _shares(tables: Tables) -> pd.DataFrame:
     """Tokens with which random weights reach CBD, as a share of their longest budget; inf where never."""
+    found = crossings(tables["scratch_vs_cbd"]).query("method == @CBD and above_chance")
+    ends = found[["tokens", "low", "high"]].fillna({"tokens": math.inf}).rename(columns={"tokens": "point"})
     longest = int(tables["scratch_vs_cbd"]["tokens"].max())
-    found = crossings(tables["scratch_vs_cbd"])
-    found = found[(found["method"] == CBD) & found["above_chance"]]
-    found = found.assign(point=found["tokens"].fillna(math.inf))
-    ends = ["point", "low", "high"]
-    return units(found.assign(**(found[ends] / longest)), "{spec} {metric}", "{metric}")
+    return units(found.assign(**(ends / longest)), "{spec} {metric}", "{metric}")
 
 
-def _silent(table: pd.DataFrame, metrics: list[str]) -> str:
-    """The sizes and tasks on which neither CBD nor random weights get above chance."""
-    found = crossings(table)
-    rows = found[(found["method"] == CBD) & ~found["above_chance"] & found["metric"].isin(metrics)]
-    return ", ".join(f"{row.spec} {row.metric}" for row in rows.itertuples())
+def _silent(tables: Tables, tasks: Callable[[pd.DataFrame], list[str]], words: str) -> str:
+    """Words, and the sizes and tasks on which neither CBD nor random weights get above chance, if any."""
+    table = tables["scratch_vs_cbd"]
+    rows = crossings(table).query("method == @CBD and not above_chance")
+    rows = rows[rows["metric"].isin(tasks(table))]
+    return f"{words}: {', '.join(rows['spec'] + ' ' + rows['metric'])}" if len(rows) else ""
 
 
 def _silent_tasks(tables: Tables) -> str:
     """The longest budget, and the tasks that are not judged."""
-    table = tables["scratch_vs_cbd"]
-    budget = f"Longest budget {int(table['tokens'].max()):,} tokens"
-    silent = _silent(table, main_metrics(table))
-    return f"{budget}; at chance, not judged: {silent}" if silent else budget
+    budget = f"Longest budget {int(tables['scratch_vs_cbd']['tokens'].max()):,} tokens"
+    return "; ".join(filter(None, (budget, _silent(tables, main_metrics, "at chance, not judged"))))
 
 
-def _silent_generation(tables: Tables) -> str:
-    """Where the gap compares scores that are no better than chance."""
-    table = tables["scratch_vs_cbd"]
-    silent = _silent(table, generative(table))
-    return f"Neither is above chance: {silent}" if silent else ""
+def _random(tables: Tables, metric: str = "loss") -> pd.DataFrame:
+    """Random weights after each budget, which is the method."""
+    rows = tables["scratch_vs_cbd"].query("metric == @metric and method == @RANDOM")
+    return rows.assign(method=rows["tokens"].astype(str)).sort_values("tokens", kind="stable")
 
 
 def _generation_gaps(tables: Tables) -> pd.DataFrame:
     """Rouge-L, CBD minus random at the longest budget, and what the gap has shrunk by since the first."""
-    table = tables["scratch_vs_cbd"]
-    parts = []
-    for metric in generative(table):
-        random = table[(table["metric"] == metric) & (table["method"] == RANDOM)]
-        first, last = random["tokens"].min(), random["tokens"].max()
-        left = paired(table[table["tokens"].isin([0, last])], CBD, RANDOM, metric)
-        named = random["tokens"].map({first: "first", last: "last"})
-        shrunk = paired(random.assign(method=named), "last", "first", metric)
+    parts = [pd.DataFrame()]
+    for metric in generative(tables["scratch_vs_cbd"]):
+        random = _random(tables, metric)
+        first, *_, last = random["tokens"].unique()
+        left = paired(tables["scratch_vs_cbd"].query("tokens in (0, @last)"), CBD, RANDOM, metric)
+        shrunk = paired(random, str(last), str(first), metric)
         parts += [left.assign(unit=left["unit"] + " left"), shrunk.assign(unit=shrunk["unit"] + " shrunk by")]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _losses_of_random(tables: Tables) -> pd.DataFrame:
-    table = tables["scratch_vs_cbd"]
-    return table[(table["metric"] == "loss") & (table["method"] == RANDOM)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _shrinking(tables: Tables) -> pd.DataFrame:
     """By how much the gap in loss shrinks from each budget to the next: what random weights gain."""
-    random = _losses_of_random(tables)
-    budgets = sorted(set(random["tokens"]))
-    parts = []
-    for i, tokens in enumerate(budgets[1:]):
-        named = random["tokens"].map({budgets[i]: "before", tokens: "after"}).fillna("")
-        parts.append(paired(random.assign(method=named), "before", "after").assign(step=f"to {tokens:,}"))
+    random = _random(tables)
+    steps = pairwise(random["tokens"].unique())
+    parts = [paired(random, str(less), str(more)).assign(step=f"to {more:,}") for less, more in steps]
     return units(pd.concat(parts, ignore_index=True), "{spec} {step}", "{spec}")
 
 
 def _loss_gaps(tables: Tables) -> str:
     """The gap itself, random minus CBD at zero tokens, at the shortest and at the longest budget."""
-    table, random = tables["scratch_vs_cbd"], _losses_of_random(tables)
     words = []
-    for tokens in (random["tokens"].min(), random["tokens"].max()):
-        gap = paired(table[table["tokens"].isin([0, tokens])], RANDOM, CBD)
+    for tokens in _random(tables)["tokens"].unique()[[0, -1]]:
+        gap = paired(tables["scratch_vs_cbd"].query("tokens in (0, @tokens)"), RANDOM, CBD)
         words.append(f"at {tokens:,} tokens {listed(gap)}")
     return f"Advantage {'; '.join(words)}"
 
 
 ROWS = {
     "E3": Entry(
-        ("scratch_vs_cbd",),
         _shares,
         Sides(
             "Each size, loss and tasks above chance: tokens with which random weights reach CBD at zero "
@@ -150,17 +121,15 @@ ROWS = {
         _silent_tasks,
     ),
     "E8": Entry(
-        ("scratch_vs_cbd",),
         _generation_gaps,
         Sides(
             "Rouge-L, each size: CBD at zero tokens minus random at its longest budget; "
             "and how far that gap has shrunk since the shortest",
             "above",
         ),
-        _silent_generation,
+        lambda tables: _silent(tables, generative, "Neither is above chance"),
     ),
     "Q11": Entry(
-        ("scratch_vs_cbd",),
         _shrinking,
         Sides(
             f"Each size and budget of random weights: CBD's advantage minus that at the next budget, {NATS}",
@@ -169,9 +138,6 @@ ROWS = {
         _loss_gaps,
     ),
 }
-
-
-# ---- what the notebook predicted before the runs
 
 FOLLOWS = -0.5  # a rank correlation with the loss from which on a score "follows" it
 

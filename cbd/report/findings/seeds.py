@@ -1,7 +1,5 @@
 """Q1: whether seeds stand behind every measured table."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from cbd.report.findings.shared import exact
@@ -19,8 +17,8 @@ def _seeds(tables: Tables) -> pd.DataFrame:
 
 ROWS = {
     "Q1": Entry(
-        (),
         _seeds,
         Facts(f"Each measured table: at least {SEEDS} seeds", lambda row: row.n >= SEEDS, ".0f"),
+        needs=(),
     ),
 }

@@ -5,10 +5,7 @@ interval over seeds), n (seeds; 0 where numbers are counted), and group where un
 `cbd.report.verdicts`).
 """
 
-from __future__ import annotations
-
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -52,8 +49,7 @@ def against(
 
 def with_verdict(found: pd.DataFrame) -> pd.DataFrame:
     """The rows with the verdict of their interval."""
-    ends = zip(found["low"], found["high"], strict=True)
-    return found.assign(verdict=[stats.verdict(low, high) for low, high in ends])
+    return found.assign(verdict=list(map(stats.verdict, found["low"], found["high"])))
 
 
 def with_better(rows: pd.DataFrame) -> pd.DataFrame:
@@ -85,13 +81,13 @@ def paired(rows: pd.DataFrame, method: str, baseline: str, metric: str = "loss")
 
 def exact(values: Mapping[str, float]) -> pd.DataFrame:
     """Units whose numbers are counted: an interval of no width, no seeds."""
-    points = [float(value) for value in values.values()]
-    return pd.DataFrame({"unit": list(values), "n": 0} | dict.fromkeys(("point", "low", "high"), points))
+    return counted(pd.DataFrame(values.items(), columns=["name", "value"]), "value", "{name}")
 
 
 def counted(found: pd.DataFrame, column: str, unit: str) -> pd.DataFrame:
     """The rows as units whose number, without an interval, is that of a column."""
-    return units(found.assign(**dict.fromkeys(("point", "low", "high"), found[column]), n=0), unit)
+    point = found[column].astype(float)
+    return units(found.assign(point=point, low=point, high=point, n=0), unit)
 
 
 # ---- curves over alpha
@@ -108,6 +104,12 @@ def near(curve: pd.DataFrame, alpha: float) -> float:
     return float(curve.loc[(curve["alpha"] - alpha).abs().idxmin(), "value"])
 
 
+def by_seed(curves: pd.DataFrame, keys: Sequence[str], value: Callable) -> pd.DataFrame:
+    """value(curve), a number of each seed's curve, with its interval over seeds; `keys` tell curves apart."""
+    found = [(*key, value(curve)) for key, curve in curves.groupby([*keys, "seed"], sort=False)]
+    return stats.summarise(pd.DataFrame(found, columns=[*keys, "seed", "value"]), keys)
+
+
 def optima(curves: pd.DataFrame, keys: Sequence[str], rule: Mapping) -> pd.DataFrame:
     """The best point of each curve over alpha, that of its mean over seeds.
 
@@ -118,11 +120,9 @@ def optima(curves: pd.DataFrame, keys: Sequence[str], rule: Mapping) -> pd.DataF
     found = []
     for key, rows in curves.groupby(list(keys), sort=False):
         mean = rows.groupby("alpha")["value"].mean()
-        best = stats.best_alpha(list(mean.index), list(mean))
-        single = [
-            stats.best_alpha(list(curve["alpha"]), list(curve["value"])).interior
-            for _, curve in rows.groupby("seed", dropna=False)
-        ]
+        best = stats.best_alpha(mean.index, mean)
+        runs = [run for _, run in rows.groupby("seed", dropna=False)]
+        single = [stats.best_alpha(run["alpha"], run["value"]).interior for run in runs]
         labels = dict(zip(keys, key, strict=True))
         at = (labels["family"], labels["spec"]) if "family" in labels else labels["spec"]
         found.append(
@@ -138,9 +138,9 @@ def optima(curves: pd.DataFrame, keys: Sequence[str], rule: Mapping) -> pd.DataF
 
 def main_metrics(table: pd.DataFrame) -> list[str]:
     """The metric that stands for each task, in the table's order: acc_norm, else acc, else Rouge-L."""
-    present = list(dict.fromkeys(table["metric"]))
+    present = [metric for metric in table["metric"].unique() if "/" in metric]
     found = []
-    for task in dict.fromkeys(m.split("/")[0] for m in present if "/" in m):
+    for task in dict.fromkeys(metric.split("/")[0] for metric in present):
         found += [f"{task}/{name}" for name in BEST_FIRST if f"{task}/{name}" in present][:1]
     return found
 
@@ -161,22 +161,16 @@ def detectable(table: pd.DataFrame) -> pd.DataFrame:
     A paired two-sided t-test at 5 % over all comparisons of the table (Bonferroni), with power 80 %. Columns:
     metric, comparisons, smallest (the median over sizes, methods and budgets), largest, n.
     """
-    rows = table[table["seed"].notna()]
+    rows, keys = table[table["seed"].notna()], ["metric", "spec", "seed"]
+    random = rows.loc[rows["method"] == RANDOM, [*keys, "tokens", "value"]]
+    both = rows[rows["method"] != RANDOM].merge(random, on=keys, suffixes=("", "_random"))
+    both = both[(both["tokens"] == 0) | (both["tokens"] == both["tokens_random"])]
+    both = both.assign(value=both["value"] - both["value_random"]).dropna(subset="value")
     found = []
     for metric in ["loss", *main_metrics(table)]:
-        pairs = list(_differences(rows[rows["metric"] == metric]))
-        least = [stats.smallest_difference(values, comparisons=len(pairs)) for values in pairs]
-        summary = {"smallest": float(pd.Series(least).median()), "largest": max(least, default=math.nan)}
-        n = min((len(values) for values in pairs), default=0)
-        found.append({"metric": metric, "comparisons": len(pairs)} | summary | {"n": n})
+        runs = both[both["metric"] == metric].groupby(["spec", "method", "tokens", "tokens_random"])["value"]
+        least = runs.apply(stats.smallest_difference, comparisons=runs.ngroups).astype(float)
+        summary = {"smallest": least.median(), "largest": least.max(skipna=False)}
+        n = 0 if least.empty else runs.size().min()
+        found.append({"metric": metric, "comparisons": len(least)} | summary | {"n": n})
     return pd.DataFrame(found)
-
-
-def _differences(rows: pd.DataFrame) -> Iterator[list[float]]:
-    """By seed: each method minus random at each of random's budgets (at its own, where it has one)."""
-    for _, part in rows.groupby("spec", sort=False):
-        runs = {key: run.set_index("seed")["value"] for key, run in part.groupby(["method", "tokens"])}
-        for (method, tokens), own in runs.items():
-            for (other, budget), random in runs.items():
-                if method != RANDOM and other == RANDOM and tokens in (0, budget):
-                    yield list((own - random).dropna())
