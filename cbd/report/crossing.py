@@ -188,9 +188,11 @@ def _ladder(curves: pd.DataFrame, line: pd.DataFrame) -> tuple[np.ndarray, np.nd
             raise CbdError(f"{wrong}; run it again or drop that budget")
     wide = curves.astype({"tokens": float}).pivot(index="seed", columns="tokens", values="value")
     level = line.set_index("seed")["value"]
-    seeds, others = set(wide.index), set(level.index)
+    seeds, others = wide.index.tolist(), sorted(level.index.tolist())
     if seeds != others:
-        raise CbdError(f"the seeds of the curves {seeds} are not those of the line {others}; run the others")
+        raise CbdError(
+            f"the seeds of the curves {seeds} are not those of the line {others}; run the missing ones"
+        )
     for budget, values in wide.items():
         if budget <= 0:
             raise CbdError(f"token count {budget:g} has no logarithm; leave that budget out")

@@ -78,7 +78,7 @@ def paired(frame: pd.DataFrame, by: Sequence[str], *, baseline: str) -> pd.DataF
         if baseline not in runs:
             raise CbdError(f"no rows of the baseline {baseline!r} in {key}; run it or choose another")
         for name in sorted(runs.keys() - {baseline}):
-            ours, theirs = (set(runs[method].index) for method in (name, baseline))
+            ours, theirs = (set(runs[method].index.tolist()) for method in (name, baseline))
             if ours != theirs:
                 wrong = f"the seeds of {name!r} {ours} are not those of {baseline!r} {theirs} in {key}"
                 raise CbdError(f"{wrong}; run the missing ones")
