@@ -533,7 +533,7 @@ def test_a_vocabulary_mismatch_points_to_the_bridge() -> None:
     [
         (lambda: Sampling(documents=0), "at least 1"),
         (lambda: Sampling(documents=1, temperature=0), "must be positive"),
-        (lambda: BridgeLoss("kl"), "choose alm or uld"),
+        (lambda: BridgeLoss("kl"), "choose one of alm, uld"),
         (lambda: BridgeLoss(cross_entropy=2), "must lie in"),
         (lambda: BridgeLoss(temperature=0), "must be positive"),
         (

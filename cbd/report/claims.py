@@ -3,8 +3,6 @@
 Claims are in claims.csv, the paper's numbers in reported.csv; both are data files of the package.
 """
 
-from __future__ import annotations
-
 import csv
 from dataclasses import dataclass
 from functools import cache
@@ -41,7 +39,7 @@ def claims() -> tuple[Claim, ...]:
         return tuple(Claim(**row) for row in csv.DictReader(file))
 
 
-def reported() -> pd.DataFrame:
+def reported() -> "pd.DataFrame":
     """What the paper (arXiv 2605.07783) reports: experiment, method, size, tokens, metric, value."""
     import pandas as pd
 

@@ -5,8 +5,6 @@ Claims and the paper's numbers are in `cbd.report.claims`; what measures and jud
 findings of its experiment (`ROWS` in `cbd.report.findings`).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,7 +123,7 @@ def write(scale: str) -> Path:
     return write_text(page(scale), markdown(scale))
 
 
-def show(scale: str) -> HTML:
+def show(scale: str) -> "HTML":
     """The scorecard for a notebook: wrapped text, the same bytes each time."""
     from IPython.display import HTML
 

@@ -5,8 +5,6 @@ table alone to a `Figure`. They are found by name. Intervals come from `cbd.repo
 `tasks` hold what figures share.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
