@@ -29,11 +29,9 @@ def start_against_better(tables: Tables) -> pd.DataFrame:
 
 def _other_operators(tables: Tables) -> pd.DataFrame:
     """Every other operator minus union, in groups by operator."""
-    rows = tables["initialise"]
-    mixed = {start.label for start in STARTS.values() if start.operator} - {CBD}
-    names = sorted(mixed & set(rows["method"]))
-    found = pd.concat([paired(rows, name, CBD).assign(group=name) for name in names], ignore_index=True)
-    return units(found, "{group} {spec}")
+    rows, mixed = tables["initialise"], [start.label for start in STARTS.values() if start.operator]
+    found = against(rows[rows["method"].isin(mixed)], CBD)
+    return units(found.sort_values("method", kind="stable"), "{method} {spec}", "{method}")
 
 
 ROWS = {
