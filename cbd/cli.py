@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import cbd
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.experiments import EXPERIMENTS, PAPER
 from cbd.experiments.scales import SCALES, scale_named
 from cbd.recipes.operators import OPERATORS
@@ -86,8 +86,7 @@ def _init(options: argparse.Namespace) -> None:
     size = Size(*shape, parameters=parameters)
     small, large = options.small, options.large
     if options.chain:
-        if small or large:
-            raise CbdError("--chain names both models: leave --small and --large out")
+        require(not (small or large), "--chain names both models: leave --small and --large out")
         small, large = models_around(options.chain, size)
     names = ("alpha", "outside", "start", "unaligned")
     more = {name: getattr(options, name) for name in names} | {"operator": OPERATORS[options.operator]}
@@ -164,10 +163,8 @@ def _figures(options: argparse.Namespace) -> None:
     from cbd.report.figures import draw_all
 
     drawn = draw_all(options.scale)
-    if not drawn:
-        raise CbdError(
-            f"no tables of scale {options.scale} to draw: run `cbd run all --scale {options.scale}` first"
-        )
+    remedy = f"run `cbd run all --scale {options.scale}` first"
+    require(drawn, f"no tables of scale {options.scale} to draw: {remedy}")
     for path in drawn:
         print(path)
     print(scorecard.write(options.scale))

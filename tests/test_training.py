@@ -232,7 +232,7 @@ def fresh(start, teacher, corpus):
 
     def prepare(loss: Loss, accumulation: int):
         settings = replace(TRAINING, accumulation=accumulation)
-        return loop._prepare(start, lesson(corpus, loss, teacher), settings, settings.lr)
+        return loop._prepare(start, lesson(corpus, loss, teacher), settings, settings.lr, "train")
 
     return prepare
 

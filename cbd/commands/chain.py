@@ -6,18 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cbd.commands.own import (
-    card,
-    check_absent,
-    count,
-    opened,
-    origin,
-    source_of,
-    text_for,
-    write_about,
-    written_whole,
-)
-from cbd.errors import CbdError, si
+from cbd.commands import own
+from cbd.errors import CbdError, require, si
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.interpolation import rewrite
@@ -40,12 +30,12 @@ def make_chain(
     other places. Returns a row a model, from large to small, as in `out`/chain.json. Raises `CbdError` on bad
     input before any work; what is trained stays in the store, so that a killed run goes on.
     """
-    folder = check_absent(out)
-    llm = source_of(source)
+    folder = own.check_absent(out)
+    llm = own.source_of(source)
     specs = parse_anchors(anchors, llm.spec)
-    given = opened(source)
+    given = own.opened(source)
     given.check_finite()
-    text = text_for(given, corpus, column, training.context)
+    text = own.text_for(given, corpus, column, training.context)
     sizes = (f"{spec.name} ({si(spec.parameters)} parameters)" for spec in (llm.spec, *specs))
     print(f"chain: {' > '.join(sizes)}", flush=True)
     models: list[Recipe] = [llm]
@@ -56,13 +46,13 @@ def make_chain(
     rows = [_row(model, measure) for model, measure in zip(models, measured, strict=True)]
     content = {
         "basis": hashlib.sha256("".join(model.key for model in models).encode()).hexdigest()[:20],
-        "source": origin(llm, given),
+        "source": own.origin(llm, given),
         "corpus": text.name,
         "training": asdict(training),
         "loss": asdict(loss),
         "models": rows,
     }
-    with written_whole(folder) as part:
+    with own.written_whole(folder) as part:
         _write_models(models, content, part)
         (part / CHAIN).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     return rows
@@ -83,7 +73,7 @@ def _write_models(models: list[Recipe], content: dict[str, Any], out: Path) -> N
         rewrite(basis.Reordered(checkpoint, order), folder)
         row["sha256"] = Checkpoint(folder).hashes()
         about = {key: content[key] for key in ("basis", "source")}
-        write_about(folder, about | {"model": row}, _card(content, place))
+        own.write_about(folder, about | {"model": row}, _card(content, place))
 
 
 def _card(content: dict[str, Any], place: int) -> str:
@@ -94,7 +84,7 @@ def _card(content: dict[str, Any], place: int) -> str:
         else f"`{source}`, the source of a knowledge chain: the same function, its units in another order."
     )
     table = [(row["folder"], f"{row['parameters']:,}", f"{row['loss']:.4f}") for row in rows]
-    return card(
+    return own.card(
         f"{source} {rows[place]['folder']}",
         what,
         [("model of the chain", "parameters", "loss, nats per token"), *table],
@@ -111,10 +101,10 @@ def parse_anchors(text: str, source: ModelSpec) -> list[ModelSpec]:
     specs, above = [], source
     for part in (part.strip() for part in text.split(",")):
         spec = _shape(part, source, above)
-        if spec.layers > above.layers or spec.width > above.width or spec == above:
-            raise CbdError(
-                f"anchor {spec.name} is not smaller than {above.name}: list them from large to small"
-            )
+        smaller = spec.layers <= above.layers and spec.width <= above.width and spec != above
+        require(
+            smaller, f"anchor {spec.name} is not smaller than {above.name}: list them from large to small"
+        )
         specs.append(spec)
         above = spec
     return specs
@@ -127,4 +117,4 @@ def _shape(part: str, source: ModelSpec, above: ModelSpec) -> ModelSpec:
         except ValueError:
             raise CbdError(f"--anchors {part!r} is not LAYERSxWIDTH, such as 6x144,4x96") from None
         return source.resized(layers, width)
-    return source.nearest(count(part, "--anchors"), largest=above)
+    return source.nearest(own.count(part, "--anchors"), largest=above)

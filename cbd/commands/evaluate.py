@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.experiments.scales.base import Evaluation
 from cbd.recipes.evaluation import FROM_ITEMS, FROM_PAIRS, LOCAL
 
@@ -25,21 +25,22 @@ def evaluate_checkpoint(
     checkpoint, an unknown task, or a place that cannot be written.
     """
     folder = Path(checkpoint)
-    if not (folder / "config.json").is_file():
-        raise CbdError(f"{folder} holds no config.json: name the folder of a Hugging Face checkpoint")
-    if shots < 0 or (limit is not None and limit < 1):
-        raise CbdError(f"shots {shots} must not be negative and the limit {limit} at least 1")
-    if out is not None and not Path(out).absolute().parent.is_dir():
-        raise CbdError(f"there is no folder {Path(out).absolute().parent} to write {Path(out).name} into")
+    config = folder / "config.json"
+    require(config.is_file(), f"{folder} holds no config.json: name the folder of a Hugging Face checkpoint")
+    possible = shots >= 0 and (limit is None or limit >= 1)
+    require(possible, f"shots {shots} must not be negative and the limit {limit} at least 1")
+    place = None if out is None else Path(out).absolute()
+    there = place is None or place.parent.is_dir()
+    require(there, f"there is no folder {place and place.parent} to write {place and place.name} into")
     from cbd.evaluation import benchmark  # torch and lm-eval: only when there is something to score
 
     benchmark.check_known(tasks)
     scores = benchmark.evaluate(folder, tasks, _data(tasks, dial), shots, limit)
     found = {task: score.summary() for task, score in scores.items()}
-    if out is not None:
+    if place is not None:
         items = {task: score.items for task, score in scores.items()}
         content = {"checkpoint": str(checkpoint), "shots": shots, "scores": found, "items": items}
-        Path(out).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        place.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     return found
 
 
@@ -51,11 +52,8 @@ def _data(tasks: Sequence[str], dial: Evaluation) -> dict[str, Path]:
     for name, needed, recipe in (("items", FROM_ITEMS, dial.items), ("pairs", FROM_PAIRS, dial.pairs)):
         if not set(tasks) & set(needed):
             continue
-        if recipe is None:
-            raise CbdError(
-                f"this scale makes no {name} for {', '.join(set(tasks) & set(LOCAL))}: take --scale laptop, "
-                f"or --corpus"
-            )
+        ours = ", ".join(set(tasks) & set(LOCAL))
+        require(recipe, f"this scale makes no {name} for {ours}: take --scale laptop, or --corpus")
         data[name] = realize(recipe)
     return data
 

@@ -167,11 +167,11 @@ def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple
         return large, {"aligned": "by their weights"}
     if relation.kind == "permuted":
         return basis.Reordered(large, relation.order), {"aligned": "by an order of units, found"}
+    alike = f"channels correlate by {relation.stream:.2f}, heads and neurons by {relation.blocks:.2f}"
+    wrong = f"{small.folder} and {large.folder} share no basis ({alike}; 1 is alike): they were trained apart"
+    remedy = "Start from one alone (--start grown or cut), make a chain (`cbd chain`)"
     raise CbdError(
-        f"{small.folder} and {large.folder} share no basis (channels correlate by {relation.stream:.2f}, "
-        f"heads and neurons by {relation.blocks:.2f}; 1 is alike): they were trained apart, and a mixture "
-        f"may be worse than random weights. Start from one alone (--start grown or cut), make a chain "
-        f"(`cbd chain`), or mix them all the same with --unaligned"
+        f"{wrong}, and a mixture may be worse than random weights. {remedy}, or mix them with --unaligned"
     )
 
 

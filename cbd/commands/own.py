@@ -10,7 +10,7 @@ from typing import Any
 
 import cbd
 from cbd.data.documents import folder_corpus
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.files import replacing
 from cbd.models.checkpoints import TOKENIZER_FILES, Checkpoint, sha256
 from cbd.models.sources import hub, local
@@ -52,14 +52,12 @@ def text_for(model: Checkpoint, folder: str | Path, column: str, context: int) -
     Raises `CbdError` when either is missing, or the context does not fit the model.
     """
     place, positions = model.folder.absolute(), model.spec.positions
-    if context > positions:
-        raise CbdError(f"--context {context} exceeds the model's {positions} positions")
+    require(context <= positions, f"--context {context} exceeds the model's {positions} positions")
     hashes = {name: sha256(place / name) for name in TOKENIZER_FILES if (place / name).exists()}
     # without one of these transformers would make an empty tokenizer
-    if not hashes.keys() & {"tokenizer.json", "vocab.json", "tokenizer.model"}:
-        raise CbdError(
-            f"{place} holds no tokenizer.json: save the model's tokenizer beside it (save_pretrained)"
-        )
+    known = hashes.keys() & {"tokenizer.json", "vocab.json", "tokenizer.model"}
+    remedy = "save the model's tokenizer beside it (save_pretrained)"
+    require(known, f"{place} holds no tokenizer.json: {remedy}")
     digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12]
     name = f"{Path(folder).resolve().name}, tokenizer {digest}"
     return folder_corpus(folder, name=name, column=column, tokenizer=str(place))
@@ -75,8 +73,7 @@ def default_rate(spec: ModelSpec) -> float:
 
 def check_absent(out: str | Path) -> Path:
     """`out` as a path. Raises `CbdError` when something is there already."""
-    if Path(out).exists():
-        raise CbdError(f"{out} exists: choose another --out, or remove it first")
+    require(not Path(out).exists(), f"{out} exists: choose another --out, or remove it first")
     return Path(out)
 
 
@@ -129,6 +126,6 @@ def count(text: str, option: str) -> int:
         found = round(float(number) * factor)
     except (ValueError, OverflowError):
         found = 0
-    if found < 1:
-        raise CbdError(f"{option} {text!r} is no number of parameters: write 60M, or a shape such as 6x144")
+    remedy = "write 60M, or a shape such as 6x144"
+    require(found >= 1, f"{option} {text!r} is no number of parameters: {remedy}")
     return found

@@ -5,17 +5,7 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from cbd.commands.own import (
-    card,
-    check_absent,
-    opened,
-    origin,
-    read_about,
-    source_of,
-    text_for,
-    write_about,
-    written_whole,
-)
+from cbd.commands import own
 from cbd.realize import realize_all, store
 from cbd.recipes.training import Anchor, Loss, Trained, Training
 
@@ -29,20 +19,20 @@ def recover(
     one, cross-entropy alone. Returns the content of `cbd.json`. Raises `CbdError` on bad input before any
     work; the state of the training stays in the store, so that a killed run goes on.
     """
-    folder = check_absent(out)
-    model = source_of(start)
-    guide = None if teacher is None else source_of(teacher)
-    given = opened(start)
+    folder = own.check_absent(out)
+    model = own.source_of(start)
+    guide = None if teacher is None else own.source_of(teacher)
+    given = own.opened(start)
     given.check_finite()
-    text = text_for(given, corpus, column, training.context)
+    text = own.text_for(given, corpus, column, training.context)
     run = Trained(model, text, training) if guide is None else Anchor(guide, model, text, training, loss)
     realize_all([run])
     curve = json.loads((store.folder(run) / "curve.json").read_text("utf-8"))
     measured = store.record(run)
     content = {
-        "basis": read_about(given.folder).get("basis"),
-        "start": origin(model, given),
-        "teacher": None if guide is None else origin(guide, opened(teacher)),
+        "basis": own.read_about(given.folder).get("basis"),
+        "start": own.origin(model, given),
+        "teacher": None if guide is None else own.origin(guide, own.opened(teacher)),
         "corpus": text.name,
         "training": asdict(training),
         "loss": asdict(run.loss),
@@ -51,9 +41,9 @@ def recover(
         "recipe": run.key,
         "seconds": measured["seconds"],
     }
-    with written_whole(folder) as part:
+    with own.written_whole(folder) as part:
         shutil.copytree(store.folder(run), part, dirs_exist_ok=True)
-        write_about(part, content, _card(folder.name, content, curve, run.tokens))
+        own.write_about(part, content, _card(folder.name, content, curve, run.tokens))
     return content
 
 
@@ -62,7 +52,7 @@ def _card(name: str, content: dict[str, Any], curve: list[dict[str, float]], tok
     how = f"distilled from `{teacher['name']}`" if teacher else "with next-token cross-entropy"
     points = [(f"{point['trained']:,}", f"{point['loss']:.4f}") for point in curve]
     start, text = content["start"]["name"], content["corpus"]
-    return card(
+    return own.card(
         name,
         f"`{start}`, trained further on {tokens:,} tokens of `{text}`, {how}.",
         [("training tokens", "loss on held-out text, nats per token"), *points],

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cbd.data.progress import bar
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.report import results
 
 
@@ -19,14 +19,11 @@ def reproduce(scale: str, seed: int = 0, in_place: bool = False) -> None:
 
     folder = results.root() / "notebooks"
     books = sorted(folder.glob("*.ipynb"))
-    if not books:
-        raise CbdError(
-            f"no notebooks in {folder}: run this in a clone of the repository, or set CBD_ROOT to one"
-        )
+    remedy = "run this in a clone of the repository, or set CBD_ROOT to one"
+    require(books, f"no notebooks in {folder}: {remedy}")
     for book in books:
         missing = sorted({"scale", "seed"} - set(papermill.inspect_notebook(str(book))))
-        if missing:
-            raise CbdError(f"{book.name} has no parameter {', '.join(missing)} in its parameters cell")
+        require(not missing, f"{book.name} has no parameter {', '.join(missing)} in its parameters cell")
     copies = folder if in_place else results.results_folder(scale) / "notebooks"
     copies.mkdir(parents=True, exist_ok=True)
     given = {"scale": scale, "seed": seed}

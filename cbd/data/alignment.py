@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 
 WHITESPACE = np.array([point for point in range(0x3001) if chr(point).isspace()])
 
@@ -40,11 +40,9 @@ class Segmenter:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        if not getattr(tokenizer, "is_fast", False):
-            raise CbdError(
-                f"{type(tokenizer).__name__} does not say where its tokens lie in the text; take a tokenizer "
-                "that has a tokenizer.json (AutoTokenizer loads it as a fast one)"
-            )
+        wrong = f"{type(tokenizer).__name__} does not say where its tokens lie in the text"
+        remedy = "take a tokenizer that has a tokenizer.json (AutoTokenizer loads it as a fast one)"
+        require(getattr(tokenizer, "is_fast", False), f"{wrong}; {remedy}")
         content = json.loads(tokenizer.backend_tokenizer.to_str())
         _keep_spaces(content["post_processor"])
         self._backend = Tokenizer.from_str(json.dumps(content))
@@ -97,11 +95,8 @@ def align(one: Segmented, other: Segmented) -> tuple[np.ndarray, np.ndarray]:
     """
     ends, others = one.ends[~one.special], other.ends[~other.special]
     lengths = [int(side[-1]) if len(side) else 0 for side in (ends, others)]
-    if lengths[0] != lengths[1]:
-        raise CbdError(
-            f"the two sides cover {lengths[0]:,} and {lengths[1]:,} bytes; segment the same text for both, "
-            "and leave out texts of which a tokenizer keeps nothing"
-        )
+    wrong = f"the two sides cover {lengths[0]:,} and {lengths[1]:,} bytes; segment the same text for both"
+    require(lengths[0] == lengths[1], f"{wrong}, and leave out texts of which a tokenizer keeps nothing")
     shared = ends[others[np.searchsorted(others, ends)] == ends] if len(ends) and len(others) else ends[:0]
     borders = shared[np.diff(shared, prepend=0) > 0]
     return _groups(one, borders), _groups(other, borders)
@@ -150,9 +145,8 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise CbdError(
-            f"the text holds half a surrogate pair (character {error.start}); put U+FFFD in its place"
-        ) from error
+        wrong = f"the text holds half a surrogate pair (character {error.start})"
+        raise CbdError(f"{wrong}; put U+FFFD in its place") from error
 
 
 def _keep_spaces(part: Any) -> None:

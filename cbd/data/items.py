@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cbd.data.documents import documents, split_of, training_documents
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.recipes.data import Corpus, Items
 
 GRAM = 8  # words in a row that no passage may share with training text
@@ -54,11 +54,8 @@ def build(recipe: Items, out: Path) -> dict[str, int]:
         rest = [passage for passage in ordered[len(chosen) :] if LAST_WORD.search(passage.text)]
         tasks = {"continuation": continuations(chosen, ordered), "cloze": clozes(rest[: recipe.count])}
         for task, rows in tasks.items():
-            if not rows:
-                raise CbdError(
-                    f"the {split} split of {recipe.corpus.name} is too little text for a {task} item: add "
-                    f"documents, raise held_out, or lower the items' count or words"
-                )
+            wrong = f"the {split} split of {recipe.corpus.name} is too little text for a {task} item"
+            require(rows, f"{wrong}: add documents, raise held_out, or lower the items' count or words")
             write(out / f"{task}.{split}.jsonl", rows)
             counts[f"{task}_{split}"] = len(rows)
     return counts

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cbd.data.documents import documents, load_dataset, split_of
 from cbd.data.items import HELD_OUT, grams_of, seen_in_training, write
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.recipes.data import Pairs
 
 REPLY_TEMPLATE = "{context}\nReply:"
@@ -34,11 +34,9 @@ def build(recipe: Pairs, out: Path) -> dict[str, int]:
     counts = {}
     for split, most in (("train", recipe.count), ("validation", recipe.tests), ("test", recipe.tests)):
         rows = sorted(found[split], key=lambda row: hashlib.sha256(json.dumps(row).encode()).digest())[:most]
-        if not rows:
-            raise CbdError(
-                f"no prompts with responses for the {split} split: add dialogues (a line a turn) or prose "
-                f"with sentences of at most {recipe.words} words, or raise the pairs' words"
-            )
+        prose = f"prose with sentences of at most {recipe.words} words, or raise the pairs' words"
+        wrong = f"no prompts with responses for the {split} split"
+        require(rows, f"{wrong}: add dialogues (a line a turn) or {prose}")
         write(out / f"{split}.jsonl", ({"prompt": prompt, "response": reply} for prompt, reply in rows))
         counts[f"pairs_{split}"] = len(rows)
     return counts
@@ -84,9 +82,8 @@ def _pairs_of(text: str, recipe: Pairs) -> Iterator[tuple[tuple[str, str], str]]
 
 def _dolly(recipe: Pairs) -> dict[str, list[tuple[str, str]]]:
     data = load_dataset(recipe.location or recipe.name)
-    missing = {"instruction", "context", "response"} - set(data.column_names)
-    if missing:
-        raise CbdError(f"{recipe.location or recipe.name} has no column {', '.join(sorted(missing))}")
+    missing = ", ".join(sorted({"instruction", "context", "response"} - set(data.column_names)))
+    require(not missing, f"{recipe.location or recipe.name} has no column {missing}")
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for row in data:
         given = DOLLY_INPUT.format(context=row["context"]) if row["context"] else ""

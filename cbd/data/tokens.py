@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cbd.data.documents import SPLITS, Split
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}  # little-endian on every machine
 
@@ -42,8 +42,7 @@ class Tokens:
 
     def array(self, split: Split) -> np.memmap:
         """All ids of the split, read-only, shape (count,), uint16 or uint32."""
-        if split not in SPLITS:
-            raise CbdError(f"split {split!r}: choose train, validation or test")
+        require(split in SPLITS, f"split {split!r}: choose train, validation or test")
         return self._arrays[split]
 
     def bytes_per_token(self, split: Split) -> float:
@@ -66,8 +65,7 @@ class Tokens:
     ) -> np.ndarray:
         """Where the windows of `batch` begin, int64 of shape (batch,), within the first `limit` ids."""
         places = min(limit or self.count(split), self.count(split)) - context
-        if places < 1:
-            raise self._too_short(split, context)
+        self._require_window(places, split, context)
         # raw output, not `Generator.integers`: one number a row whatever the others are, in every NumPy
         key = np.array([seed % 2**64, step % 2**64], np.uint64)
         random = np.random.Philox(key=key).random_raw(batch) % np.uint64(places)
@@ -80,17 +78,12 @@ class Tokens:
         comes once. Raises `CbdError` when there is not one whole window.
         """
         ids = self.array(split)
-        if tokens < context:
-            raise CbdError(
-                f"{tokens:,} tokens do not fill one window of {context:,}; evaluate on more tokens"
-            )
+        wrong = f"{tokens:,} tokens do not fill one window of {context:,}"
+        require(tokens >= context, f"{wrong}; evaluate on more tokens")
         count = min(tokens // context, (len(ids) - 1) // context)
-        if count < 1:
-            raise self._too_short(split, context)
+        self._require_window(count, split, context)
         return ids[np.arange(count)[:, None] * context + np.arange(context + 1)].astype(np.int64)
 
-    def _too_short(self, split: str, context: int) -> CbdError:
-        return CbdError(
-            f"the {split} split has {self.count(split):,} tokens, fewer than a window of context + 1 = "
-            f"{context + 1:,}; shorten the context, add text or raise held_out"
-        )
+    def _require_window(self, count: int, split: str, context: int) -> None:
+        few = f"the {split} split has {self.count(split):,} tokens, fewer than a window of context + 1 = "
+        require(count >= 1, f"{few}{context + 1:,}; shorten the context, add text or raise held_out")

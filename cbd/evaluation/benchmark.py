@@ -21,7 +21,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
 from cbd.data.progress import lively
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.models.forward import load_llm
 from cbd.recipes.evaluation import LOCAL, XLSUM
 
@@ -67,11 +67,8 @@ def evaluate(
     leaves = {task.task_name: task for group in loaded.values() for task in group}
     for name, task in leaves.items():
         room = (task.get_config("generation_kwargs") or {}).get("max_gen_toks", 0)
-        if room >= model.max_length:
-            raise CbdError(
-                f"{name} writes up to {room} tokens and the model has {model.max_length} positions: leave "
-                "the task out"
-            )
+        wrong = f"{name} writes up to {room} tokens and the model has {model.max_length} positions"
+        require(room < model.max_length, f"{wrong}: leave the task out")
     with quiet():
         for task in leaves.values():
             if task.get_config("num_fewshot") != 0 or not shots:
@@ -102,8 +99,7 @@ def load_tasks(tasks: Iterable[str], data: Mapping[str, Path] | None = None) -> 
     Raises `CbdError` for an unknown task, and where the data cannot be loaded.
     """
     names = list(dict.fromkeys(tasks))
-    if not names:
-        raise CbdError("no tasks: name some, such as --tasks cbd_continuation,cbd_cloze")
+    require(names, "no tasks: name some, such as --tasks cbd_continuation,cbd_cloze")
     manager = _manager(names, {name: str(folder) for name, folder in (data or {}).items()})
     loaded = {}
     with quiet():
@@ -114,10 +110,8 @@ def load_tasks(tasks: Iterable[str], data: Mapping[str, Path] | None = None) -> 
                 raise
             except Exception as error:  # whatever the hub, the network or a parser raises, the remedy is one
                 reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-                raise CbdError(
-                    f"the data of task {name} could not be loaded ({reason}): check the connection, or take "
-                    f"our own tasks, {', '.join(LOCAL[:3])}, which need none"
-                ) from error
+                remedy = f"check the connection, or take our own tasks, {', '.join(LOCAL[:3])}"
+                raise CbdError(f"the data of task {name} could not be loaded ({reason}): {remedy}") from error
     return loaded
 
 
@@ -135,8 +129,8 @@ def _manager(names: list[str], folders: dict[str, str]) -> TaskManager:
     with quiet():
         manager = TaskManager(include_path=str(OURS), include_defaults=others, metadata=folders)
     unknown = ", ".join(name for name in names if name not in manager.all_tasks)
-    if unknown:
-        raise CbdError(f"no task {unknown}: ours are {', '.join(ours)}; `lm-eval ls tasks` lists lm-eval's")
+    known = f"ours are {', '.join(ours)}; `lm-eval ls tasks` lists lm-eval's"
+    require(not unknown, f"no task {unknown}: {known}")
     return manager
 
 

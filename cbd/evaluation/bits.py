@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from cbd.data.alignment import Segmenter
 from cbd.data.tokens import Tokens
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.models.forward import hidden_states, load_llm
 from cbd.recipes.evaluation import BitsPerByte
 
@@ -31,10 +31,8 @@ def bits_per_byte(model: Path, tokens: Tokens, recipe: BitsPerByte) -> dict[str,
     """
     count = max(1, recipe.sample // (recipe.window - recipe.window // 2))
     found = list(islice(windows(tokens, recipe.split, recipe.window), count))
-    if not found:
-        raise CbdError(
-            f"the {recipe.split} split has no document of {recipe.window} bytes: shorten the window"
-        )
+    wrong = f"the {recipe.split} split has no document of {recipe.window} bytes"
+    require(found, f"{wrong}: shorten the window")
     network, segmenter = load_llm(model), Segmenter(AutoTokenizer.from_pretrained(model))
     parts = [_bits_of(network, segmenter, found[i : i + BATCH]) for i in range(0, len(found), BATCH)]
     bits, size = (np.concatenate(values) for values in zip(*parts, strict=True))

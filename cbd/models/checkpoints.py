@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.models.families import Family, family_of
 from cbd.recipes.specs import ModelSpec
 
@@ -42,22 +42,18 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise CbdError(
-                f"{folder} is not a folder: give one in Hugging Face's format (config.json, *.safetensors)"
-            )
+        form = "give one in Hugging Face's format (config.json, *.safetensors)"
+        require(self.folder.is_dir(), f"{folder} is not a folder: {form}")
         self.config = _read_json(self.folder / "config.json", "save the model with save_pretrained")
         self.family: Family = family_of(self.config.get("model_type", "none"))
         try:
             self.spec: ModelSpec = self.family.spec(self.config)
         except KeyError as missing:
-            raise CbdError(
-                f"{folder}/config.json lacks {missing}: it is not a complete {self.family.name} config"
-            ) from None
+            wrong = f"it is not a complete {self.family.name} config"
+            raise CbdError(f"{folder}/config.json lacks {missing}: {wrong}") from None
         except TypeError:
-            raise CbdError(
-                f"{folder}/config.json has a size that is no number: save the model with save_pretrained"
-            ) from None
+            wrong = f"{folder}/config.json has a size that is no number"
+            raise CbdError(f"{wrong}: save the model with save_pretrained") from None
         self._files = self._open()
         self._check_complete()
 
@@ -70,35 +66,26 @@ class Checkpoint:
             paths = [self.folder / WEIGHTS]
         found: dict[str, Any] = {}
         for path in paths:
-            if not path.exists():
-                raise CbdError(
-                    f"{path} is missing: only safetensors are read; convert with "
-                    f"save_pretrained(safe_serialization=True)"
-                )
+            remedy = "convert with save_pretrained(safe_serialization=True)"
+            require(path.exists(), f"{path} is missing: only safetensors are read; {remedy}")
             try:
                 file = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
-                raise CbdError(
-                    f"{path} is unreadable or truncated ({error}): copy or download it again"
-                ) from None
+                wrong = f"{path} is unreadable or truncated ({error})"
+                raise CbdError(f"{wrong}: copy or download it again") from None
             found |= {self.family.canonical(name): (file, name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         return {name: place for name, place in found.items() if not name.endswith(self.family.ignored)}
 
     def _check_complete(self) -> None:
+        apart = "config.json and weights do not belong together"
         missing = [name for _, _, name in self.family.tensors(self.spec) if name not in self._files]
-        if missing:
-            raise CbdError(
-                f"{self.folder}: {len(missing)} tensors of a {self.spec.name} {self.family.name} are missing "
-                f"({missing[0]}, ...): config.json and weights do not belong together"
-            )
+        kind = f"{len(missing)} tensors of a {self.spec.name} {self.family.name}"
+        require(not missing, f"{self.folder}: {kind} are missing ({', '.join(missing[:1])}, ...): {apart}")
         for role, _, name in self.family.tensors(self.spec):
             expected = [axis.size(self.spec) for axis in role.axes]
             file, stored = self._files[name]
-            if (found := file.get_slice(stored).get_shape()) != expected:
-                raise CbdError(
-                    f"{self.folder}: {name} is {found}, not {expected}: config.json and weights do not "
-                    f"belong together"
-                )
+            found = file.get_slice(stored).get_shape()
+            require(found == expected, f"{self.folder}: {name} is {found}, not {expected}: {apart}")
 
     def tensor(self, name: str) -> Tensor:
         """A tensor by its full name, in its stored dtype, mapped from disk where possible.
@@ -107,11 +94,9 @@ class Checkpoint:
         """
         file, stored = self._files[name]
         tensor = file.get_tensor(stored)
-        if not tensor.sum(dtype=torch.float32).isfinite():  # one pass, and no copy: both survive a sum
-            raise CbdError(
-                f"{self.folder}: {name} holds NaN or infinite weights: the training that wrote it diverged; "
-                f"take an earlier checkpoint"
-            )
+        finite = tensor.sum(dtype=torch.float32).isfinite()  # one pass, and no copy: both survive a sum
+        wrong = "holds NaN or infinite weights: the training that wrote it diverged"
+        require(finite, f"{self.folder}: {name} {wrong}; take an earlier checkpoint")
         return tensor
 
     def check_finite(self) -> None:

@@ -13,7 +13,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any, Literal
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.recipes.specs import ModelSpec
 
 Unit = Literal["stream", "heads", "kv", "ffn", "vocab", "positions", "head_dim"]
@@ -117,8 +117,7 @@ class Family:
         Raises `CbdError` for what Trans cannot keep, and `KeyError` for a size that is missing.
         """
         for entry, reason in self.refused.items():
-            if config.get(entry):
-                raise CbdError(f"{entry} is set: {reason}; use a checkpoint without it")
+            require(not config.get(entry), f"{entry} is set: {reason}; use a checkpoint without it")
         optional = ("ffn", "kv_heads", "head_size")
         found = {
             size: config.get(entry) if size in optional else config[entry]
@@ -205,10 +204,8 @@ FAMILIES = {family.name: family for family in map(_read, sorted(_ADAPTERS, key=l
 
 def family_of(model_type: str) -> Family:
     """The adapter for a config's `model_type`. Raises `CbdError` for a family that has none."""
-    if model_type not in FAMILIES:
-        raise CbdError(
-            f"model type {model_type!r} has no adapter; families known here: {', '.join(FAMILIES)}"
-        )
+    known = f"families known here: {', '.join(FAMILIES)}"
+    require(model_type in FAMILIES, f"model type {model_type!r} has no adapter; {known}")
     return FAMILIES[model_type]
 
 

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from cbd.data import progress
 from cbd.data.documents import training_documents
 from cbd.data.items import write
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.files import write_text
 from cbd.models.forward import load_llm
 from cbd.recipes.data import Corpus
@@ -49,11 +49,10 @@ def prompts_of(corpus: Corpus, tokenizer: Any, sampling: Sampling) -> list[list[
     for text in islice(training_documents(corpus), sampling.documents):
         # a beginning is enough: no token has more than 64 characters on average
         found.append(tokenizer(text[: 64 * sampling.prompt]).input_ids[: sampling.prompt])
-    if len(found) < sampling.documents:
-        raise CbdError(
-            f"{corpus.name} has {len(found):,} training documents, fewer than the {sampling.documents:,} "
-            f"prompts that are asked for: lower the sampling's documents"
-        )
+    wrong = (
+        f"{corpus.name} has {len(found):,} training documents, fewer than the {sampling.documents:,} asked"
+    )
+    require(len(found) >= sampling.documents, f"{wrong} for as prompts: lower the sampling's documents")
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.models.checkpoints import Checkpoint, write
 from cbd.models.families import Role
 from cbd.models.trans import Transfer, check_transferable, put
@@ -29,36 +29,28 @@ def check_anchors(small: ModelSpec, large: ModelSpec, target: ModelSpec, *, outs
     """
     check_transferable(small, target)
     check_transferable(large, target)
-    if not outside and not encloses(small, large, target):
-        raise CbdError(
-            f"target {target.name} lies outside the anchors {small.name} and {large.name}: choose a size "
-            f"between "
-            f"them, or allow it with --outside"
-        )
+    wrong = f"target {target.name} lies outside the anchors {small.name} and {large.name}"
+    remedy = "choose a size between them, or allow it with --outside"
+    require(outside or encloses(small, large, target), f"{wrong}: {remedy}")
 
 
 def check_inside(model: ModelSpec, target: ModelSpec, *, grown: bool) -> None:
     """Raise `CbdError` unless the target can be made from one model alone, grown or cut on both axes."""
     check_transferable(model, target)
     ends = (model, target) if grown else (target, model)
-    if not encloses(*ends, target) or not encloses(*ends, model):
-        how = "smaller" if grown else "larger"
-        raise CbdError(
-            f"target {target.name} is {how} than {model.name} on some axis: take the other start, or another "
-            f"size"
-        )
+    wrong = f"target {target.name} is {'smaller' if grown else 'larger'} than {model.name} on some axis"
+    inside = encloses(*ends, target) and encloses(*ends, model)
+    require(inside, f"{wrong}: take the other start, or another size")
 
 
 def check_alike(small: Checkpoint, large: Checkpoint) -> None:
     """Raise `CbdError` where equal shapes hide a difference: other token ids, or another activation."""
     vocabularies = small.vocabulary, large.vocabulary
-    if None not in vocabularies and vocabularies[0] != vocabularies[1]:
-        raise CbdError(
-            "the anchors' vocabularies have one size but other tokens: use anchors of one tokenizer, or a "
-            "bridge"
-        )
-    if found := small.family.differences(small.config, large.config):
-        raise CbdError(f"the anchors differ in {', '.join(found)}: use anchors of one kind")
+    wrong = "the anchors' vocabularies have one size but other tokens"
+    same = None in vocabularies or vocabularies[0] == vocabularies[1]
+    require(same, f"{wrong}: use anchors of one tokenizer, or a bridge")
+    found = small.family.differences(small.config, large.config)
+    require(not found, f"the anchors differ in {', '.join(found)}: use anchors of one kind")
 
 
 @dataclass(frozen=True)
@@ -94,10 +86,8 @@ class Mixer:
 
 def mixer(small: Checkpoint, large: Checkpoint, spec: ModelSpec, alpha: float, operator: Operator) -> Mixer:
     """The interpolation of two opened checkpoints at `spec`."""
-    union = operator.mixing == "union"
-    grown = Transfer(small.family, small.spec, spec, operator.trans, small.tensor)
-    cut = Transfer(large.family, large.spec, spec, operator.trans, large.tensor)
-    return Mixer(grown, cut, alpha, union)
+    both = (Transfer(m.family, m.spec, spec, operator.trans, m.tensor) for m in (small, large))
+    return Mixer(*both, alpha, operator.mixing == "union")
 
 
 def initialize(
@@ -145,12 +135,8 @@ def transfer(model: str | Path | Checkpoint, spec: ModelSpec, out: Path, trans: 
     moved = Transfer(source.family, source.spec, spec, trans, source.tensor)
     epsilon = moved.epsilon(source.family.norm_epsilon(source.config))
     config = source.family.with_norm_epsilon(source.family.config(spec, source.config), epsilon)
-    write(
-        out,
-        config,
-        dict(_stored(source, spec, moved.tensor, f"Trans to {spec.name}")),
-        tokenizer=source.folder,
-    )
+    tensors = dict(_stored(source, spec, moved.tensor, f"Trans to {spec.name}"))
+    write(out, config, tensors, tokenizer=source.folder)
 
 
 def rewrite(model: Checkpoint, out: Path) -> None:

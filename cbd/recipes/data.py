@@ -31,6 +31,7 @@ class Corpus(Recipe):
     max_documents: int | None = None
 
     def __post_init__(self) -> None:
+        check_choices(self)
         share = "the share of each held-out split must lie in (0, 0.25]"
         require(0 < self.held_out <= 0.25, f"held_out is {self.held_out}: {share}")
         enough = self.tokenizer is not None or self.vocab_size >= 257

@@ -95,9 +95,9 @@ class Chain:
         for large, small in zip(self.models, self.models[1:], strict=False):
             if encloses(small.spec, large.spec, spec):
                 return small, aligned(large, small)
+        chain = " > ".join(model.spec.name for model in self.models)
         raise CbdError(
-            f"{spec.name} lies between no two neighbours of the chain "
-            f"{' > '.join(model.spec.name for model in self.models)}; choose a size inside it"
+            f"{spec.name} lies between no two neighbours of the chain {chain}; choose one inside it"
         )
 
 

@@ -7,7 +7,7 @@ reading is an option here, and the experiments put them side by side. `cbd.model
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.recipes.base import check_choices
 from cbd.recipes.specs import ModelSpec
 
@@ -83,8 +83,7 @@ def resolve_alpha(
     """A given alpha, checked, or the rule's. Raises `CbdError` for anything else."""
     if alpha == "distance":
         return distance_alpha(small, large, target)
-    if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-        raise CbdError(
-            f'alpha is {alpha!r}: give a number in [0, 1], or "distance" for the parameter-distance rule'
-        )
+    share = isinstance(alpha, (int, float)) and 0 <= alpha <= 1
+    remedy = 'give a number in [0, 1], or "distance" for the parameter-distance rule'
+    require(share, f"alpha is {alpha!r}: {remedy}")
     return float(alpha)

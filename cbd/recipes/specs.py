@@ -73,11 +73,9 @@ class ModelSpec:
             object.__setattr__(self, "head_size", None)
         single = self.kv_heads is None or self.traits.grouped
         require(single, f"{self.family} has no grouped attention: leave --kv-heads out")
-        if self.head_size is not None and not self.traits.free_heads:
-            raise CbdError(
-                f"{heads} heads of {self.head_size} channels do not make width {width}, as {self.family} "
-                f"needs: choose {width / self.head_size:g} --heads"
-            )
+        if self.head_size is not None:
+            wrong = f"{heads} heads of {self.head_size} channels do not make width {width}, as {self.family}"
+            require(self.traits.free_heads, f"{wrong} needs: choose {width / self.head_size:g} --heads")
 
     @property
     def traits(self) -> Traits:
@@ -198,11 +196,9 @@ class ModelSpec:
             return heads
         unit = self.width // math.gcd(self.width, self.kv)  # the least width of whole groups
         what = f"the head dimension {self.head_dim}" if unit == self.head_dim else f"{unit} (groups of heads)"
-        raise CbdError(
-            f"width {width} is not a multiple of {what}, which Trans keeps; the nearest are "
-            f"{width // unit * unit} and {-(-width // unit) * unit}"
-            + (", or give --heads" if self.traits.free_heads else "")
-        )
+        near = f"the nearest are {width // unit * unit} and {-(-width // unit) * unit}"
+        more = ", or give --heads" if self.traits.free_heads else ""
+        raise CbdError(f"width {width} is not a multiple of {what}, which Trans keeps; {near}{more}")
 
 
 def gpt2(

@@ -6,14 +6,13 @@ tokens? The curve is a ladder of finished runs, one a seed and budget, each with
 schedule, so neighbouring budgets are independent models and the curve need not be monotone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize_scalar, nnls
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.report.stats import CONFIDENCE, RESAMPLES, SEED, once_per_seed
 
 FEWEST_BUDGETS = 4  # three parameters, and one point left to miss
@@ -98,53 +97,37 @@ def crossing(curves: pd.DataFrame, line: pd.DataFrame, *, lower_is_better: bool 
     ends = {"low": low, "high": high, "n": len(values), "upper_bound": bool(mean[0] <= 0)}
     if np.isfinite(point):
         return Crossing(tokens=point, lower_bound=nan, extrapolated=nan, **ends)
-    beyond = _extrapolated(tokens, values, level, lower_is_better)
+    beyond, inside = nan, values.min() >= 0 and values.max() <= 1 and level.min() >= 0 and level.max() <= 1
+    if len(tokens) >= FEWEST_BUDGETS and (lower_is_better or inside):
+        error = (lambda x: x) if lower_is_better else (lambda x: 1 - x)
+        beyond = fit_power_law(tokens, error(values.mean(axis=0))).tokens_at(error(float(level.mean())))
     return Crossing(tokens=nan, lower_bound=float(tokens[-1]), extrapolated=beyond, **ends)
 
 
-def fit_power_law(tokens: Sequence[float], values: Sequence[float]) -> PowerLaw:
+def fit_power_law(tokens: np.ndarray, values: np.ndarray) -> PowerLaw:
     """The power law with the least squared error in the values, floor >= 0, scale >= 0, exponent in
     [0.001, 10].
 
-    tokens, values: (n,), in any order. For a given exponent the best floor and scale have a closed form, so
-    only the exponent is searched, on a grid and then within its best cell (variable projection, Golub and
-    Pereyra 1973): no starting point, and the same answer each time. A scale of 0 means that the values do not
-    fall with the tokens. Where higher is better, fit 1 - value. Raises `CbdError` when the two differ in
-    length, there are fewer than four different token counts, or some are not positive and finite.
+    tokens (> 0), values: (n,) with at least four different token counts. For a given exponent the best floor
+    and scale are a non-negative least-squares problem, so only the exponent is searched, on a grid and then
+    within its best cell (variable projection, Golub and Pereyra 1973): no starting point, and the same answer
+    each time. A scale of 0 means that the values do not fall with the tokens.
     """
-    tokens, values = np.asarray(tokens, dtype=float), np.asarray(values, dtype=float)
-    if tokens.ndim != 1 or tokens.shape != values.shape:
-        raise CbdError(f"{tokens.shape} token counts and {values.shape} values do not make a curve")
-    if not (np.isfinite([tokens, values]).all() and (tokens > 0).all()):
-        raise CbdError("a power law needs token counts above 0 and finite values; leave out the other rows")
-    if (budgets := len(np.unique(tokens))) < FEWEST_BUDGETS:
-        raise CbdError(
-            f"a power law needs at least {FEWEST_BUDGETS} token budgets, not {budgets}; train more"
-        )
-    smallest = tokens.min()
-    logs = np.log(tokens / smallest)  # powers of a ratio stay in range whatever the exponent
+    ratios = tokens / tokens.min()  # powers of a ratio stay in range whatever the exponent
 
     def best(exponent: float) -> tuple[float, float, float]:
-        """(squared error, floor, scale) of the best line in the ratio's power, with floor, scale >= 0."""
-        x = np.exp(-exponent * logs)
-        centred = x - x.mean()
-        scale = max(float(centred @ (values - values.mean()) / (centred @ centred)), 0.0)
-        floor = float(values.mean() - scale * x.mean())
-        if floor < 0:
-            # The error is convex: with a negative best floor the constrained optimum lies on floor = 0.
-            floor, scale = 0.0, max(float(x @ values / (x @ x)), 0.0)
-        return float(((values - floor - scale * x) ** 2).sum()), floor, scale
+        """(error, floor, scale)"""
+        powers = ratios**-exponent
+        (floor, scale), error = nnls(np.stack([np.ones_like(powers), powers], axis=1), values)
+        return error, floor, scale
 
-    grid = np.log(EXPONENTS)
-    errors = [best(exponent)[0] for exponent in EXPONENTS]
-    at = int(np.argmin(errors))
-    cell = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
-    inside = minimize_scalar(
-        lambda x: best(np.exp(x))[0], bounds=cell, method="bounded", options={"xatol": 1e-10}
-    )
-    exponent = float(np.exp(inside.x if inside.fun < errors[at] else grid[at]))
+    at = int(np.argmin([best(exponent)[0] for exponent in EXPONENTS]))
+    cell = np.log(EXPONENTS[[max(at - 1, 0), min(at + 1, len(EXPONENTS) - 1)]])
+    search = {"method": "bounded", "bounds": cell, "options": {"xatol": 1e-10}}
+    inside = float(np.exp(minimize_scalar(lambda x: best(np.exp(x))[0], **search).x))
+    exponent = min(inside, float(EXPONENTS[at]), key=lambda exponent: best(exponent)[0])
     _, floor, scale = best(exponent)
-    return PowerLaw(floor, float(scale * smallest**exponent), exponent)
+    return PowerLaw(float(floor), float(scale * tokens.min() ** exponent), exponent)
 
 
 def _first_reached(tokens: np.ndarray, gaps: np.ndarray) -> np.ndarray:
@@ -168,36 +151,21 @@ def _over_seeds(tokens: np.ndarray, gaps: np.ndarray) -> tuple[float, float]:
     return float(found[cut]), float(found[-1 - cut])
 
 
-def _extrapolated(tokens: np.ndarray, values: np.ndarray, level: np.ndarray, lower_is_better: bool) -> float:
-    curve, target, everything = values.mean(axis=0), float(level.mean()), np.append(values, level)
-    # Only a share has an error, 1 - value, which can fall as a power law.
-    outside = everything.min() < 0 or everything.max() > 1
-    if len(tokens) < FEWEST_BUDGETS or (outside and not lower_is_better):
-        return float("nan")
-    law = fit_power_law(tokens, curve if lower_is_better else 1 - curve)
-    return law.tokens_at(target if lower_is_better else 1 - target)
-
-
 def _ladder(curves: pd.DataFrame, line: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Budgets (budgets,) rising, the curves (seeds, budgets) and the line (seeds,), in the order of seeds."""
     for name, frame, by in (("curves", curves, ["tokens"]), ("line", line, [])):
         once_per_seed(frame, by)
         cells = frame[[*by, "seed", "value"]]
-        if cells.empty or (cells.isna() | cells.isin([np.inf, -np.inf])).any(axis=None):
-            wrong = f"the table of the {name} is empty or has a value that is not finite"
-            raise CbdError(f"{wrong}; run it again or drop that budget")
+        whole = not cells.empty and not (cells.isna() | cells.isin([np.inf, -np.inf])).any(axis=None)
+        wrong = f"the table of the {name} is empty or has a value that is not finite"
+        require(whole, f"{wrong}; run it again or drop that budget")
     wide = curves.astype({"tokens": float}).pivot(index="seed", columns="tokens", values="value")
     level = line.set_index("seed")["value"]
     seeds, others = wide.index.tolist(), sorted(level.index.tolist())
-    if seeds != others:
-        raise CbdError(
-            f"the seeds of the curves {seeds} are not those of the line {others}; run the missing ones"
-        )
+    wrong = f"the seeds of the curves {seeds} are not those of the line {others}"
+    require(seeds == others, f"{wrong}; run the missing ones")
     for budget, values in wide.items():
-        if budget <= 0:
-            raise CbdError(f"token count {budget:g} has no logarithm; leave that budget out")
-        if values.isna().any():
-            raise CbdError(
-                f"not every seed was trained on {budget:g} tokens; run the rest or drop that budget"
-            )
+        require(budget > 0, f"token count {budget:g} has no logarithm; leave that budget out")
+        wrong = f"not every seed was trained on {budget:g} tokens"
+        require(values.notna().all(), f"{wrong}; run the rest or drop that budget")
     return wide.columns.to_numpy(), wide.to_numpy(float), level[wide.index].to_numpy(float)

@@ -9,14 +9,13 @@ of the run's curve are measured on.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cbd.data.tokens import Tokens
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.evaluation.held_out import HeldOut
 from cbd.models.forward import hidden_states, load
 from cbd.recipes.training import BridgeLoss, Loss, Training
@@ -92,8 +91,6 @@ class PlainLesson:
 
     corpus: Path
 
-    verb: ClassVar[str] = "train"
-
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         return Objective(student, Loss()), Text(_tokens_for(student, self.corpus))
 
@@ -110,15 +107,14 @@ class DistilledLesson:
     loss: Loss
     shared_vocab: int | None = None
 
-    verb: ClassVar[str] = "distil"
-
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         _tokens_for(student, self.corpus)
         teacher = load(self.teacher).to(device).requires_grad_(False)
-        tokens = _tokens_for(teacher, self.corpus)
         if self.shared_vocab is None:
             check_vocabularies(student.config.vocab_size, teacher.config.vocab_size)
-        return Objective(student, self.loss, teacher, self.shared_vocab), Text(tokens)
+        return Objective(student, self.loss, teacher, self.shared_vocab), Text(
+            _tokens_for(teacher, self.corpus)
+        )
 
 
 @dataclass(frozen=True)
@@ -128,8 +124,6 @@ class BridgedLesson:
     corpus: Path
     likelihoods: Path
     loss: BridgeLoss
-
-    verb: ClassVar[str] = "bridge"
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         return Objective(student, self.loss), Likelihoods(self.likelihoods, _tokens_for(student, self.corpus))
@@ -141,8 +135,6 @@ class TunedLesson:
 
     pairs: Path
 
-    verb: ClassVar[str] = "tune"
-
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         return Objective(student, Loss()), Responses(self.pairs, start, training.context)
 
@@ -152,10 +144,7 @@ Lesson = PlainLesson | DistilledLesson | BridgedLesson | TunedLesson
 
 def _tokens_for(model: nn.Module, corpus: Path) -> Tokens:
     """The corpus, whose ids the model must know."""
-    tokens = Tokens(corpus)
-    if model.config.vocab_size < tokens.vocab_size:
-        raise CbdError(
-            f"the model's vocabulary ({model.config.vocab_size}) is smaller than the corpus' "
-            f"({tokens.vocab_size}): tokenize the corpus with the model's tokenizer"
-        )
+    tokens, known = Tokens(corpus), model.config.vocab_size
+    wrong = f"the model's vocabulary ({known}) is smaller than the corpus' ({tokens.vocab_size})"
+    require(known >= tokens.vocab_size, f"{wrong}: tokenize the corpus with the model's tokenizer")
     return tokens

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from cbd.data import progress
 from cbd.data.alignment import Segmented, Segmenter, align
 from cbd.data.tokens import Tokens
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.evaluation.held_out import HeldOut
 from cbd.files import replacing
 from cbd.models.forward import hidden_states, load_llm
@@ -46,10 +46,9 @@ def read_likelihoods(
             place = state / f"shard-{number:06d}.safetensors"
             ids = np.concatenate([np.append(one.ids, tokens.eos) for _, one in shard])
             if not place.exists():
-                if not np.array_equal(ids, tokens.array("train")[first : first + len(ids)]):
-                    raise CbdError(
-                        f"the texts are not those that {corpus} was packed from: build the corpus again"
-                    )
+                same = np.array_equal(ids, tokens.array("train")[first : first + len(ids)])
+                wrong = f"the texts are not those that {corpus} was packed from"
+                require(same, f"{wrong}: build the corpus again")
                 reader = reader or Reader(load_llm(teacher), scored)
                 theirs = others.many([text for text, _ in shard], add_special_tokens=True)
                 arrays = _grouped([one for _, one in shard], theirs, reader)

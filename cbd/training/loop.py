@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from cbd.data import progress
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.evaluation.held_out import HeldOut, evaluate
 from cbd.files import replacing
 from cbd.models.checkpoints import Checkpoint, write
@@ -123,18 +123,20 @@ class Run:
         self.progress.curve.append({"step": self.progress.step, "trained": tokens} | point)
 
     def check_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            remedy = f"training diverged; lower the learning rate ({self.lr:g})"
-            raise CbdError(f"the {name} is {value} at step {self.progress.step}: {remedy}")
+        remedy = f"training diverged; lower the learning rate ({self.lr:g})"
+        require(math.isfinite(value), f"the {name} is {value} at step {self.progress.step}: {remedy}")
 
 
-def train(start: Path, lesson: Lesson, training: Training, lr: float, out: Path, state: Path) -> dict:
+def train(
+    start: Path, lesson: Lesson, training: Training, lr: float, out: Path, state: Path, title: str = "train"
+) -> dict:
     """Train the checkpoint in `start` and write the result into the folder `out`.
 
-    state: a folder in which the run keeps what it goes on from when it was killed. Returns what was measured.
-    Raises `CbdError` when teacher and student share no vocabulary, or when the loss is no longer finite.
+    state: a folder in which the run keeps what it goes on from when it was killed. title: of its progress.
+    Returns what was measured. Raises `CbdError` when teacher and student share no vocabulary, or when the
+    loss is no longer finite.
     """
-    run = _prepare(start, lesson, training, lr)
+    run = _prepare(start, lesson, training, lr, title)
     _restore(run, state)
     began, saved = time.monotonic() - run.progress.seconds, time.monotonic()
     every = float(os.environ.get("CBD_CHECKPOINT_SECONDS", "60"))
@@ -168,13 +170,11 @@ def train(start: Path, lesson: Lesson, training: Training, lr: float, out: Path,
     }
 
 
-def _prepare(start: Path, lesson: Lesson, training: Training, lr: float) -> Run:
+def _prepare(start: Path, lesson: Lesson, training: Training, lr: float, title: str) -> Run:
     accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bf16" else "no")
-    if training.batch % (accelerator.num_processes * training.accumulation):
-        raise CbdError(
-            f"batch {training.batch} does not divide into {accelerator.num_processes} processes x "
-            f"{training.accumulation} micro-batches; change --batch or the number of processes"
-        )
+    count, parts = accelerator.num_processes, training.accumulation
+    wrong = f"batch {training.batch} does not divide into {count} processes x {parts} micro-batches"
+    require(training.batch % (count * parts) == 0, f"{wrong}; change --batch or the number of processes")
     student = load(start)
     objective, feed = lesson.prepare(student, start, training, accelerator.device)
     groups = [
@@ -184,7 +184,6 @@ def _prepare(start: Path, lesson: Lesson, training: Training, lr: float) -> Run:
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=training.betas, fused=True)
     objective, prepared = accelerator.prepare(objective, optimizer)
     held_out = feed.held_out(training)
-    title = f"{lesson.verb} {Checkpoint(start).spec.name}"
     return Run(title, training, lr, feed, accelerator, objective, prepared.optimizer, held_out, Progress())
 
 

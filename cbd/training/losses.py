@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.recipes.training import Loss
 
 IGNORED = -100
@@ -75,8 +75,7 @@ def chunked(
     loss needs a teacher and has none. Sources: the module's; gradients in the forward pass: arXiv 2410.10989.
     """
     _check(hidden, head, labels, loss, teacher)
-    if chunk is not None and chunk < 1:
-        raise CbdError(f"chunk {chunk} must be at least one row")
+    require(chunk is None or chunk >= 1, f"chunk {chunk} must be at least one row")
     states, heads = [hidden], [head]
     if loss.divergence != "none":
         states, heads = ([own, other.detach()] for own, other in zip((hidden, head), teacher, strict=True))
@@ -274,32 +273,22 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def check_vocabularies(student: int, teacher: int) -> None:
     """Raise `CbdError` unless the two sizes are one."""
-    if student != teacher:
-        raise CbdError(
-            f"the vocabularies differ (student {student:,}, teacher {teacher:,}): give both one tokenizer, "
-            "or distil through a vocabulary bridge"
-        )
+    wrong = f"the vocabularies differ (student {student:,}, teacher {teacher:,})"
+    require(student == teacher, f"{wrong}: give both one tokenizer, or distil through a vocabulary bridge")
 
 
 def _check(
     hidden: Tensor, head: Tensor, labels: Tensor, loss: Loss, teacher: tuple[Tensor, Tensor] | None
 ) -> None:
-    fits = hidden.dim() == head.dim() == 2 and hidden.shape[1] == head.shape[1]
-    if not fits or labels.shape != hidden.shape[:1]:
-        raise CbdError(
-            f"hidden {tuple(hidden.shape)}, head {tuple(head.shape)} and labels {tuple(labels.shape)} "
-            "do not fit: flatten them to (N, D), (V, D) and (N,)"
-        )
-    if loss.divergence == "none":
-        return
-    if teacher is None:
-        raise CbdError(f"{loss.divergence} needs a teacher: pass its (hidden, head)")
-    teacher_hidden, teacher_head = teacher
-    check_vocabularies(len(head), len(teacher_head))
-    if teacher_hidden.shape != (len(hidden), teacher_head.shape[1]):
-        raise CbdError(
-            f"the teacher's hidden {tuple(teacher_hidden.shape)} should be "
-            f"{(len(hidden), teacher_head.shape[1])}: the student's rows by the width of the teacher's head"
+    shapes = f"hidden {tuple(hidden.shape)}, head {tuple(head.shape)} and labels {tuple(labels.shape)}"
+    fits = hidden.dim() == head.dim() == 2 and hidden.shape == (*labels.shape, head.shape[1])
+    require(fits, f"{shapes} do not fit: flatten them to (N, D), (V, D) and (N,)")
+    if loss.divergence != "none":
+        require(teacher, f"{loss.divergence} needs a teacher: pass its (hidden, head)")
+        check_vocabularies(len(head), len(teacher[1]))
+        found, due = tuple(teacher[0].shape), (len(hidden), teacher[1].shape[1])
+        require(
+            found == due, f"the teacher's hidden {found} should be {due}: the student's rows by its width"
         )
 
 
