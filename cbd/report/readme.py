@@ -2,7 +2,7 @@
 
 import textwrap
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.report import results, scorecard
 from cbd.report.claims import Claim, claims
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, QUESTION
@@ -36,8 +36,8 @@ def block(scale: str = SCALE) -> str:
 
 def update(text: str, scale: str = SCALE) -> str:
     """Text with the block between the markers written anew. Raises `CbdError` when a marker is missing."""
-    if START not in text or END not in text.split(START, 1)[1]:
-        raise CbdError(f"README.md needs the two lines {START} and {END}, in this order")
+    there = START in text and END in text.split(START, 1)[1]
+    require(there, f"README.md needs the two lines {START} and {END}, in this order")
     before, rest = text.split(START, 1)
     return f"{before}{START}\n{block(scale)}\n{END}{rest.split(END, 1)[1]}"
 

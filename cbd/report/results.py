@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 from cbd.files import write_text
 
 TEXT, WHOLE, REAL = "str", "Int64", "float64"
@@ -102,13 +101,11 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
     Raises `CbdError`, naming the column, when one is missing, unknown or repeated, when a cell is not of the
     column's kind, or when experiment, method or metric is empty.
     """
-    counts = Counter(frame.columns)
-    for column in [*COLUMNS, *frame.columns]:
-        if column not in SCHEMA or counts[column] != 1:
-            wrong = (
-                "is unknown" if column not in SCHEMA else "occurs twice" if counts[column] else "is missing"
-            )
-            raise CbdError(f"column {column!r} {wrong}; a table has the columns {', '.join(COLUMNS)}")
+    missing, unknown = ([c for c in a if c not in b] for a, b in ((COLUMNS, frame), (frame, SCHEMA)))
+    twice = frame.columns[frame.columns.duplicated()]
+    for wrong, columns in (("is missing", missing), ("is unknown", unknown), ("occurs twice", twice)):
+        named = ", ".join(map(repr, columns))
+        require(not named, f"column {named} {wrong}; a table has the columns {', '.join(COLUMNS)}")
     typed = {}
     for column, dtype in SCHEMA.items():
         cells = frame[column].astype(object)
@@ -119,8 +116,8 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
             typed[column] = cells.astype(dtype)
         except (TypeError, ValueError, OverflowError) as error:
             raise CbdError(f"column {column!r} holds what is not {NAMED[dtype]}: {error}") from error
-        if column in FILLED and (empty := np.flatnonzero(cells == "")).size:
-            raise CbdError(f"column {column!r} is empty in row {empty[0]}; every row needs it")
+        filled = column not in FILLED or (cells != "").all()
+        require(filled, f"column {column!r} is empty in row {(cells == '').argmax()}; every row needs it")
     return pd.DataFrame(typed).reset_index(drop=True)
 
 
@@ -131,9 +128,8 @@ def write_table(frame: pd.DataFrame, scale: str, experiment: str) -> Path:
     Raises `CbdError` as `validate` does, or when a row belongs to another experiment.
     """
     typed = validate(frame)
-    strangers = typed.loc[typed["experiment"] != experiment, "experiment"]
-    if len(strangers):
-        raise CbdError(f"column 'experiment' holds {strangers.iloc[0]!r} in the table of {experiment!r}")
+    strangers = ", ".join(map(repr, set(typed["experiment"]) - {experiment}))
+    require(not strangers, f"column 'experiment' holds {strangers} in the table of {experiment!r}")
     text = typed.to_csv(index=False, float_format=DIGITS, lineterminator="\n")
     return write_text(table_path(scale, experiment), text)
 
@@ -174,8 +170,7 @@ def write_records(records: Iterable[Mapping[str, Any]], scale: str, experiment: 
         found.append({"key": TABLE, "sha256": _fingerprint(scale, experiment)})
     lines = []
     for record in found:
-        if not record.get("key"):
-            raise CbdError("a run record lacks 'key', the key of the recipe that ran")
+        require(record.get("key"), "a run record lacks 'key', the key of the recipe that ran")
         try:
             line = json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)
         except (TypeError, ValueError) as error:
@@ -191,14 +186,12 @@ def read_records(scale: str, experiment: str) -> list[dict[str, Any]]:
     Raises `CbdError` when there are none, naming the command that makes them, or when a line is not JSON.
     """
     path = _existing(records_path, scale, experiment)
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            wrong = f"{path}, line {number} is not JSON ({error})"
-            raise CbdError(f"{wrong}; {_remedy(scale, experiment)}") from error
-    return records
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        wrong = f"{path} holds a line that is not JSON ({error})"
+        raise CbdError(f"{wrong}; {_remedy(scale, experiment)}") from error
 
 
 def intact(scale: str, experiment: str) -> bool:
@@ -226,15 +219,14 @@ def newest(scale: str, experiment: str) -> str | None:
 
 def _name(kind: str, name: str) -> str:
     """A name that is safe as a file's."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise CbdError(f"{kind} {name!r} is no name for a file; use letters, digits, - and _")
+    safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)
+    require(safe, f"{kind} {name!r} is no name for a file; use letters, digits, - and _")
     return name
 
 
 def _existing(place: Callable[[str, str], Path], scale: str, experiment: str) -> Path:
     path = place(scale, experiment)
-    if not path.is_file():
-        raise CbdError(f"{path} does not exist; {_remedy(scale, experiment)}")
+    require(path.is_file(), f"{path} does not exist; {_remedy(scale, experiment)}")
     return path
 
 

@@ -8,7 +8,6 @@ findings of its experiment (`ROWS` in `cbd.report.findings`).
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -18,9 +17,6 @@ from cbd.report import results
 from cbd.report.claims import Claim, claims, reported
 from cbd.report.findings import ROWS
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, QUESTION, Tables
-
-if TYPE_CHECKING:
-    from IPython.display import HTML
 
 NOTHING = "–"
 
@@ -74,15 +70,19 @@ def paper(claim: Claim) -> str:
 
 def markdown(scale: str) -> str:
     """The scorecard of a scale as a page: verdicts in words, the whole table, and every unit's numbers."""
-    card = scorecard(scale)
+    card, made = scorecard(scale), f"Written by `cbd figures --scale {scale}` from the tables beside it."
+    parts = (f"# Scorecard, scale {scale}", made, tally(card), table(card), "## In numbers", numbers(scale))
+    return "\n\n".join(parts) + "\n"
+
+
+def table(card: pd.DataFrame) -> str:
+    """The scorecard as a table in Markdown."""
     lines = ["| | claim | paper | ours | verdict, by its rule |", "|---|---|---|---|---|"]
     for row in card.itertuples():
         seeds = f" ({row.seeds} seeds)" if row.seeds else ""
         cells = (row.id, row.claim, row.paper, row.ours + seeds, f"**{row.verdict}**. {row.rule}.")
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    made, table = f"Written by `cbd figures --scale {scale}` from the tables beside it.", "\n".join(lines)
-    parts = (f"# Scorecard, scale {scale}", made, tally(card), table, "## In numbers", numbers(scale))
-    return "\n\n".join(parts) + "\n"
+    return "\n".join(lines)
 
 
 def tally(card: pd.DataFrame) -> str:
@@ -121,13 +121,3 @@ def page(scale: str) -> Path:
 def write(scale: str) -> Path:
     """Writes results/<scale>/SCORECARD.md and returns its path."""
     return write_text(page(scale), markdown(scale))
-
-
-def show(scale: str) -> "HTML":
-    """The scorecard for a notebook: wrapped text, the same bytes each time."""
-    from IPython.display import HTML
-
-    wrapped = "text-align: left; vertical-align: top; white-space: normal"
-    style = scorecard(scale).drop(columns="scale").style.hide(axis="index").format(escape="html")
-    style = style.set_table_styles([{"selector": "td, th", "props": wrapped}])
-    return HTML(style.to_html(table_uuid="scorecard"))

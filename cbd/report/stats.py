@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.stats import bootstrap, nct
 from scipy.stats import t as student_t
 
-from cbd.errors import CbdError
+from cbd.errors import CbdError, require
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999  # with three seeds the extremes are then the 2.5 % points for certain (see `interval`)
@@ -33,11 +33,10 @@ class Interval(NamedTuple):
 def interval(values: Sequence[float]) -> Interval:
     """The mean of one value a seed, with the 95 % percentile bootstrap interval of that mean.
 
-    A 95 % percentile bootstrap of *three* seeds is simply the range of the three values: a resample repeats
-    the smallest three times with probability 1/27 = 3.7 %, more than the 2.5 % cut off. It then holds the
-    mean of a symmetric distribution 75 % of the time, not 95 %: read it as a range, not as a test. With one
-    value low and high are nan; when all are equal, both are that value. A value that is not finite makes
-    point, low and high nan: leaving it out would flatter. Raises `CbdError` when there are no values.
+    With *three* seeds it is simply the range of the values: a resample repeats the smallest three times with
+    probability 1/27 = 3.7 %, more than the 2.5 % cut off. It then holds the mean of a symmetric distribution
+    75 % of the time: read it as a range, not as a test. With one value low and high are nan; equal values
+    give that value; one that is not finite makes all three nan. Raises `CbdError` when there are no values.
     """
     data = np.sort(np.asarray(values, dtype=float).ravel())  # sorted: the order of rows must not matter
     if found := _without_resampling(data, data.size):
@@ -75,13 +74,11 @@ def paired(frame: pd.DataFrame, by: Sequence[str], *, baseline: str) -> pd.DataF
     rows = []
     for key, group in frame.groupby(list(by), dropna=False):
         runs = {name: own.set_index("seed")["value"].astype(float) for name, own in group.groupby("method")}
-        if baseline not in runs:
-            raise CbdError(f"no rows of the baseline {baseline!r} in {key}; run it or choose another")
+        require(baseline in runs, f"no rows of the baseline {baseline!r} in {key}; run it or choose another")
         for name in sorted(runs.keys() - {baseline}):
             ours, theirs = (set(runs[method].index.tolist()) for method in (name, baseline))
-            if ours != theirs:
-                wrong = f"the seeds of {name!r} {ours} are not those of {baseline!r} {theirs} in {key}"
-                raise CbdError(f"{wrong}; run the missing ones")
+            wrong = f"the seeds of {name!r} {ours} are not those of {baseline!r} {theirs} in {key}"
+            require(ours == theirs, f"{wrong}; run the missing ones")
             rows.append((*key, name, *interval(runs[name] - runs[baseline])))
     return _summary(rows, frame, [*by, "method"])
 
@@ -95,19 +92,16 @@ def crossed_interval(differences: np.ndarray) -> Interval:
     """The mean of differences[seed, item], with its 95 % interval over both seeds and items; n counts seeds.
 
     differences: (seeds, items), the paired differences of two methods on the same items under the same seed,
-    in any unit. A percentile bootstrap which draws seeds and items independently of each other: the
-    "pigeonhole" bootstrap of Owen 2007 (The Annals of Applied Statistics 1(2)), which is conservative, since
-    it counts the noise of single cells about three times over. `interval` of each seed's mean says how far
-    the result holds for other seeds on *these* items, this one for other items as well. The seeds' part of
-    it suffers from few seeds as `interval` does.
+    in any unit. A percentile bootstrap that draws seeds and items independently: the "pigeonhole" bootstrap
+    of Owen 2007 (The Annals of Applied Statistics 1(2)), which is conservative. `interval` of each seed's
+    mean says how far the result holds for other seeds on *these* items, this one for other items as well.
 
-    With one seed only items are drawn, with one item only seeds: the interval is silent on what was not
-    drawn. With one value in all, equal ones, or one that is not finite it is as `interval` has it. Raises
-    `CbdError` when the table is empty or has not two dimensions.
+    With one seed only items are drawn, with one item only seeds. A single value, equal ones, and one that is
+    not finite are as in `interval`. Raises `CbdError` when the table is empty or has not two dimensions.
     """
     data = np.asarray(differences, dtype=float)
-    if data.ndim != 2:
-        raise CbdError(f"differences have shape {data.shape}; pass one row a seed and one column an item")
+    shape = f"differences have shape {data.shape}"
+    require(data.ndim == 2, f"{shape}; pass one row a seed and one column an item")
     seeds, items = data.shape
     if found := _without_resampling(data, seeds):
         return found
@@ -126,15 +120,13 @@ def smallest_difference(values: Sequence[float], comparisons: int = 1) -> float:
 
     values: one paired difference a seed. The test is the two-sided paired t-test at 5 % divided by
     `comparisons` (Bonferroni); "would find" means with probability 80 % (non-central t distribution), if
-    the true standard deviation is that of the values. It says what "no difference found" can rule out, and
-    depends on the spread of the values only, not on their mean. With few seeds the spread itself is rough:
-    with five its 95 % interval reaches from 0.6 to 2.9 times the estimate.
+    the true standard deviation is that of the values: with five seeds its own 95 % interval reaches from 0.6
+    to 2.9 times the estimate. It says what "no difference found" can rule out.
 
     nan with fewer than two values or one that is not finite, 0 when all are equal. Raises `CbdError` unless
     comparisons is at least 1.
     """
-    if comparisons < 1:
-        raise CbdError(f"{comparisons} comparisons make no test; count at least 1")
+    require(comparisons >= 1, f"{comparisons} comparisons make no test; count at least 1")
     data = np.asarray(values, dtype=float).ravel()
     if data.size < 2 or not np.isfinite(data).all():
         return float("nan")
@@ -162,8 +154,8 @@ def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
     seeds, mixed) or is negative.
     """
     tokens, values = curve[["tokens", "value"]].astype(float).sort_values("tokens").to_numpy().T
-    if (np.diff(tokens) == 0).any() or (tokens < 0).any():
-        raise CbdError("a curve needs one value for each token count, from 0 up; pass one run at a time")
+    once = (np.diff(tokens) > 0).all() and (tokens >= 0).all()
+    require(once, "a curve needs one value for each token count, from 0 up; pass one run at a time")
     if not (values <= target).any():
         return float("nan")
     i = int((values <= target).argmax())
@@ -211,8 +203,8 @@ def best_alpha(alphas: Sequence[float], losses: Sequence[float]) -> BestAlpha:
     are empty or not finite, or repeat an alpha.
     """
     points = sorted(zip(map(float, alphas), map(float, losses), strict=False))
-    if not len(alphas) == len(losses) == len(dict(points)) > 0 or not np.isfinite(points).all():
-        raise CbdError("an alpha grid needs finite losses, and each alpha once; average over seeds first")
+    whole = len(alphas) == len(losses) == len(dict(points)) > 0 and np.isfinite(points).all()
+    require(whole, "an alpha grid needs finite losses, and each alpha once; average over seeds first")
     end = min(points[0], points[-1], key=lambda point: point[1])
     best = min(end, *points, key=lambda point: point[1])  # the first of equals
     return BestAlpha(*best, interior=best != end, advantage=end[1] - best[1])
@@ -232,8 +224,7 @@ def once_per_seed(frame: pd.DataFrame, by: Sequence[str]) -> None:
     """Raises `CbdError` when a column is missing, or when a group by these columns holds a seed twice."""
     keys = [*by, "seed"]
     for column in [*keys, "value"]:
-        if column not in frame.columns:
-            raise CbdError(f"column {column!r} is not in the table")
+        require(column in frame, f"column {column!r} is not in the table")
     if (twice := frame.duplicated(keys)).any():
         where = ", ".join(f"{column} {value}" for column, value in frame.loc[twice, keys].iloc[0].items())
         wrong = f"more than one row for {where}: an interval takes one value a seed"
@@ -242,8 +233,7 @@ def once_per_seed(frame: pd.DataFrame, by: Sequence[str]) -> None:
 
 def _without_resampling(data: np.ndarray, n: int) -> Interval | None:
     """The interval of values that leave nothing to draw: lost ones, a single one, or equal ones."""
-    if not data.size:
-        raise CbdError("an interval needs at least one value: run what is measured first")
+    require(data.size, "an interval needs at least one value: run what is measured first")
     point, nan = float(data.flat[0]), float("nan")
     if not np.isfinite(data).all():
         return Interval(nan, nan, nan, n)

@@ -12,7 +12,7 @@ from pkgutil import iter_modules
 
 from matplotlib.figure import Figure
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.files import write_bytes
 from cbd.report import results
 from cbd.report.figures.drawing import file_bytes
@@ -35,8 +35,7 @@ def draw(scale: str, name: str) -> Figure:
 
     Raises `CbdError` for an unknown name, or as `results.read_table` does.
     """
-    if name not in FIGURES:
-        raise CbdError(f"there is no figure {name!r}; choose one of {', '.join(FIGURES)}")
+    require(name in FIGURES, f"there is no figure {name!r}; choose one of {', '.join(FIGURES)}")
     experiment = TABLES[name]
     table = results.read_table(scale, experiment)
     return FIGURES[name](table, scale=scale, date=results.newest(scale, experiment))

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cbd.errors import CbdError, si
+from cbd.errors import require, si
 from cbd.recipes.starts import DASHED, DOTTED, FINE, GREY, LONG
 from cbd.report.findings.shared import sizes
 from cbd.report.names import LOOKS, RANDOM
@@ -121,8 +121,8 @@ def styles_of(methods: Iterable[str]) -> dict[str, Look]:
     """Colour, marker and line style for each method, in legend order; unknown ones get the spare styles."""
     present = set(methods)
     unknown = sorted(present - set(LOOKS))
-    if len(unknown) > len(SPARE):
-        raise CbdError(f"{len(unknown)} methods have no style of their own; name them in cbd.report.names")
+    some = f"{len(unknown)} methods have no style of their own"
+    require(len(unknown) <= len(SPARE), f"{some}; name them in cbd.report.names")
     chosen = {m: LOOKS[m] for m in LOOKS if m in present} | dict(zip(unknown, SPARE, strict=False))
     return {m: dict(zip(("color", "marker", "linestyle"), look, strict=True)) for m, look in chosen.items()}
 
@@ -138,10 +138,9 @@ def pick(table: pd.DataFrame, metric: str, **cells: Any) -> pd.DataFrame:
     """The rows of a metric with these cells; raises `CbdError` when there are none."""
     cells = {"metric": metric} | cells
     rows = table[np.logical_and.reduce([table[column] == value for column, value in cells.items()])]
-    if rows.empty:
-        lacking = ", ".join(f"{column} '{value}'" for column, value in cells.items())
-        run = f"`cbd run {next(iter(table['experiment']), '<experiment>')}`"
-        raise CbdError(f"the table has no row with {lacking}, which this figure draws; make it with {run}")
+    lacking = ", ".join(f"{column} '{value}'" for column, value in cells.items())
+    remedy = f"make it with `cbd run {next(iter(table['experiment']), '<experiment>')}`"
+    require(len(rows), f"the table has no row with {lacking}, which this figure draws; {remedy}")
     return rows
 
 

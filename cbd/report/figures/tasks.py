@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.report.findings.shared import main_metrics
 
 SCORES = {"acc_norm": "acc_norm", "acc": "accuracy", "rougeL": "Rouge-L"}
@@ -14,6 +14,5 @@ def tasks_of(table: pd.DataFrame, experiment: str) -> dict[str, tuple[str, str]]
     Raises `CbdError` when there is none.
     """
     found = [(metric, *metric.split("/")) for metric in main_metrics(table)]
-    if not found:
-        raise CbdError(f"the table has no score of a task; make it with `cbd run {experiment}`")
+    require(found, f"the table has no score of a task; make it with `cbd run {experiment}`")
     return {metric: (task, SCORES[score]) for metric, task, score in found}
