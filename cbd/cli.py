@@ -11,6 +11,7 @@ import cbd
 from cbd.errors import CbdError, require
 from cbd.experiments import EXPERIMENTS, PAPER
 from cbd.experiments.scales import SCALES, scale_named
+from cbd.recipes.costs import ACCELERATORS
 from cbd.recipes.operators import OPERATORS
 from cbd.recipes.starts import MIXED, STARTS, alone
 from cbd.recipes.training import Divergence, Loss, Training
@@ -82,8 +83,7 @@ def _init(options: argparse.Namespace) -> None:
     from cbd.commands.own import count
 
     parameters = None if options.parameters is None else count(options.parameters, "--parameters")
-    shape = (options.layers, options.width, options.heads, options.kv_heads, options.ffn)
-    size = Size(*shape, parameters=parameters)
+    size = Size(options.layers, options.width, options.heads, options.kv_heads, options.ffn, parameters)
     small, large = options.small, options.large
     if options.chain:
         require(not (small or large), "--chain names both models: leave --small and --large out")
@@ -127,35 +127,28 @@ def _eval(options: argparse.Namespace) -> None:
 
 def _scale(options: argparse.Namespace):
     scale = scale_named(options.scale)
-    if not options.corpus:
-        return scale
-    from cbd.data.documents import folder_corpus
+    if options.corpus:
+        from cbd.data.documents import folder_corpus
 
-    return scale.on(folder_corpus(options.corpus, vocab_size=scale.source_spec.vocab))
-
-
-def _names(experiment: str, scale) -> list[str]:
-    """The experiments meant; "all" are those that say so themselves."""
-    from cbd.experiments.run import names_at
-
-    return names_at(scale) if experiment == "all" else [PAPER.get(experiment, experiment)]
+        scale = scale.on(folder_corpus(options.corpus, vocab_size=scale.source_spec.vocab))
+    return scale
 
 
 def _run(options: argparse.Namespace) -> None:
-    from cbd.experiments.run import run
+    from cbd.experiments.run import names_at, run
     from cbd.report import results
 
     scale = _scale(options)
-    for name in _names(options.experiment, scale):
+    for name in names_at(scale, options.experiment):
         table = run(name, scale, options.seed, options.jobs, options.fresh)
         print(f"{name}: {len(table)} rows in {results.table_path(scale.name, name)}")
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from cbd.experiments.run import plan
+    from cbd.experiments.run import names_at, plan
 
     scale = _scale(options)
-    print(plan(_names(options.experiment, scale), scale, options.seed, options.on, options.tree))
+    print(plan(names_at(scale, options.experiment), scale, options.seed, options.on, options.tree))
 
 
 def _figures(options: argparse.Namespace) -> None:
@@ -188,20 +181,16 @@ def _option(words: str, default: Any = None, kind: Callable | None = None, **mor
     return {"help": words, "default": default, "type": kind} | more
 
 
-def _needed(words: str, kind: Callable = str, **more: Any) -> dict[str, Any]:
-    return {"help": words, "required": True, "type": kind} | more
-
-
 def _flag(words: str) -> dict[str, Any]:
     return {"help": words, "action": "store_true"}
 
 
 FOLDER = {"metavar": "DIR"}
 TRAINING = {
-    "--corpus": _needed("a folder of .txt or .jsonl files", **FOLDER),
+    "--corpus": _option("a folder of .txt or .jsonl files", required=True, **FOLDER),
     "--column": _option("field of .jsonl lines that holds the text", "text"),
-    "--tokens": _needed("training tokens; of each step of a chain", int),
-    "--out": _needed("the folder to write", **FOLDER),
+    "--tokens": _option("training tokens; of each step of a chain", kind=int, required=True),
+    "--out": _option("the folder to write", required=True, **FOLDER),
     "--lr": _option("peak learning rate (default: by the model's size)", kind=float),
     "--batch": _option("sequences a step", 8),
     "--context": _option("tokens a sequence", 128),
@@ -223,8 +212,10 @@ COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
         _chain,
         "a knowledge chain from your own checkpoint and text",
         {
-            "--source": _needed("the model to begin with: a folder or a hub id", **FOLDER),
-            "--anchors": _needed("from large to small: 20x576,12x576 (layers x width), or 100M,40M"),
+            "--source": _option("the model to begin with: a folder or a hub id", required=True, **FOLDER),
+            "--anchors": _option(
+                "from large to small: 20x576,12x576 (layers x width), or 100M,40M", required=True
+            ),
             **TRAINING,
         },
     ),
@@ -255,7 +246,7 @@ COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
             ),
             "--outside": _flag("allow a target outside the two models"),
             "--unaligned": _flag("mix models that share no basis"),
-            "--out": _needed("the folder to write", **FOLDER),
+            "--out": _option("the folder to write", required=True, **FOLDER),
         },
     ),
     "recover": (
@@ -299,7 +290,7 @@ COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
         {
             "experiment": EXPERIMENT | {"nargs": "?", "default": "all"},
             **SCALE,
-            "--on": _option("what to count hours on (default: the scale's)", choices=("h100", "a100", "cpu")),
+            "--on": _option("what to count hours on (default: the scale's)", choices=ACCELERATORS),
             "--tree": _flag("every step with its inputs, not a line an experiment"),
         },
     ),

@@ -209,7 +209,7 @@ def test_overlapping_windows_score_every_token_once(teacher, tiny_corpus) -> Non
     model = AutoModelForCausalLM.from_pretrained(teacher).eval()
     ids = np.random.default_rng(0).integers(0, 330, 77)
     recipe = Scored(Source("t", TEACHER), tiny_corpus, sample=1000, context=16, top=2)
-    [(likelihoods, top)] = scoring.Reader(model, recipe).read([ids])
+    [(likelihoods, top)] = scoring.read_documents(model, recipe, [ids])
     assert np.isnan(likelihoods[0]) and np.isfinite(likelihoods[1:]).all() and (top > 0).all()
     for i in (1, 7, 15, 16, 17, 40, 76):
         first = 0 if i < 16 else (i - 16) // 8 * 8 + 8
@@ -222,15 +222,15 @@ def test_overlapping_windows_score_every_token_once(teacher, tiny_corpus) -> Non
 def test_a_killed_scoring_goes_on(scored, tiny_corpus, tiny_corpus_folder, teacher, tmp_path, monkeypatch):
     """With small shards: the first try dies in the third, the second reads only what is missing."""
     monkeypatch.setattr(scoring, "SHARD", 700)
-    read, calls = scoring.Reader.read, []
+    read, calls = scoring.read_documents, []
 
-    def counted(self, documents):
+    def counted(model, recipe, documents):
         calls.append(len(documents))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return read(self, documents)
+        return read(model, recipe, documents)
 
-    monkeypatch.setattr(scoring.Reader, "read", counted)
+    monkeypatch.setattr(scoring, "read_documents", counted)
     out, state = tmp_path / "out", tmp_path / "state"
     out.mkdir(), state.mkdir()
     arguments = (teacher, tiny_corpus_folder)

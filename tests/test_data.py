@@ -463,11 +463,11 @@ def test_batches_depend_on_seed_and_step(tokens, seed, step):
 
 
 def test_batches_reach_both_ends(tokens):
-    ids = np.asarray(tokens.array("validation"))
+    ids = np.asarray(tokens.array("train"))
     context = len(ids) - 2
-    starts = {int(np.array_equal(row, ids[1:])) for row in tokens.batch(0, 0, 40, context, "validation")}
+    starts = {int(np.array_equal(row, ids[1:])) for row in tokens.batch(0, 0, 40, context)}
     assert starts == {0, 1}
-    assert tokens.batch(0, 0, 3, len(ids) - 1, "validation").tolist() == [ids.tolist()] * 3
+    assert tokens.batch(0, 0, 3, len(ids) - 1).tolist() == [ids.tolist()] * 3
 
 
 @given(st.integers(1, 60), st.integers(1, 5000))
@@ -483,12 +483,12 @@ def test_windows_predict_each_target_once(tokens, context, budget):
 
 
 def test_windows_and_batches_longer_than_the_split_are_refused(tokens):
-    context = tokens.count("test")
+    context = tokens.count("train")
     for read in (
-        lambda: tokens.batch(0, 0, 1, context, "test"),
-        lambda: tokens.windows("test", context, context),
+        lambda: tokens.batch(0, 0, 1, context),
+        lambda: tokens.windows("train", context, context),
     ):
-        with pytest.raises(CbdError, match=f"the test split has {context:,} tokens, fewer than"):
+        with pytest.raises(CbdError, match=f"the train split has {context:,} tokens, fewer than"):
             read()
     with pytest.raises(CbdError, match="7 tokens do not fill one window of 8"):
         tokens.windows("test", 7, 8)

@@ -122,13 +122,6 @@ def convergence_table():
                     found += rows(
                         "convergence", "loss", method, spec, 0.012, budget=budget, tokens=t, value=value
                     )
-            reached = budget > 200_000
-            for metric, value in (("speedup_to_random_final", 41.0), ("speedup_to_cbd_final", 6.5)):
-                got = reached or metric == "speedup_to_random_final"
-                found += rows("convergence", metric, "CBD (union)", spec, 1.2 * got, budget=budget,
-                              value=value + i if got else np.nan)  # fmt: skip
-                found += rows("convergence", f"{metric}_lower_bound", "CBD (union)", spec, 0.1 * (not got),
-                              budget=budget, value=value + i if got else 1.4)  # fmt: skip
     return tidy(found)
 
 
@@ -210,8 +203,6 @@ def test_every_axis_has_a_label_with_its_unit(drawn):
         labels = [axes.get_xlabel() for axes in figure.axes] + [axes.get_ylabel() for axes in figure.axes]
         if name == "paper_map":
             assert any("FLOPs" in label for label in labels)
-        elif name == "speedup":
-            assert "times fewer tokens than random" in labels
         elif name in ("bridge", "families", "public_checkpoints"):
             assert any("bits per byte" in label for label in labels)
         else:
@@ -327,15 +318,6 @@ def test_convergence_shows_step_zero_at_the_left_edge(drawn):
     assert across[0].get_ydata()[0] == cbd.get_ydata()[0]
 
 
-def test_speedups_show_lower_bounds_as_such(drawn):
-    step_zero, final = drawn["speedup"].axes
-    assert sum("≥" in text.get_text() for text in step_zero.texts) == 0
-    assert sum("≥" in text.get_text() for text in final.texts) == 3
-    assert "lower bound" in caption(drawn["speedup"])
-    with pytest.raises(CbdError, match="speedup_to_random_final"):
-        FIGURES["speedup"](convergence_table().query("metric == 'loss'"))
-
-
 def test_one_seed_is_drawn_without_an_interval(recwarn):
     for name, make in TABLES.items():
         table = make()
@@ -365,7 +347,7 @@ def test_wrong_tables_are_refused(folder):
     with pytest.raises(CbdError, match="there is no figure 'beta'"):
         figures.draw("laptop", "beta")
     with pytest.raises(CbdError, match="cbd run convergence --scale gpu"):
-        figures.draw("gpu", "speedup")
+        figures.draw("gpu", "convergence")
     assert figures.draw_all("gpu") == []
 
 
@@ -397,7 +379,7 @@ print(len(paths), sorted(heavy))
 
 def test_files_are_the_same_bytes_in_every_process_without_torch(folder, drawn):
     """Figures saved here and drawn again by a process with other hashes: the same files."""
-    some = ("chain", "alpha", "speedup")  # panels, legends and annotations of every kind
+    some = ("chain", "alpha", "convergence")  # panels, legends and annotations of every kind
     first = {}
     for name, figure in ((name, drawn[name]) for name in some):
         first |= {path: path.read_bytes() for path in figures.save(figure, "laptop", name)}

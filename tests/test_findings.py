@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import pandas as pd
@@ -66,28 +67,37 @@ def rule(spec: str = "2x32") -> dict:
     return {"method": "parameter distance", "spec": spec, "seed": 0, "metric": "rule_alpha", "value": 0.5}
 
 
+def judged_hypothesis(rows: list[dict]) -> str:
+    measure, rule = next(iter(findings.alpha.PREDICTIONS.values()))
+    return rule.verdict(measure({"alpha": table(rows)}), findings.PREDICTED)
+
+
 @pytest.mark.parametrize(
     ("lossy", "preserving", "verdict"),
     [
-        ([5, 4, 4.5], [5, 4.6, 4.0], "supported"),
-        ([5, 4.6, 4.0], [5, 4.6, 4.0], "not supported"),
-        ([5, 4, 4.5], [5, 3.9, 4.0], "not supported"),
+        ([5, 4, 4.5], [5, 4.6, 4.0], "held"),
+        ([5, 4.6, 4.0], [5, 4.6, 4.0], "failed"),
+        ([5, 4, 4.5], [5, 3.9, 4.0], "failed"),
     ],
 )
 def test_the_lossy_hypothesis_is_judged_by_its_rule(lossy, preserving, verdict):
-    frame = table([*alpha_curve("lossy", lossy), *alpha_curve("preserving", preserving), rule()])
-    assert findings.alpha.lossy_hypothesis(frame).startswith(verdict + ":")
+    rows = [*alpha_curve("lossy", lossy), *alpha_curve("preserving", preserving), rule()]
+    assert judged_hypothesis(rows) == verdict
+    other = alpha_curve("lossy", [5, 4, 4.5], "4x64") + alpha_curve("preserving", [5, 4.6, 4.0], "4x64")
+    assert judged_hypothesis([*rows, *other, rule("4x64")]) == verdict, "one of two targets is not enough"
 
 
-def test_one_of_two_targets_is_partly_supported():
+def test_a_lower_bound_stands_in_for_a_run_that_never_got_there():
+    base = {"experiment": "convergence", "method": "CBD (union)", "spec": "4x80", "budget": 9}
     rows = [
-        *alpha_curve("lossy", [5, 4, 4.5]),
-        *alpha_curve("preserving", [5, 4.6, 4.0]),
-        rule(),
-        rule("4x64"),
+        base | {"metric": "speedup_to_cbd_final", "seed": seed, "value": value, "recipe": ""}
+        for seed, value in ((0, 3.0), (1, math.nan))
     ]
-    rows += alpha_curve("lossy", [5, 4.6, 4.0], "4x64") + alpha_curve("preserving", [5, 4.6, 4.0], "4x64")
-    assert findings.alpha.lossy_hypothesis(table(rows)).startswith("partly supported:")
+    missing = findings.convergence.speedups(tidy(rows))
+    assert missing["point"].isna().all() and not missing["bound"].any(), "leaving it out would flatter"
+    rows.append(rows[1] | {"metric": "speedup_to_cbd_final_lower_bound", "value": 1.5})
+    [found] = findings.convergence.speedups(tidy(rows)).itertuples()
+    assert (found.point, found.n, found.bound) == (2.25, 2, True)
 
 
 def test_recovery_compares_ends_of_runs_and_leaves_out_the_long_random_run():
@@ -142,6 +152,7 @@ def twisted(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
         random + frame["parameters"].astype(float)[random.index] / 1e5,
         bowl,
         -bowl,
+        bowl.where(frame["operator"] == "lossy", -alpha),
         hull[frame["metric"].str.contains(" minus random ")],
         value.groupby(frame["metric"]).transform("mean"),
     ):

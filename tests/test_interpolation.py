@@ -25,7 +25,7 @@ import cbd
 from cbd import cli
 from cbd.models import interpolation
 from cbd.models.checkpoints import Checkpoint
-from cbd.models.interpolation import initialize, mixer, transfer
+from cbd.models.interpolation import Mixer, initialize, transfer
 from cbd.recipes.operators import (
     DUPLICATE,
     LITERAL,
@@ -215,7 +215,7 @@ def test_literal_is_the_papers_formula_on_every_coordinate(
     first, second = Checkpoint(small), Checkpoint(large)
     grown = numpy_grown(load_file(small / "model.safetensors"), first.spec, spec)
     cut = numpy_cut(load_file(large / "model.safetensors"), second.spec, spec)
-    mixed = mixer(first, second, spec, alpha, LITERAL)
+    mixed = Mixer(first, second, spec, alpha, LITERAL)
     names = set()
     for role, layer, name in first.family.tensors(spec):
         expected = alpha * grown[name] + (1 - alpha) * cut[name]
@@ -233,7 +233,7 @@ def test_union_keeps_the_larger_anchor_where_the_smaller_has_no_unit(
 ) -> None:
     first, second = Checkpoint(small), Checkpoint(large)
     union, literal, alone = (
-        mixer(first, second, spec, a, operator)
+        Mixer(first, second, spec, a, operator)
         for a, operator in ((alpha, UNION), (alpha, LITERAL), (0.0, LITERAL))
     )
     for role, layer, name in first.family.tensors(spec):
@@ -247,7 +247,7 @@ def test_union_keeps_the_larger_anchor_where_the_smaller_has_no_unit(
 def test_union_differs_from_literal_exactly_where_it_should(small, large) -> None:
     """Random weights are equal only where they must be: neither test above passes for want of new units."""
     first, second = Checkpoint(small), Checkpoint(large)
-    union, literal = (mixer(first, second, TARGET, 0.5, operator) for operator in (UNION, LITERAL))
+    union, literal = (Mixer(first, second, TARGET, 0.5, operator) for operator in (UNION, LITERAL))
     for role, layer, name in first.family.tensors(TARGET):
         differs = (union.tensor(role, layer) != literal.tensor(role, layer)).numpy()
         assert np.array_equal(differs, ~held_by_small(name, first.spec, TARGET)), name
@@ -259,8 +259,8 @@ def test_union_of_whole_copies_is_the_formula(small, large, spec: ModelSpec) -> 
     """Under duplication every unit comes from the small anchor, but for new blocks and a padded remainder."""
     wide = replace(spec, layers=2, heads=4, width=64)
     first, second = Checkpoint(small), Checkpoint(large)
-    union = mixer(first, second, wide, 0.3, Operator("union", DUPLICATE.trans))
-    literal = mixer(first, second, wide, 0.3, DUPLICATE)
+    union = Mixer(first, second, wide, 0.3, Operator("union", DUPLICATE.trans))
+    literal = Mixer(first, second, wide, 0.3, DUPLICATE)
     for role, layer, name in first.family.tensors(wide):
         assert torch.equal(union.tensor(role, layer), literal.tensor(role, layer)), name
 

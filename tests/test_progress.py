@@ -39,8 +39,9 @@ def made(stream: io.StringIO, seconds: float, todo=RUNS, before: int = 0) -> str
     clock = Clock()
     with Steps(todo, before, stream, clock) as steps:
         for recipe in todo:
-            with steps.step(recipe):
-                clock.now += seconds
+            steps.begin(recipe)
+            clock.now += seconds
+            steps.end(recipe)
     return stream.getvalue()
 
 
@@ -98,7 +99,8 @@ def test_several_steps_at_work_are_all_named():
 
 def test_an_error_is_not_called_a_success():
     stream = io.StringIO()
-    with pytest.raises(CbdError), Steps(RUNS[:2], 0, stream) as steps, steps.step(RUNS[0]):
+    with pytest.raises(CbdError), Steps(RUNS[:2], 0, stream) as steps:
+        steps.begin(RUNS[0])
         raise CbdError("no")
     assert stream.getvalue() == ""
 

@@ -305,16 +305,6 @@ def test_tokens_to_reach_reads_the_columns_of_a_results_table():
     assert stats.tokens_to_reach(tidy(rows), 7.5) == pytest.approx(50)
 
 
-def test_lower_bounds_stand_in_for_runs_that_never_got_there():
-    base = {"experiment": "convergence", "method": "CBD", "spec": "4x80", "budget": 9}
-    rows = [base | {"metric": "speedup_final", "seed": s, "value": v} for s, v in ((0, 3.0), (1, nan))]
-    rows += [base | {"metric": "speedup_final_lower_bound", "seed": s, "value": 1.5} for s in (1, 0)]
-    found = stats.with_lower_bounds(tidy(rows), "speedup_final")
-    assert found["value"].tolist() == [3.0, 1.5] and found["bound"].tolist() == [False, True]
-    with pytest.raises(CbdError, match="more than one row"):
-        stats.with_lower_bounds(tidy(rows + rows), "speedup_final")
-
-
 def test_best_alpha_is_a_point_of_the_grid():
     found = stats.best_alpha([1, 0.5, 0], [4.6, 4.5, 4.8])
     assert (found.alpha, found.loss, found.interior) == (0.5, 4.5, True)

@@ -232,7 +232,7 @@ def fresh(start, teacher, corpus):
 
     def prepare(loss: Loss, accumulation: int):
         settings = replace(TRAINING, accumulation=accumulation)
-        return loop._prepare(start, lesson(corpus, loss, teacher), settings, settings.lr, "train")
+        return loop.Run(start, lesson(corpus, loss, teacher), settings, settings.lr)
 
     return prepare
 
@@ -312,7 +312,7 @@ def test_a_cosine_is_halfway_at_half_of_its_way_and_wsd_is_constant_until_its_ta
 # Evaluation --------------------------------------------------------------------------------------------
 
 
-def test_the_held_out_loss_is_huggingfaces_own(start, corpus):
+def test_the_held_out_loss_is_huggingfaces_own(start, corpus, monkeypatch):
     held_out = HeldOut.of(Tokens(corpus), "validation", 30 * CONTEXT, CONTEXT)
     model = GPT2LMHeadModel.from_pretrained(start).eval()
     windows = torch.from_numpy(np.concatenate([held_out.inputs, held_out.labels[:, -1:]], axis=1))
@@ -321,7 +321,8 @@ def test_the_held_out_loss_is_huggingfaces_own(start, corpus):
         theirs = [float(model(input_ids=w[None], labels=w[None]).loss) for w in windows]
 
     for batch in (1, 7, 64):
-        ours = evaluate(Objective(load(start), Loss()), held_out, torch.device("cpu"), batch)
+        monkeypatch.setattr("cbd.evaluation.held_out.BATCH", batch)
+        ours = evaluate(Objective(load(start), Loss()), held_out, torch.device("cpu"))
         assert ours["loss"] == pytest.approx(np.mean(theirs), abs=1e-5)
         assert ours["stderr"] == pytest.approx(np.std(theirs, ddof=1) / math.sqrt(30), rel=1e-4)
         assert ours["tokens"] == 30 * CONTEXT

@@ -99,6 +99,10 @@ def test_four_commands_lead_from_a_checkpoint_to_a_finished_small_model(
     assert "from small 2x64 and large 4x64" in said and "operator union" in said and "alpha 0.5" in said
     slm, ends = loss_of(tmp_path / "slm"), ends_of(chain, size, tmp_path, loss_of)
     assert slm < max(ends) and slm < min(ends) + 0.1
+    texts = {
+        text_for(opened(f), text_folder, "text", CONTEXT).key for f in (chain / "4x64", tmp_path / "slm")
+    }
+    assert len(texts) == 1, "one tokenizer, wherever it lies: the text is tokenized once"
 
     options = ("--corpus", text_folder, "--context", CONTEXT, "--tokens", 4096, "--lr", 1e-3)
     tuned = tmp_path / "slm-tuned"

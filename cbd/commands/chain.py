@@ -2,20 +2,23 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cbd.commands import own
 from cbd.errors import CbdError, require, si
+from cbd.experiments.starts import inherited
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.interpolation import rewrite
 from cbd.realize import realize_all, store
 from cbd.recipes.base import Recipe
 from cbd.recipes.evaluation import Evaluated
+from cbd.recipes.models import encloses
 from cbd.recipes.specs import ModelSpec
-from cbd.recipes.training import Anchor, Loss, Training
+from cbd.recipes.training import Loss, Training
 
 CHAIN = "chain.json"
 
@@ -38,9 +41,7 @@ def make_chain(
     text = own.text_for(given, corpus, column, training.context)
     sizes = (f"{spec.name} ({si(spec.parameters)} parameters)" for spec in (llm.spec, *specs))
     print(f"chain: {' > '.join(sizes)}", flush=True)
-    models: list[Recipe] = [llm]
-    for spec in specs:
-        models.append(Anchor.inherited(models[-1], spec, text, training, loss))
+    models = inherited(llm, specs, text, training, loss).models
     measured = [Evaluated(model, text, training.evaluation_tokens, training.context) for model in models]
     realize_all([*models, *measured])
     rows = [_row(model, measure) for model, measure in zip(models, measured, strict=True)]
@@ -63,7 +64,7 @@ def _row(model: Recipe, measure: Evaluated) -> dict[str, Any]:
     return found | {"loss": store.record(measure)["metrics"]["loss"], "recipe": model.key}
 
 
-def _write_models(models: list[Recipe], content: dict[str, Any], out: Path) -> None:
+def _write_models(models: Sequence[Recipe], content: dict[str, Any], out: Path) -> None:
     """Every model in the chain's basis; its files' hashes go into its row."""
     found = [Checkpoint(store.folder(model)) for model in models]
     for place, (checkpoint, order) in enumerate(zip(found, basis.shared(found), strict=True)):
@@ -98,16 +99,14 @@ def parse_anchors(text: str, source: ModelSpec) -> list[ModelSpec]:
 
     Raises `CbdError` unless each is a shape below its predecessor's.
     """
-    specs, above = [], source
-    for part in (part.strip() for part in text.split(",")):
-        spec = _shape(part, source, above)
-        smaller = spec.layers <= above.layers and spec.width <= above.width and spec != above
-        require(
-            smaller, f"anchor {spec.name} is not smaller than {above.name}: list them from large to small"
-        )
+    specs = [source]
+    for part in text.split(","):
+        above = specs[-1]
+        spec = _shape(part.strip(), source, above)
+        wrong = f"anchor {spec.name} is not smaller than {above.name}: list them from large to small"
+        require(encloses(spec, above, spec) and spec != above, wrong)
         specs.append(spec)
-        above = spec
-    return specs
+    return specs[1:]
 
 
 def _shape(part: str, source: ModelSpec, above: ModelSpec) -> ModelSpec:

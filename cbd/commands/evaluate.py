@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cbd.errors import require
 from cbd.experiments.scales.base import Evaluation
+from cbd.realize import realize
 from cbd.recipes.evaluation import FROM_ITEMS, FROM_PAIRS, LOCAL
 
 
@@ -29,15 +30,15 @@ def evaluate_checkpoint(
     require(config.is_file(), f"{folder} holds no config.json: name the folder of a Hugging Face checkpoint")
     possible = shots >= 0 and (limit is None or limit >= 1)
     require(possible, f"shots {shots} must not be negative and the limit {limit} at least 1")
-    place = None if out is None else Path(out).absolute()
-    there = place is None or place.parent.is_dir()
-    require(there, f"there is no folder {place and place.parent} to write {place and place.name} into")
+    if out is not None:
+        place = Path(out).absolute()
+        require(place.parent.is_dir(), f"there is no folder {place.parent} to write {place.name} into")
     from cbd.evaluation import benchmark  # torch and lm-eval: only when there is something to score
 
     benchmark.check_known(tasks)
     scores = benchmark.evaluate(folder, tasks, _data(tasks, dial), shots, limit)
     found = {task: score.summary() for task, score in scores.items()}
-    if place is not None:
+    if out is not None:
         items = {task: score.items for task, score in scores.items()}
         content = {"checkpoint": str(checkpoint), "shots": shots, "scores": found, "items": items}
         place.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
@@ -46,8 +47,6 @@ def evaluate_checkpoint(
 
 def _data(tasks: Sequence[str], dial: Evaluation) -> dict[str, Path]:
     """The folders behind our own tasks, made if they are missing."""
-    from cbd.realize.run import realize
-
     data = {}
     for name, needed, recipe in (("items", FROM_ITEMS, dial.items), ("pairs", FROM_PAIRS, dial.pairs)):
         if not set(tasks) & set(needed):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from cbd.commands.chain import CHAIN
 from cbd.commands.own import card, check_absent, opened, read_about, source_of, write_about, written_whole
-from cbd.errors import CbdError, si
+from cbd.errors import CbdError, require, si
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.interpolation import check_alike, check_anchors, check_inside, initialize
@@ -38,9 +38,9 @@ class Size:
     parameters: int | None = None
 
     def __post_init__(self) -> None:
-        shape = self.layers is not None and self.width is not None
-        if shape == (self.parameters is not None) or (self.layers is None) != (self.width is None):
-            raise CbdError("give --layers and --width, or --parameters")
+        given = [size is not None for size in (self.layers, self.width, self.parameters)]
+        ways = [True, True, False], [False, False, True]
+        require(given in ways, "give --layers and --width, or --parameters")
 
     def spec(self, small: ModelSpec, large: ModelSpec) -> ModelSpec:
         """The models' family at this size. Raises `CbdError` when the heads do not fit the head dimension.
@@ -104,16 +104,17 @@ def init_checkpoint(
     spec = size.spec(first.spec, second.spec)
     note = {"start": start, "target": asdict(spec)} | {role: asdict(m.spec) for role, m in used.items()}
     if start == MIXED:
-        _check(first, second, spec, outside)
+        swapped = f"--small ({first.spec.name}) is larger than --large ({second.spec.name}): swap them"
+        require(first.spec.parameters <= second.spec.parameters, swapped)
+        check_anchors(first.spec, second.spec, spec, outside=outside)
+        check_alike(first, second)
         resolve_alpha(alpha, first.spec, second.spec, spec)
         second, aligned = in_one_basis(first, second, unaligned)
         note |= aligned
     else:
         check_inside(first.spec, spec, grown="small" in used)
         sources = {role: source_of(place) for role, place in places.items()}
-        made = realize(
-            STARTS[start].recipe(**{"small": None, "large": None} | sources, spec=spec, corpus=None)
-        )
+        made = realize(STARTS[start].alone(**sources, spec=spec))
     with written_whole(folder) as part, ThreadPoolExecutor(2) as pool:
         # hashing releases the interpreter's lock: it costs no time of its own
         hashes = {role: pool.submit(model.hashes) for role, model in used.items()}
@@ -128,20 +129,13 @@ def init_checkpoint(
 
 def _needed(given: dict[str, str | Path | None], start: str) -> dict[str, str | Path]:
     """Those of the two models that a start needs. Raises `CbdError` when one is missing."""
-    if start != MIXED and start not in alone():
-        raise CbdError(f"no start {start!r}; choose {MIXED}, {' or '.join(alone())}")
+    starts = [MIXED, *alone()]
+    require(start in starts, f"no start {start!r}; choose one of {', '.join(starts)}")
     asked = given if start == MIXED else signature(STARTS[start].alone).parameters
     needed = {role: place for role, place in given.items() if role in asked}
-    if None in needed.values():
-        raise CbdError(f"--start {start} needs {' and '.join(f'--{role}' for role in needed)}, or --chain")
+    named = " and ".join(f"--{role}" for role in needed)
+    require(None not in needed.values(), f"--start {start} needs {named}, or --chain")
     return needed
-
-
-def _check(first: Checkpoint, second: Checkpoint, spec: ModelSpec, outside: bool) -> None:
-    if first.spec.parameters > second.spec.parameters:
-        raise CbdError(f"--small ({first.spec.name}) is larger than --large ({second.spec.name}): swap them")
-    check_anchors(first.spec, second.spec, spec, outside=outside)
-    check_alike(first, second)
 
 
 def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple[Checkpoint, dict[str, Any]]:

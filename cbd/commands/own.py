@@ -47,7 +47,7 @@ def origin(source: Source, model: Checkpoint) -> dict[str, Any]:
 
 
 def text_for(model: Checkpoint, folder: str | Path, column: str, context: int) -> Corpus:
-    """A folder's text in the ids of a model's tokenizer, whose content is part of the name, not its place.
+    """A folder's text in the ids of a model's tokenizer; its content decides the recipe's key, not its place.
 
     Raises `CbdError` when either is missing, or the context does not fit the model.
     """
@@ -59,8 +59,8 @@ def text_for(model: Checkpoint, folder: str | Path, column: str, context: int) -
     remedy = "save the model's tokenizer beside it (save_pretrained)"
     require(known, f"{place} holds no tokenizer.json: {remedy}")
     digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12]
-    name = f"{Path(folder).resolve().name}, tokenizer {digest}"
-    return folder_corpus(folder, name=name, column=column, tokenizer=str(place))
+    named = {"tokenizer": f"sha256 {digest}", "tokenizer_location": str(place)}
+    return folder_corpus(folder, column=column, **named)
 
 
 def default_rate(spec: ModelSpec) -> float:
@@ -120,12 +120,11 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def count(text: str, option: str) -> int:
     """A number of parameters: "57300000", "57.3M", "1.2B". Raises `CbdError` for anything else."""
-    factors = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
-    number, factor = (text[:-1], factors[text[-1:].upper()]) if text[-1:].upper() in factors else (text, 1)
+    factor = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}.get(text[-1:].upper())
     try:
-        found = round(float(number) * factor)
+        found = round(float(text[:-1]) * factor if factor else float(text))
     except (ValueError, OverflowError):
         found = 0
-    remedy = "write 60M, or a shape such as 6x144"
-    require(found >= 1, f"{option} {text!r} is no number of parameters: {remedy}")
+    wrong = f"{option} {text!r} is no number of parameters"
+    require(found >= 1, f"{wrong}: write 60M, or a shape such as 6x144")
     return found

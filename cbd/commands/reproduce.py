@@ -1,7 +1,6 @@
 """Every notebook, executed headlessly at a scale."""
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 from cbd.data.progress import bar
@@ -29,7 +28,8 @@ def reproduce(scale: str, seed: int = 0, in_place: bool = False) -> None:
     given = {"scale": scale, "seed": seed}
     for book in bar(books, f"{scale} scale", unit=" notebooks"):
         out = copies / book.name
-        papermill.execute_notebook(str(book), str(out), given, cwd=str(folder), progress_bar=False)
+        quiet = {"progress_bar": False, "coalesce_streams": True}  # text printed in a row is one output
+        papermill.execute_notebook(str(book), str(out), given, cwd=str(folder), **quiet)
         clean(out)
     for what, place in (
         ("tables", results.results_folder(scale)),
@@ -52,19 +52,8 @@ def clean(path: Path) -> None:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
             cell.execution_count = next(count)
-            cell.outputs = list(_printed(cell.outputs))
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
             for out in cell.outputs:
                 if "execution_count" in out:
                     out.execution_count = cell.execution_count
     nbformat.write(book, path)
-
-
-def _printed(outputs: list) -> Iterator:
-    """The outputs without what went to stderr; text printed in a row is one, however it arrived."""
-    for stream, row in itertools.groupby(outputs, lambda out: out.get("name")):
-        if stream == "stdout":
-            first, *rest = row
-            first.text += "".join(out.text for out in rest)
-            yield first
-        elif stream != "stderr":
-            yield from row

@@ -43,12 +43,13 @@ class Segmenter:
         wrong = f"{type(tokenizer).__name__} does not say where its tokens lie in the text"
         remedy = "take a tokenizer that has a tokenizer.json (AutoTokenizer loads it as a fast one)"
         require(getattr(tokenizer, "is_fast", False), f"{wrong}; {remedy}")
-        content = json.loads(tokenizer.backend_tokenizer.to_str())
-        _keep_spaces(content["post_processor"])
-        self._backend = Tokenizer.from_str(json.dumps(content))
+        # GPT-2's post-processor cuts the spaces around a word off the offsets
+        text = tokenizer.backend_tokenizer.to_str().replace('"trim_offsets":true', '"trim_offsets":false')
+        self._backend = Tokenizer.from_str(text)
         self._backend.no_truncation()
         self._backend.no_padding()
         self._backend.encode_special_tokens = True
+        content = json.loads(text)
         parts = json.dumps([content[part] for part in ("normalizer", "pre_tokenizer", "decoder")])
         self._pieces = _token_bytes(self._backend) if '"ByteLevel"' in parts else []
         self._sizes = np.array([len(piece) for piece in self._pieces], np.int64)
@@ -97,7 +98,7 @@ def align(one: Segmented, other: Segmented) -> tuple[np.ndarray, np.ndarray]:
     lengths = [int(side[-1]) if len(side) else 0 for side in (ends, others)]
     wrong = f"the two sides cover {lengths[0]:,} and {lengths[1]:,} bytes; segment the same text for both"
     require(lengths[0] == lengths[1], f"{wrong}, and leave out texts of which a tokenizer keeps nothing")
-    shared = ends[others[np.searchsorted(others, ends)] == ends] if len(ends) and len(others) else ends[:0]
+    shared = ends[np.isin(ends, others)]
     borders = shared[np.diff(shared, prepend=0) > 0]
     return _groups(one, borders), _groups(other, borders)
 
@@ -147,14 +148,6 @@ def _utf8(text: str) -> bytes:
     except UnicodeEncodeError as error:
         wrong = f"the text holds half a surrogate pair (character {error.start})"
         raise CbdError(f"{wrong}; put U+FFFD in its place") from error
-
-
-def _keep_spaces(part: Any) -> None:
-    """Let offsets include the spaces around a word: GPT-2's post-processor cuts them off."""
-    if isinstance(part, dict) and "trim_offsets" in part:
-        part["trim_offsets"] = False
-    for child in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-        _keep_spaces(child)
 
 
 def _token_bytes(backend: Tokenizer) -> list[bytes]:

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cbd.data import progress
-from cbd.data.documents import END, SPLITS, documents, file_digest, fingerprint_of, split_of
+from cbd.data.documents import END, SPLITS, documents, fingerprint_of, first_line, sha256, split_of
 from cbd.data.embedded import EMBEDDED
 from cbd.data.tokens import DTYPES
 from cbd.errors import CbdError, require
@@ -47,7 +47,8 @@ def build(corpus: Corpus, folder: Path) -> None:
         same = corpus.fingerprint == fingerprint_of(Path(corpus.location))
         wrong = f"the files in {corpus.location} changed after the corpus was named"
         require(same, f"{wrong}; call folder_corpus again")
-    tokenizer = _load_tokenizer(corpus.tokenizer) if corpus.tokenizer else None
+    given = corpus.tokenizer_location or corpus.tokenizer
+    tokenizer = _load_tokenizer(given) if given else None
     split_for = partial(split_of, held_out=corpus.held_out)
     found = Counter(map(split_for, _progress(documents(corpus), "reading")))  # bad input shows here
     empty = [split for split in SPLITS if not found[split]]
@@ -108,8 +109,7 @@ def _train_tokenizer(corpus: Corpus, total: int) -> Any:
     bpe.train_from_iterator((t for t in texts if split_of(t, corpus.held_out) == "train"), trainer)
     size = bpe.get_vocab_size()
     wrong = f"the training text of {corpus.name} supports only {size:,} tokens, not {corpus.vocab_size:,}"
-    enough = size >= corpus.vocab_size
-    require(enough, f"{wrong}; add text or set the vocabulary size to at most {size}")
+    require(size >= corpus.vocab_size, f"{wrong}; add text or set the vocabulary size to at most {size}")
     parts = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, clean_up_tokenization_spaces=False, **parts)
 
@@ -120,9 +120,8 @@ def _load_tokenizer(name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds for a bad folder, name or connection
-        reason = str(error).strip().split("\n")[0]
-        remedy = "name a folder with tokenizer.json, or leave it out to train one"
-        raise CbdError(f"the tokenizer {name!r} could not be loaded ({reason}); {remedy}") from error
+        wrong = f"the tokenizer {name!r} could not be loaded ({first_line(error)})"
+        raise CbdError(f"{wrong}; name a folder with tokenizer.json, or leave it out to train one") from error
     # without the files transformers makes an empty tokenizer, which knows no text
     full = tokenizer.is_fast and len(tokenizer) >= 2
     require(full, f"the tokenizer {name!r} has no tokenizer.json; choose one that has")
@@ -148,7 +147,7 @@ def _pack(
     for split, items in held_out.items():
         items.sort(key=lambda item: item[0])
         np.concatenate([ids for _, ids in items]).tofile(folder / f"{split}.bin")
-    return {s: dict(count, sha256=file_digest(folder / f"{s}.bin")) for s, count in counts.items()}
+    return {s: dict(count, sha256=sha256(folder / f"{s}.bin")) for s, count in counts.items()}
 
 
 def _encoded(texts: Iterable[str], tokenizer: Any, dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:

@@ -6,7 +6,7 @@ Everything is read as data: nothing is executed or unpickled.
 import hashlib
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,11 +65,12 @@ def fingerprint_of(folder: Path) -> str:
     for path in _text_files(folder):
         # A fixed-length digest and a newline after each name leave one reading of the sum.
         name = path.relative_to(folder).as_posix()
-        total.update(f"{file_digest(path)} {name}\n".encode("utf-8", "surrogateescape"))
+        total.update(f"{sha256(path)} {name}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 
-def file_digest(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -77,22 +78,18 @@ def file_digest(path: Path) -> str:
 def _text_files(folder: Path) -> list[Path]:
     """By relative name, hidden ones left out."""
     require(folder.is_dir(), f"{folder} is not a folder; name one that holds .txt or .jsonl files")
-    names = (
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in (".txt", ".jsonl") and path.is_file()
-    )
-    visible = [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
+    paths = [p for p in folder.rglob("*") if p.suffix.lower() in (".txt", ".jsonl") and p.is_file()]
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    visible = [name for name in names if "/." not in f"/{name}"]
     require(visible, f"{folder} holds no .txt or .jsonl files; add some or name another folder")
     return [folder / name for name in sorted(visible)]
 
 
 def _folder(corpus: Corpus) -> Iterator[str]:
     files = _text_files(Path(corpus.location))
-    return (
-        text
+    return chain.from_iterable(
+        _text_file(path) if path.suffix.lower() == ".txt" else _json_lines(path, corpus.column)
         for path in files
-        for text in (_text_file(path) if path.suffix.lower() == ".txt" else _json_lines(path, corpus.column))
     )
 
 
@@ -175,10 +172,14 @@ def load_dataset(name: str, config: str | None = None) -> Any:
             return datasets.load_from_disk(name)["train"]
         return datasets.load_dataset(name, config, split="train")
     except Exception as error:  # whatever the library, the network or a parser raises, the remedy is the same
-        reason = str(error).strip().split("\n")[0]
-        wrong = f"the data set {name!r} could not be loaded ({type(error).__name__}: {reason})"
+        wrong = f"the data set {name!r} could not be loaded ({type(error).__name__}: {first_line(error)})"
         remedy = "check its name, config and your connection, or name a local folder"
         raise CbdError(f"{wrong}; {remedy}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, at its shortest."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def split_of(document: str, held_out: float) -> Split:

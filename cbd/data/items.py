@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cbd.data.documents import documents, split_of, training_documents
-from cbd.errors import require
+from cbd.errors import CbdError, require
 from cbd.recipes.data import Corpus, Items
 
 GRAM = 8  # words in a row that no passage may share with training text
@@ -163,3 +163,13 @@ def clozes(chosen: Iterable[Passage]) -> list[dict[str, Any]]:
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """One JSON object a line."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file. Raises `CbdError` when it is missing or not JSON."""
+    try:
+        return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+    except FileNotFoundError:
+        raise CbdError(f"{path} is missing: name a folder of items or pairs that is finished") from None
+    except ValueError as error:
+        raise CbdError(f"{path} holds a line that is no JSON ({error}): make the folder again") from None

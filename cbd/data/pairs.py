@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cbd.data.documents import documents, load_dataset, split_of
 from cbd.data.items import HELD_OUT, grams_of, seen_in_training, write
-from cbd.errors import CbdError, require
+from cbd.errors import require
 from cbd.recipes.data import Pairs
 
 REPLY_TEMPLATE = "{context}\nReply:"
@@ -42,16 +42,6 @@ def build(recipe: Pairs, out: Path) -> dict[str, int]:
     return counts
 
 
-def read(path: Path) -> list[dict]:
-    """The rows of a .jsonl file. Raises `CbdError` when it is missing or not JSON."""
-    try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
-    except FileNotFoundError:
-        raise CbdError(f"{path} is missing: name a folder of items or pairs that is finished") from None
-    except ValueError as error:
-        raise CbdError(f"{path} holds a line that is no JSON ({error}): make the folder again") from None
-
-
 def _replies(recipe: Pairs) -> dict[str, dict[tuple[str, str], str]]:
     """Split -> (prompt, response), each once -> the passage that they are cut from.
 
@@ -62,8 +52,7 @@ def _replies(recipe: Pairs) -> dict[str, dict[tuple[str, str], str]]:
         found[split_of(text, recipe.corpus.held_out)].update(_pairs_of(text, recipe))
     seen = seen_in_training((text for split in HELD_OUT for text in found[split].values()), recipe.corpus)
     for split in HELD_OUT:
-        unseen = ((pair, text) for pair, text in found[split].items() if seen.isdisjoint(grams_of(text)))
-        found[split] = dict(unseen)
+        found[split] = {p: text for p, text in found[split].items() if seen.isdisjoint(grams_of(text))}
     return found
 
 

@@ -7,8 +7,8 @@ scores of single items are kept, so that two models can be compared item by item
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -20,6 +20,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
+from cbd.data.documents import first_line
 from cbd.data.progress import lively
 from cbd.errors import CbdError, require
 from cbd.models.forward import load_llm
@@ -27,6 +28,7 @@ from cbd.recipes.evaluation import LOCAL, XLSUM
 
 OURS = Path(__file__).parent / "tasks"
 BATCH = 32
+logging.getLogger("lm_eval").setLevel(logging.ERROR)  # no advice about options that are meant as they are
 
 
 @dataclass
@@ -87,8 +89,8 @@ def harness(folder: Path) -> HFLM:
     try:
         model, tokenizer = load_llm(folder), AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise CbdError(f"{folder} is no Hugging Face checkpoint with a tokenizer ({reason})") from None
+        wrong = f"{folder} is no Hugging Face checkpoint with a tokenizer"
+        raise CbdError(f"{wrong} ({first_line(error)})") from None
     with quiet():
         return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
 
@@ -109,9 +111,9 @@ def load_tasks(tasks: Iterable[str], data: Mapping[str, Path] | None = None) -> 
             except CbdError:
                 raise
             except Exception as error:  # whatever the hub, the network or a parser raises, the remedy is one
-                reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+                wrong = f"the data of task {name} could not be loaded ({first_line(error)})"
                 remedy = f"check the connection, or take our own tasks, {', '.join(LOCAL[:3])}"
-                raise CbdError(f"the data of task {name} could not be loaded ({reason}): {remedy}") from error
+                raise CbdError(f"{wrong}: {remedy}") from error
     return loaded
 
 
@@ -167,9 +169,9 @@ def _choices(task: Any, samples: list[dict[str, Any]]) -> TaskScore:
         likelihoods = np.array([reply[0] for reply in sample["filtered_resps"][: len(choices)]])
         best, best_norm = likelihoods.argmax(), (likelihoods / [len(choice) for choice in choices]).argmax()
         gaps = [float(x - np.delete(likelihoods, i).max()) for i, x in enumerate(likelihoods)]
-        found = {"acc": float(best == right), "acc_norm": float(best_norm == right), "margin": gaps[right]}
-        for metric, value in found.items():
-            score.items[metric].append(value)
+        score.items["acc"].append(float(best == right))
+        score.items["acc_norm"].append(float(best_norm == right))
+        score.items["margin"].append(gaps[right])
         margins.append(float(np.mean(gaps)))
         picked.append(int(best))
         sizes.append(len(choices))
@@ -209,24 +211,14 @@ def pooled(scores: list[TaskScore]) -> TaskScore:
     metrics = set.intersection(*(set(score.items) for score in scores))
     sizes = [len(next(iter(score.items.values()))) for score in scores]
     found = TaskScore({m: [x for score in scores for x in score.items[m]] for m in sorted(metrics)})
-    found.chance = {
-        m: float(np.average([score.chance[m] for score in scores], weights=sizes))
-        for m in sorted(metrics)
-        if all(m in score.chance for score in scores)
-    }
-    if all(score.frequency for score in scores) and len({len(score.frequency) for score in scores}) == 1:
+    known = set.intersection(*(set(score.chance) for score in scores))
+    chance = {m: np.average([score.chance[m] for score in scores], weights=sizes) for m in sorted(known)}
+    found.chance = {m: float(value) for m, value in chance.items()}
+    if len({len(score.frequency) for score in scores}) == 1:
         found.frequency = np.average([score.frequency for score in scores], axis=0, weights=sizes).tolist()
     return found
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without lm-eval's advice about options that are meant as they are; in a log, without its bars."""
-    logger = logging.getLogger("lm_eval")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with nullcontext() if lively() else redirect_stderr(StringIO()):
-            yield
-    finally:
-        logger.setLevel(before)
+def quiet() -> AbstractContextManager:
+    """In a log, without lm-eval's bars."""
+    return nullcontext() if lively() else redirect_stderr(StringIO())

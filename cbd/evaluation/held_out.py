@@ -9,6 +9,8 @@ from torch import nn
 
 from cbd.data.tokens import Tokens
 
+BATCH = 16
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -28,22 +30,16 @@ class HeldOut:
         return cls(windows[:, :-1], windows[:, 1:], corpus.bytes_per_token(split))
 
 
-def evaluate(
-    objective: nn.Module, held_out: HeldOut, device: torch.device, batch: int = 16
-) -> dict[str, float]:
+def evaluate(objective: nn.Module, held_out: HeldOut, device: torch.device) -> dict[str, float]:
     """Mean cross-entropy of `objective` (see `cbd.training.lessons.Objective`) on held-out rows.
 
     Returns loss (nats per token, the mean of the rows'), stderr (over rows), bits_per_byte and tokens. Every
     process of a distributed run evaluates all rows, so that FSDP's collective calls match.
     """
-    means = []
+    inputs, labels = (torch.from_numpy(a).split(BATCH) for a in (held_out.inputs, held_out.labels))
     with torch.no_grad():
-        for first in range(0, len(held_out.inputs), batch):
-            part = slice(first, first + batch)
-            inputs, labels = (
-                torch.from_numpy(a[part]).to(device) for a in (held_out.inputs, held_out.labels)
-            )
-            means.append(objective(inputs, labels, per_row=True).double().cpu())
+        batches = zip(inputs, labels, strict=True)
+        means = [objective(x.to(device), y.to(device), per_row=True).double().cpu() for x, y in batches]
     losses = torch.cat(means)
     loss = losses.mean().item()
     return {

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+import pandas as pd
+
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain
@@ -14,11 +16,14 @@ from cbd.recipes.specs import ModelSpec
 # label of the table's mixing and operator columns -> operator
 READINGS = {("literal", "preserving"): LITERAL, ("union", "preserving"): UNION, ("literal", "lossy"): LOSSY}
 
-Pair = tuple[Recipe, Recipe]
-
 
 def over_alpha(
-    pair: Pair, spec: ModelSpec, scale: Scale, measured: Callable[[Recipe], Evaluated], method: str, **labels
+    pair: tuple[Recipe, Recipe],
+    spec: ModelSpec,
+    scale: Scale,
+    measured: Callable[[Recipe], Evaluated],
+    method: str,
+    **labels,
 ) -> list[Measurement]:
     """A target between two anchors at each of the scale's alphas, by each reading of the formula."""
     return [
@@ -32,11 +37,15 @@ def over_alpha(
     ]
 
 
-def rule_row(pair: Pair, spec: ModelSpec, seed: int) -> dict:
-    """Where the parameter-distance rule puts alpha for a target between two anchors."""
-    labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name, "seed": seed}
-    alpha = distance_alpha(*(anchor.spec for anchor in pair), spec)
-    return labels | {"parameters": spec.parameters, "metric": "rule_alpha", "value": alpha}
+def by_rule(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterable[dict]:
+    """Where the parameter-distance rule puts alpha for each target."""
+    for seed, design in designs.items():
+        models = (m.recipe.model for m in design.measurements)
+        targets = {model.spec: model for model in models if isinstance(model, Interpolated)}
+        for spec, model in targets.items():
+            labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name, "seed": seed}
+            alpha = distance_alpha(model.small.spec, model.large.spec, spec)
+            yield labels | {"parameters": spec.parameters, "metric": "rule_alpha", "value": alpha}
 
 
 def design(scale: Scale, seed: int) -> Design:
@@ -46,10 +55,4 @@ def design(scale: Scale, seed: int) -> Design:
         knowledge = chain(scale, seed, kind)
         for spec in scale.alpha_targets:
             found += over_alpha(knowledge.pair_around(spec), spec, scale, scale.evaluated, kind)
-    return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
-
-
-def _rule(scale: Scale, seeds: Iterable[int]) -> Iterable[dict]:
-    for seed in seeds:
-        for spec in scale.alpha_targets:
-            yield rule_row(chain(scale, seed).pair_around(spec), spec, seed)
+    return Design(tuple(found), by_rule)

@@ -7,12 +7,11 @@ from typing import Any
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import HomeGrown, Scale
 from cbd.experiments.starts import inherited, initialised
-from cbd.realize import store
+from cbd.realize import realize, store
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Written
 from cbd.recipes.evaluation import BitsPerByte
 from cbd.recipes.models import Chain, Generated, Random, Source
-from cbd.recipes.operators import UNION
 from cbd.recipes.training import Bridged, BridgeLoss, Scored, Trained
 from cbd.report.names import ALM, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
 
@@ -77,7 +76,7 @@ def models(ways: Bridges, method: str) -> dict[str, Recipe]:
     chain = ways.chain(ways.proxies()[method])
     proxy, *anchors = chain.models
     named = {f"anchor {i}": anchor for i, anchor in enumerate(anchors, start=1)}
-    slm = initialised(chain, ways.scale.bridge.target, operator=UNION)
+    slm = initialised(chain, ways.scale.bridge.target)
     return {"proxy": proxy, **named, "SLM": slm}
 
 
@@ -105,7 +104,6 @@ def samples(scale: Scale, seed: int) -> dict[str, Any]:
 
     from cbd.data.alignment import Segmenter, align
     from cbd.models.generation import continued
-    from cbd.realize.run import realize
 
     written, aligned = [], []
     for ways in bridges(scale, seed):

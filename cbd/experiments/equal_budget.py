@@ -2,7 +2,7 @@
 
 from cbd.experiments.run import Design
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import beyond_searches, recovery, starts
+from cbd.experiments.starts import recovery, starts
 from cbd.experiments.tasks import gaps, scored
 from cbd.report.names import CBD, RANDOM
 
@@ -16,6 +16,4 @@ def design(scale: Scale, seed: int) -> Design:
             for tokens in scale.scratch_vs_cbd.equal_budgets:
                 run = recovery(scale, seed, spec, method, begin[method], tokens)
                 found += scored(scale, run, seed, method, budget=tokens)
-    same = lambda ours, random: ours.labels["budget"] == random.labels["budget"]  # noqa: E731
-    checks = beyond_searches(m.recipe for m in found)
-    return Design(tuple(found), lambda frame, designs: gaps(designs, same), checks)
+    return Design(tuple(found), gaps)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cbd.errors import CbdError
-from cbd.experiments.alpha import over_alpha, rule_row
+from cbd.errors import require
+from cbd.experiments.alpha import by_rule, over_alpha
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Families, Scale, family_shapes
 from cbd.experiments.starts import inherited
@@ -16,9 +16,8 @@ from cbd.report.names import RANDOM
 
 
 def _dial(scale: Scale) -> Families:
-    if scale.families is None:
-        remedy = "`cbd run public_checkpoints` compares those that exist"
-        raise CbdError(f"scale {scale.name} trains no chain in every family: {remedy}")
+    remedy = "`cbd run public_checkpoints` compares those that exist"
+    require(scale.families, f"scale {scale.name} trains no chain in every family: {remedy}")
     return scale.families
 
 
@@ -61,11 +60,4 @@ def design(scale: Scale, seed: int) -> Design:
         for spec in targets(scale, family):
             found.append(Measurement(here.evaluated(Random(spec, here.corpus, seed)), RANDOM))
             found += over_alpha(knowledge.pair_around(spec), spec, scale, here.evaluated, "CBD")
-    return Design(tuple(found), lambda frame, designs: _rule(scale, designs))
-
-
-def _rule(scale: Scale, seeds: Iterable[int]) -> Iterable[dict]:
-    for seed in seeds:
-        for family, _ in _dial(scale).vocabularies:
-            for spec in targets(scale, family):
-                yield rule_row(chain(scale, seed, family).pair_around(spec), spec, seed)
+    return Design(tuple(found), by_rule)

@@ -10,10 +10,7 @@ from cbd.recipes.starts import STARTS
 def design(scale: Scale, seed: int) -> Design:
     """Every size of the ladder, initialised in every way, evaluated without training."""
     alone = [key for key, start in STARTS.items() if start.operator is None]
-    labels = {
-        STARTS[name].label: {"mixing": operator.mixing, "operator": name}
-        for name, operator in OPERATORS.items()
-    }
+    labels = {STARTS[key].label: {"mixing": o.mixing, "operator": key} for key, o in OPERATORS.items()}
     found = []
     for spec in scale.ladder:
         for method, start in starts(scale, seed, spec, [*alone, *OPERATORS]).items():

@@ -10,12 +10,9 @@ from cbd.experiments.starts import chain, from_random, initialised, source
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe
 from cbd.recipes.models import Random
-from cbd.recipes.operators import UNION
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Anchor, Trained
 from cbd.report.names import CHAIN, DIRECT, SCRATCH
-
-METHODS = (SCRATCH, DIRECT, CHAIN)
 
 
 def trees(scale: Scale, seed: int, specs: tuple[ModelSpec, ...]) -> dict[str, list[Recipe]]:
@@ -26,7 +23,7 @@ def trees(scale: Scale, seed: int, specs: tuple[ModelSpec, ...]) -> dict[str, li
     return {
         SCRATCH: [Trained(Random(spec, scale.corpus, seed), scale.corpus, scratch) for spec in specs],
         DIRECT: [Anchor.from_random(llm, spec, scale.corpus, distil, scale.loss) for spec in specs],
-        CHAIN: [initialised(knowledge, spec, operator=UNION) for spec in specs],
+        CHAIN: [initialised(knowledge, spec) for spec in specs],
     }
 
 

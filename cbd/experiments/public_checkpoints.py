@@ -4,6 +4,7 @@ Loss and bits per byte on WikiText-2 against alpha, for sizes between two checkp
 """
 
 from dataclasses import replace
+from functools import partial
 
 from cbd.experiments.alpha import over_alpha
 from cbd.experiments.run import Design, Measurement
@@ -32,11 +33,8 @@ def design(scale: Scale, seed: int, pairs: tuple[Public, ...] = PUBLIC, text: Co
     found = []
     for pair in pairs if seed == 0 else ():
         corpus = corpus_for(pair.small, text)
-        context = min(1024, pair.small.spec.positions)
-
-        def measured(model, corpus=corpus, context=context):
-            return Evaluated(model, corpus, 65_536, context, "test")
-
+        asked = {"sample": 65_536, "context": min(1024, pair.small.spec.positions), "split": "test"}
+        measured = partial(Evaluated, corpus=corpus, **asked)
         ends = pair.small, pair.large
         found += [Measurement(measured(model), "anchor", labels=NO_SEED) for model in ends]
         for spec in pair.targets:

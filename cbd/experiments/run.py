@@ -12,16 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from cbd.errors import CbdError
-from cbd.experiments import EXPERIMENTS
+from cbd.errors import CbdError, require
+from cbd.experiments import EXPERIMENTS, PAPER
 from cbd.experiments.scales.base import Scale
-from cbd.realize import store
+from cbd.realize import realize_all, store
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.costs import ACCELERATORS
 from cbd.recipes.evaluation import BitsPerByte, Downstream
 from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import resolve_alpha
-from cbd.recipes.training import Run, Tuned
+from cbd.recipes.training import Run, Tuned, TunedRate
 from cbd.report import results
 from cbd.report.names import chance
 
@@ -44,15 +44,23 @@ class Measurement:
 class Design:
     """An experiment at one scale and seed.
 
-    derive: from the table of all seeds (and the designs by seed) to further rows, such as a speed-up. checks:
-    recipes that are run and recorded as well, without rows of their own; one may fail. samples: what a reader
-    is shown beside the table, as JSON; the first seed's is written to results/<scale>/<name>.samples.json.
+    derive: from the table of all seeds (and the designs by seed) to further rows, such as a speed-up.
+    samples: what a reader is shown beside the table, as JSON; the first seed's is written to
+    results/<scale>/<name>.samples.json.
     """
 
     measurements: tuple[Measurement, ...]
     derive: "Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None" = None
-    checks: tuple[Recipe, ...] = ()
     samples: Callable[[], dict[str, Any]] | None = None
+
+    @property
+    def checks(self) -> tuple[Recipe, ...]:
+        """For every rate that is searched, the runs beyond its search (`TunedRate.beyond`).
+
+        They are run and recorded as well, without rows of their own; one may fail.
+        """
+        needed = walk(measurement.recipe for measurement in self.measurements).values()
+        return tuple(run for recipe in needed if isinstance(recipe, TunedRate) for run in recipe.beyond)
 
     @property
     def recipes(self) -> list[Recipe]:
@@ -71,13 +79,14 @@ def seeds_of(name: str, scale: Scale, first: int = 0) -> range:
 
 
 def _module(name: str) -> ModuleType:
-    if name not in EXPERIMENTS:
-        raise CbdError(f"no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
+    require(name in EXPERIMENTS, f"no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
     return import_module(f"cbd.experiments.{name}")
 
 
-def names_at(scale: Scale) -> list[str]:
-    """The experiments that "all" means at a scale: those whose module does not say otherwise (`runs_at`)."""
+def names_at(scale: Scale, experiment: str = "all") -> list[str]:
+    """The experiments meant at a scale: by "all", those whose module does not say otherwise (`runs_at`)."""
+    if experiment != "all":
+        return [PAPER.get(experiment, experiment)]
     always = lambda scale: True  # noqa: E731
     return [name for name in EXPERIMENTS if getattr(_module(name), "runs_at", always)(scale)]
 
@@ -163,10 +172,6 @@ def _realised(designs: dict[int, Design], scale: Scale, jobs: int | None) -> lis
     """Realises what the designs measure and check, and returns these recipes."""
     measured = [measurement.recipe for design in designs.values() for measurement in design.measurements]
     checks = [recipe for design in designs.values() for recipe in design.checks]
-    if not measured:
-        return []
-    from cbd.realize.run import realize_all  # torch: only when there is something to run
-
     jobs = jobs or int(os.environ.get("CBD_JOBS", scale.jobs))
     realize_all(measured, jobs=jobs, threads=scale.threads)
     try:

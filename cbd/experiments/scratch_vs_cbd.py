@@ -9,12 +9,11 @@ import pandas as pd
 from cbd.experiments.bridge import bridges
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import beyond_searches, chain, initialised, source, tuned
+from cbd.experiments.starts import chain, initialised, source, tuned
 from cbd.experiments.tasks import gaps, scored
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe
 from cbd.recipes.models import Random
-from cbd.recipes.operators import UNION
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.steplaw import by_step_law
 from cbd.recipes.training import Trained
@@ -30,10 +29,10 @@ def initialisations(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, tuple
 
     The bridge is the paper's, at the level of sequences.
     """
-    found = {CBD: ("chain", initialised(chain(scale, seed), spec, operator=UNION))}
+    found = {CBD: ("chain", initialised(chain(scale, seed), spec))}
     several = len(scale.bridge.sources) > 1
     for ways in bridges(scale, seed):
-        slm = initialised(ways.chain(ways.proxies()[SEQUENCE]), spec, operator=UNION)
+        slm = initialised(ways.chain(ways.proxies()[SEQUENCE]), spec)
         found[f"{BRIDGED}: {ways.source.name}" if several else BRIDGED] = (ways.source.name, slm)
     return found
 
@@ -65,10 +64,10 @@ def design(scale: Scale, seed: int) -> Design:
             found += scored(scale, run, seed, RANDOM, budget=tokens)
 
     def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
-        yield from gaps(designs, lambda ours, random: True)
+        yield from gaps(frame, designs)
         yield from chain_tokens(scale, seed)
 
-    return Design(tuple(found), derive, beyond_searches(m.recipe for m in found))
+    return Design(tuple(found), derive)
 
 
 def chain_tokens(scale: Scale, seed: int) -> Iterator[dict]:

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Literal
 
 from cbd.experiments.scales.base import Scale
-from cbd.recipes.base import Recipe, walk
+from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
 from cbd.recipes.models import Chain, Interpolated, Random, Source
-from cbd.recipes.operators import LITERAL, Operator
+from cbd.recipes.operators import UNION
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import STARTS
 from cbd.recipes.training import Anchor, Loss, Trained, Training, TunedRate
@@ -62,12 +62,9 @@ def from_random(scale: Scale, training: Training) -> Training:
     return replace(training, lr=scale.source_training.lr if scale.source_training else scale.random_rates[0])
 
 
-def initialised(
-    chain: Chain, spec: ModelSpec, alpha="distance", operator: Operator = LITERAL
-) -> Interpolated:
-    """An SLM of any size inside the chain."""
-    small, large = chain.pair_around(spec)
-    return Interpolated(small, large, spec, alpha, operator)
+def initialised(chain: Chain, spec: ModelSpec) -> Interpolated:
+    """An SLM of any size inside the chain, as `cbd init` makes it unless told otherwise."""
+    return Interpolated(*chain.pair_around(spec), spec, operator=UNION)
 
 
 def starts(scale: Scale, seed: int, spec: ModelSpec, keys: Iterable[str] = COMPARED) -> dict[str, Recipe]:
@@ -83,12 +80,6 @@ def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> TunedRate:
     training = replace(scale.recovery, tokens=tokens, seed=SEARCH_SEED, evaluations=1)
     rates = scale.random_rates if method == RANDOM else scale.rates
     return TunedRate.search(Trained(start, scale.corpus, training), rates)
-
-
-def beyond_searches(runs: Iterable[Recipe]) -> tuple[Recipe, ...]:
-    """For every rate that these depend on, the runs beyond its search (`TunedRate.beyond`)."""
-    found = [recipe for recipe in walk(runs).values() if isinstance(recipe, TunedRate)]
-    return tuple(run for search in found for run in search.beyond)
 
 
 def recovery(scale: Scale, seed: int, spec: ModelSpec, method: str, start: Recipe, tokens: int) -> Trained:

@@ -1,11 +1,12 @@
 """What is measured on every model that is compared with scratch: held-out loss and tasks, item by item."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import pandas as pd
 
 from cbd.experiments.run import Design, Measurement, metric_name, pretrained, row_labels
 from cbd.experiments.scales.base import Scale
@@ -32,10 +33,8 @@ def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> lis
     return [Measurement(recipe, method, labels=labels) for recipe in measured]
 
 
-def gaps(
-    designs: dict[int, Design], comparable: Callable[[Measurement, Measurement], bool]
-) -> Iterator[dict]:
-    """Every method's tasks minus those of random weights of the same size, where the two are comparable.
+def gaps(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
+    """Every method's tasks minus those of random weights of the same size; of the same budget, if it has one.
 
     A row's `budget` and `tokens` are the random weights'.
     """
@@ -43,7 +42,7 @@ def gaps(
     asked = lambda m: (m.recipe.spec, m.recipe.tasks, m.recipe.shots)  # noqa: E731
     for (i, ours), (j, random) in product(enumerate(by_seed[0]), repeat=2):
         kinds = ours.method != RANDOM and random.method == RANDOM and asked(ours) == asked(random)
-        if kinds and comparable(ours, random):
+        if kinds and ours.labels.get("budget", random.labels["budget"]) == random.labels["budget"]:
             yield from paired_items([(found[i], found[j]) for found in by_seed])
 
 

@@ -10,16 +10,17 @@ An `Order` says for each (kind of unit, block) where its units come from: unit i
 The stream, which all blocks share, is block 0's; the other kinds are "kv", "heads" (query heads) and "ffn".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from cbd.models.checkpoints import Checkpoint
-from cbd.models.trans import Transfer, UnitMap
+from cbd.models.trans import Transfer, UnitMap, unit_weights
 from cbd.recipes.operators import Trans
 from cbd.recipes.specs import ModelSpec
 
@@ -152,26 +153,15 @@ def _in_groups(
 
 def _weights(model: Checkpoint, unit: str, layer: int, narrow: ModelSpec) -> Tensor:
     """(units, features): all weights of each unit that read from or write to the channels of `narrow`."""
-
-    def parts() -> Iterator[Tensor]:
-        for role in model.family.roles:
-            axes = [axis.unit for axis in role.axes]
-            if len(axes) == 2 and unit in axes:
-                axis = role.axes[axes.index(unit)]
-                weight = model.tensor(role.name.format(layer=layer)).to(torch.float32)
-                weight = weight.movedim(axes.index(unit), 0)[:, : narrow.width]
-                blocks = weight.reshape(axis.repeat, -1, axis.block(model.spec), weight.shape[1])
-                yield blocks.movedim(0, 1).flatten(1)
-
-    return torch.cat(list(parts()), 1)
+    weights = unit_weights(model.family, model.spec, unit, layer, model.tensor)
+    return torch.cat([weight[..., : narrow.width].movedim(0, 1).flatten(1) for _, weight in weights], 1)
 
 
 def _match(small: Tensor, large: Tensor, search: bool) -> tuple[tuple[int, ...], float]:
     """The larger side's units in the order of the smaller side's, and the mean correlation of the pairs."""
-    one, other = (
-        side.to(torch.float32) - side.to(torch.float32).mean(1, keepdim=True) for side in (small, large)
-    )
-    alike = torch.nn.functional.normalize(one) @ torch.nn.functional.normalize(other).T
+    sides = (side.to(torch.float32) for side in (small, large))
+    one, other = (normalize(side - side.mean(1, keepdim=True)) for side in sides)
+    alike = one @ other.T
     if not search:
         return tuple(range(len(other))), float(alike.diagonal().mean())
     mine, theirs = linear_sum_assignment(alike.numpy(), maximize=True)

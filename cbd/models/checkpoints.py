@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cbd.data.documents import sha256
 from cbd.errors import CbdError, require
 from cbd.models.families import Family, family_of
 from cbd.recipes.specs import ModelSpec
@@ -134,23 +135,14 @@ def write(
     tensors: Mapping[str, Tensor],
     *,
     tokenizer: Path | None = None,
-    files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a checkpoint into an existing folder: weights, config, a tokenizer's and small text files."""
+    """Write a checkpoint into an existing folder: weights, config and a tokenizer's files."""
     save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
     if tokenizer is not None:
         for name in TOKENIZER_FILES:
             if (tokenizer / name).exists():
                 shutil.copyfile(tokenizer / name, folder / name)
-    for name, text in (files or {}).items():
-        (folder / name).write_text(text)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path: Path, remedy: str) -> dict[str, Any]:

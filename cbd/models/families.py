@@ -9,8 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Literal
 
 from cbd.errors import require
@@ -140,11 +139,9 @@ class Family:
 
     def differences(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         """Where two configs of equal shapes mean different functions: "entry (value and value)"."""
-        pairs = {
-            name: (config_value(one, name, v), config_value(other, name, v)) for name, v in self.same.items()
-        }
-        pairs["activation function"] = self.activation(one), self.activation(other)
-        return [f"{name} ({a} and {b})" for name, (a, b) in pairs.items() if a != b]
+        found = [(name, *(config_value(c, name, v) for c in (one, other))) for name, v in self.same.items()]
+        found.append(("activation function", self.activation(one), self.activation(other)))
+        return [f"{name} ({a} and {b})" for name, a, b in found if a != b]
 
     def norm_epsilon(self, config: Mapping[str, Any]) -> float:
         return config.get(*self.epsilon)
@@ -188,18 +185,16 @@ def _role(name: str, text: str) -> Role:
     return Role(name, axes, kind, part, output, feeds_head=kind != "weight" and "{layer}" not in name)
 
 
-def _read(adapter: Traversable) -> Family:
-    content = json.loads(adapter.read_text(encoding="utf-8"))
+def _read(adapter: Path) -> Family:
+    content = json.loads(adapter.read_text("utf-8"))
     roles = tuple(_role(*item) for item in content.pop("tensors").items())
     head = _role(content.pop("head"), "vocab <stream")
     ignored = tuple(content.pop("ignored", ()))
     return Family(roles=roles, head=head, ignored=ignored, **content)
 
 
-_ADAPTERS = [
-    path for path in files("cbd.models").joinpath("adapters").iterdir() if path.name.endswith(".json")
-]
-FAMILIES = {family.name: family for family in map(_read, sorted(_ADAPTERS, key=lambda path: path.name))}
+_ADAPTERS = Path(__file__).parent / "adapters"
+FAMILIES = {family.name: family for family in map(_read, sorted(_ADAPTERS.glob("*.json")))}
 
 
 def family_of(model_type: str) -> Family:

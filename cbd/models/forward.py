@@ -17,9 +17,9 @@ def hidden_states(model: nn.Module, input_ids: Tensor) -> tuple[Tensor, Tensor]:
     return states, model.get_output_embeddings().weight
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A checkpoint as a Hugging Face model without dropout (evaluation mode, also while it trains)."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+def load(folder: Path) -> nn.Module:
+    """A checkpoint in fp32, without dropout: a model in evaluation mode, also while it trains."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def load_llm(folder: Path) -> nn.Module:
@@ -28,5 +28,5 @@ def load_llm(folder: Path) -> nn.Module:
     Layers that no card has room for stay on the CPU (accelerate's device map).
     """
     if not torch.cuda.is_available():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        return load(folder)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="auto").eval()

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from cbd.data import progress
 from cbd.data.documents import training_documents
-from cbd.data.items import write
+from cbd.data.items import read, write
 from cbd.errors import require
 from cbd.files import write_text
 from cbd.models.forward import load_llm
@@ -45,15 +45,12 @@ def generate(source: Path, corpus: Corpus, sampling: Sampling, out: Path, state:
 
 def prompts_of(corpus: Corpus, tokenizer: Any, sampling: Sampling) -> list[list[int]]:
     """The first `sampling.prompt` tokens of the first training documents (fewer of a shorter document)."""
-    found = []
-    for text in islice(training_documents(corpus), sampling.documents):
-        # a beginning is enough: no token has more than 64 characters on average
-        found.append(tokenizer(text[: 64 * sampling.prompt]).input_ids[: sampling.prompt])
-    wrong = (
-        f"{corpus.name} has {len(found):,} training documents, fewer than the {sampling.documents:,} asked"
-    )
-    require(len(found) >= sampling.documents, f"{wrong} for as prompts: lower the sampling's documents")
-    return found
+    count, most = sampling.documents, sampling.prompt
+    # a beginning is enough: no token has more than 64 characters on average
+    beginnings = [text[: 64 * most] for text in islice(training_documents(corpus), count)]
+    few = f"{corpus.name} has {len(beginnings):,} training documents, fewer than the {count:,} prompts"
+    require(len(beginnings) == count, f"{few}: lower the sampling's documents")
+    return [tokenizer(text).input_ids[:most] for text in beginnings]
 
 
 class Writer:
@@ -67,11 +64,11 @@ class Writer:
     def write(self, prompts: list[list[int]], number: int) -> list[dict[str, Any]]:
         """One batch: prompts padded on the left, so that all continue at the same place."""
         padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        padded = padded.to(self.model.device)
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(self.sampling.seed * 1_000_003 + number)
             written = self.model.generate(
-                padded["input_ids"].to(self.model.device),
-                attention_mask=padded["attention_mask"].to(self.model.device),
+                **padded,
                 do_sample=True,
                 temperature=self.sampling.temperature,
                 top_k=self.sampling.top_k,
@@ -79,8 +76,8 @@ class Writer:
                 max_new_tokens=self.sampling.new,
                 pad_token_id=self.tokenizer.pad_token_id,
             )
-        longest = padded["input_ids"].shape[1]
-        return [self._row(*pair) for pair in zip(prompts, written[:, longest:].tolist(), strict=True)]
+        new = written[:, padded["input_ids"].shape[1] :].tolist()
+        return [self._row(*pair) for pair in zip(prompts, new, strict=True)]
 
     def _row(self, prompt: list[int], new: list[int]) -> dict[str, Any]:
         """The text up to the first end; `tokens` counts what was written, the end included."""
@@ -101,5 +98,4 @@ def continued(folder: Path, prompt: str, new: int = 40, top_k: int = 20, seed: i
 
 def texts(folder: Path) -> list[str]:
     """The documents that a finished generation holds: prompt and continuation, empty ones left out."""
-    with (folder / TEXT).open(encoding="utf-8", newline="\n") as lines:
-        return [text for line in lines if (text := json.loads(line)["text"].strip())]
+    return [text for row in read(folder / TEXT) if (text := row["text"].strip())]

@@ -4,8 +4,8 @@ Chain-based Distillation (arXiv 2605.07783), section 3. Tensor by tensor from sa
 the storage dtype, so that memory peaks at about the target plus one tensor of each anchor.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -53,14 +53,19 @@ def check_alike(small: Checkpoint, large: Checkpoint) -> None:
     require(not found, f"the anchors differ in {', '.join(found)}: use anchors of one kind")
 
 
-@dataclass(frozen=True)
 class Mixer:
-    """Both anchors at the target's shape, and how they are mixed; one tensor at a time."""
+    """The interpolation of two opened checkpoints at `spec`; one tensor at a time."""
 
-    small: Transfer
-    large: Transfer
-    alpha: float
-    union: bool
+    def __init__(
+        self, small: Checkpoint, large: Checkpoint, spec: ModelSpec, alpha: float, operator: Operator
+    ):
+        both = [Transfer(m.family, m.spec, spec, operator.trans, m.tensor) for m in (small, large)]
+        self.small, self.large = both
+        self.alpha, self.union = alpha, operator.mixing == "union"
+        one, other = (
+            t.epsilon(t.family.norm_epsilon(m.config)) for t, m in zip(both, (small, large), strict=True)
+        )
+        self.epsilon = alpha * one + (1 - alpha) * other  # the norms', mixed like the weights
 
     def tensor(self, role: Role, layer: int | None) -> Tensor:
         """One tensor of the target, fp32."""
@@ -78,16 +83,6 @@ class Mixer:
             if not mask.all():
                 put(mixed, dim, ~mask, large)
         return mixed
-
-    def epsilon(self, small: float, large: float) -> float:
-        """The norms' epsilon, mixed like the weights."""
-        return self.alpha * self.small.epsilon(small) + (1 - self.alpha) * self.large.epsilon(large)
-
-
-def mixer(small: Checkpoint, large: Checkpoint, spec: ModelSpec, alpha: float, operator: Operator) -> Mixer:
-    """The interpolation of two opened checkpoints at `spec`."""
-    both = (Transfer(m.family, m.spec, spec, operator.trans, m.tensor) for m in (small, large))
-    return Mixer(*both, alpha, operator.mixing == "union")
 
 
 def initialize(
@@ -108,10 +103,10 @@ def initialize(
     check_anchors(first.spec, second.spec, spec, outside=outside)
     check_alike(first, second)
     value = resolve_alpha(alpha, first.spec, second.spec, spec)
-    mix = mixer(first, second, spec, value, operator)
-    epsilon = mix.epsilon(first.family.norm_epsilon(first.config), second.family.norm_epsilon(second.config))
-    config = first.family.with_norm_epsilon(first.family.config(spec, first.config), epsilon)
-    done = {
+    mix = Mixer(first, second, spec, value, operator)
+    config = first.family.with_norm_epsilon(first.family.config(spec, first.config), mix.epsilon)
+    _write(out, first, spec, config, mix.tensor, f"initialise {spec.name}")
+    return {
         "alpha": value,
         "alpha_rule": alpha if alpha == "distance" else "given",
         "operator": asdict(operator),
@@ -119,9 +114,6 @@ def initialize(
         "small": asdict(first.spec),
         "large": asdict(second.spec),
     }
-    tensors = dict(_stored(first, spec, mix.tensor, f"initialise {spec.name}"))
-    write(out, config, tensors, tokenizer=first.folder)
-    return done
 
 
 def opened(model: str | Path | Checkpoint) -> Checkpoint:
@@ -135,23 +127,24 @@ def transfer(model: str | Path | Checkpoint, spec: ModelSpec, out: Path, trans: 
     moved = Transfer(source.family, source.spec, spec, trans, source.tensor)
     epsilon = moved.epsilon(source.family.norm_epsilon(source.config))
     config = source.family.with_norm_epsilon(source.family.config(spec, source.config), epsilon)
-    tensors = dict(_stored(source, spec, moved.tensor, f"Trans to {spec.name}"))
-    write(out, config, tensors, tokenizer=source.folder)
+    _write(out, source, spec, config, moved.tensor, f"Trans to {spec.name}")
 
 
 def rewrite(model: Checkpoint, out: Path) -> None:
     """Write an open checkpoint, such as one that reads its units in another order, into the folder `out`."""
     make = lambda role, layer: model.tensor(role.name.format(layer=layer))  # noqa: E731
-    tensors = dict(_stored(model, model.spec, make, f"write {model.spec.name}"))
-    write(out, model.config, tensors, tokenizer=model.folder)
+    _write(out, model, model.spec, model.config, make, f"write {model.spec.name}")
 
 
-def _stored(like: Checkpoint, spec: ModelSpec, make, title: str) -> Iterator[tuple[str, Tensor]]:
+def _write(
+    out: Path, like: Checkpoint, spec: ModelSpec, config: dict, make: Callable[..., Tensor], title: str
+) -> None:
     """Every tensor of the target in the dtype of `like`, with progress where it takes long."""
-    everything = list(like.family.tensors(spec))
-    for role, layer, name in tqdm(everything, desc=title, leave=False, delay=2):
+    tensors = {}
+    for role, layer, name in tqdm(list(like.family.tensors(spec)), desc=title, leave=False, delay=2):
         tensor = make(role, layer).to(like.dtype)
         # a view would write (or keep) the whole mapped file, or memory that another tensor shares
         if tensor._is_view() or not tensor.is_contiguous():
             tensor = tensor.clone(memory_format=torch.contiguous_format)
-        yield name, tensor
+        tensors[name] = tensor
+    write(out, config, tensors, tokenizer=like.folder)

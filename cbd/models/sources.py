@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from cbd.data.documents import first_line
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError, require
 from cbd.models.checkpoints import Checkpoint, sha256, write
@@ -30,8 +30,13 @@ def local(place: str | Path) -> Source:
     """
     path = Path(place).absolute()
     if path.suffix == ".gguf":
-        spec = _gguf_spec(path.parent, path.name)
-        return Source(path.stem, spec, str(path.parent), fingerprint=sha256(path), gguf=path.name)
+        try:
+            config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name).to_dict()
+        except Exception as error:  # the reader raises many kinds for a bad file
+            wrong = f"{path} is no GGUF model that transformers reads"
+            raise CbdError(f"{wrong} ({first_line(error)})") from None
+        named = {"fingerprint": sha256(path), "gguf": path.name}
+        return Source(path.stem, spec_of(config), str(path.parent), **named)
     checkpoint = Checkpoint(place)
     return Source(Path(place).name, checkpoint.spec, str(path), fingerprint=checkpoint.fingerprint())
 
@@ -58,7 +63,7 @@ def _hub_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        wrong = f"{name} is no folder, and the hub does not give it ({_first_line(error)})"
+        wrong = f"{name} is no folder, and the hub does not give it ({first_line(error)})"
         remedy = "log in (`hf auth login`) and accept its licence if it is gated, or name a local folder"
         raise CbdError(f"{wrong}: check the name, {remedy}") from None
 
@@ -71,8 +76,7 @@ def check_available(source: Source) -> None:
     if source.package:
         _package_folder(source)
     elif source.location:
-        here = Path(source.location).is_dir()
-        require(here, f"{source.location} is gone: name the source's folder again")
+        require(Path(source.location).is_dir(), f"{source.location} is gone: name the source's folder again")
     else:
         _check_spec(source, spec_of(_hub_config(source.name, source.revision)))
 
@@ -85,10 +89,13 @@ def _check_spec(source: Source, found: ModelSpec) -> None:
 def fetch(source: Source, out: Path) -> dict[str, Any]:
     """Put a source into the store: links to a folder's files or the hub's cache, or a GGUF's content."""
     folder = _package_folder(source) if source.package else Path(source.location)
+    if source.location:
+        found = sha256(folder / source.gguf) if source.gguf else Checkpoint(folder).fingerprint()
+        wrong = f"{folder / source.gguf} has changed since its recipe was written"
+        require(found == source.fingerprint, f"{wrong}: make the recipe again")
     if source.gguf:
-        _convert_gguf(source, folder, out)
+        _convert_gguf(folder, source.gguf, out)
     elif source.location:
-        _check_unchanged(folder, Checkpoint(folder).fingerprint(), source)
         _link(folder, out)
     else:
         with _hub_errors(source.name):
@@ -97,11 +104,6 @@ def fetch(source: Source, out: Path) -> dict[str, Any]:
         _link(Path(found), out)
     _check_spec(source, Checkpoint(out).spec)
     return {"name": source.name, "revision": source.revision}
-
-
-def _check_unchanged(place: Path, found: str, source: Source) -> None:
-    wrong = f"{place} has changed since its recipe was written"
-    require(found == source.fingerprint, f"{wrong}: make the recipe again")
 
 
 def _link(folder: Path, out: Path) -> None:
@@ -122,52 +124,34 @@ def _package_folder(source: Source) -> Path:
     places = spec and spec.submodule_search_locations
     require(places, f"{source.name} comes in a pip package that is not installed: {remedy}")
     found = importlib.metadata.version(name)
-    same = found == version
-    require(same, f"{name} {found} is installed, not the release that this source names: {remedy}")
+    wrong = f"{name} {found} is installed, not the release that this source names"
+    require(found == version, f"{wrong}: {remedy}")
     return Path(places[0])
 
 
-def _gguf_spec(folder: Path, name: str) -> ModelSpec:
-    try:
-        config = AutoConfig.from_pretrained(folder, gguf_file=name).to_dict()
-    except Exception as error:  # the reader raises many kinds for a bad file
-        wrong = f"{folder / name} is no GGUF model that transformers reads"
-        raise CbdError(f"{wrong} ({_first_line(error)})") from None
-    return spec_of(config)
-
-
-def _convert_gguf(source: Source, folder: Path, out: Path) -> None:
+def _convert_gguf(folder: Path, name: str, out: Path) -> None:
     """The file's weights in fp32, its config and tokenizer, as an ordinary checkpoint."""
-    path = folder / source.gguf
-    if source.location:
-        _check_unchanged(path, sha256(path), source)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=source.gguf, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     config = model.config.to_diff_dict() | {"architectures": [type(model).__name__]}
     for entry in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         config.pop(entry, None)
     family, state = family_of(config["model_type"]), model.state_dict()
     spec = family.spec(config)
-    tensors = {name: state[family.parameter(name)].contiguous() for _, _, name in family.tensors(spec)}
+    tensors = {full: state[family.parameter(full)].contiguous() for _, _, full in family.tensors(spec)}
     write(out, config | {"dtype": "float32"}, tensors)
-    AutoTokenizer.from_pretrained(folder, gguf_file=source.gguf).save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(out)
 
 
-def initialise_randomly(spec: ModelSpec, corpus: Path, seed: int, out: Path) -> dict[str, Any]:
+def initialise_randomly(spec: ModelSpec, corpus: Path, seed: int, out: Path) -> None:
     """A model with its Hugging Face class's own random initialisation, and the corpus' tokenizer."""
     tokens = Tokens(corpus)
     family = family_of(spec.family)
     few = f"the spec's vocabulary {spec.vocab} is smaller than the corpus' {tokens.vocab_size}"
     require(spec.vocab >= tokens.vocab_size, few)
     config = family.config(spec) | {"bos_token_id": tokens.eos, "eos_token_id": tokens.eos}
-    (out / "config.json").write_text(json.dumps(config))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
     state = model.state_dict()
     tensors = {name: state[family.parameter(name)] for _, _, name in family.tensors(spec)}
     write(out, config | {"dtype": "float32"}, tensors, tokenizer=corpus)
-    return {}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,7 +17,7 @@ the query heads inside each.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -37,10 +37,6 @@ class UnitMap:
     """New units of one axis: `source[i]` is the old unit that new unit i is taken from, or -1."""
 
     source: tuple[int, ...]
-
-    @property
-    def is_prefix(self) -> bool:
-        return self.source == tuple(range(len(self.source)))
 
     @cached_property
     def exists(self) -> Tensor:
@@ -81,14 +77,18 @@ class Transfer:
     @cached_property
     def layers(self) -> tuple[int, ...]:
         """For each new block the old block it is taken from, or -1 - neighbour for a new, silent block."""
-        old, new = self.old.layers, self.new.layers
-        if new <= old:
-            return _kept_layers(old, new, self.trans.cut_layers, self._layer_scores)
-        first = math.ceil(old / 2)  # grown in the middle: aligned from both ends, as "ends" cuts
-        if self.trans.grow_layers == "copy":
+        old, new, cut = self.old.layers, self.new.layers, self.trans.cut_layers
+        if new > old and self.trans.grow_layers == "copy":
             return tuple(i * old // new for i in range(new))
+        if new < old and cut == "prefix":
+            return tuple(range(new))
+        if new < old and cut == "even":
+            return tuple(round(i * (old - 1) / (new - 1)) if new > 1 else 0 for i in range(new))
+        if new < old and cut == "importance":
+            return tuple(sorted(_by_score(self._layer_scores())[:new]))
+        first = math.ceil(min(old, new) / 2)  # cut or grown in the middle: aligned from both ends
         fresh = (-first,) * (new - old)  # silent copies of the block before them
-        return tuple(range(first)) + fresh + tuple(range(first, old))
+        return tuple(range(first)) + fresh + tuple(range(old - min(old, new) + first, old))
 
     @property
     def stream(self) -> UnitMap:
@@ -116,27 +116,22 @@ class Transfer:
             tensor = tensor * self.gain_factor
         if role.feeds_head and self.old.tied and self.stream.copied:
             tensor = tensor * self.stream.shares  # the tied head reads each copy: its norm divides instead
-        return torch.zeros_like(tensor) if silent and (role.output or self._raw) else tensor
+        zero = silent and (role.output or self.trans.grow_width == "raw_pad")
+        return torch.zeros_like(tensor) if zero else tensor
 
     def exists(self, role: Role, layer: int | None) -> list[Tensor] | None:
         """For each axis the coordinates that the old model has; None when the whole block is new."""
         old_layer, silent = self._old_layer(layer)
         if silent:
             return None
-        return [self._spread(self._map(axis, old_layer).exists, axis) for axis in role.axes]
-
-    @property
-    def _raw(self) -> bool:
-        return self.trans.grow_width == "raw_pad"
+        units = [(axis, self._map(axis, old_layer).exists) for axis in role.axes]
+        return [mask.repeat_interleave(axis.block(self.new)).repeat(axis.repeat) for axis, mask in units]
 
     def _old_layer(self, layer: int | None) -> tuple[int, bool]:
         if layer is None:
             return 0, False
         source = self.layers[layer]
         return (source, False) if source >= 0 else (-1 - source, True)
-
-    def _spread(self, per_unit: Tensor, axis: Axis) -> Tensor:
-        return per_unit.repeat_interleave(axis.block(self.new)).repeat(axis.repeat)
 
     def _map(self, axis: Axis, layer: int) -> UnitMap:
         if axis.unit in ("vocab", "positions", "head_dim"):
@@ -146,22 +141,20 @@ class Transfer:
     def units(self, unit: str, layer: int) -> UnitMap:
         """Where the units of one kind come from in an old block (0 for the stream, which has none)."""
         if (unit, layer) not in self.maps:
-            make = {"stream": self._channels, "ffn": self._neurons, "kv": self._groups, "heads": self._heads}
-            self.maps[unit, layer] = make[unit](layer)
+            if unit == "heads":
+                self.maps[unit, layer] = self._heads(layer)
+            else:
+                sizes = (Axis(unit).units(spec) for spec in (self.old, self.new))
+                self.maps[unit, layer] = self._unit_map(*sizes, unit, partial(self._scores, unit, layer))
         return self.maps[unit, layer]
 
-    def _channels(self, layer: int) -> UnitMap:
-        scores = partial(stream_scores, self.family, self.old, self.read)
-        return self._unit_map(self.old.width, self.new.width, "stream", scores)
-
-    def _neurons(self, layer: int) -> UnitMap:
-        scores = partial(unit_scores, self.family, self.old, "ffn", layer, self.read)
-        return self._unit_map(self.old.ffn, self.new.ffn, "ffn", scores)
-
-    def _groups(self, layer: int) -> UnitMap:
-        """Key-value heads, each with its group of query heads: as important as these together."""
-        scores = lambda: self._head_scores(layer).sum(1)  # noqa: E731 - worked out only where it is needed
-        return self._unit_map(self.old.kv, self.new.kv, "kv", scores)
+    def _scores(self, unit: str, layer: int) -> Tensor:
+        """(units,); a key-value head is as important as its group of query heads together."""
+        if unit == "stream":
+            return stream_scores(self.family, self.old, self.read)
+        if unit == "kv":
+            return self._head_scores(layer).sum(1)
+        return unit_scores(self.family, self.old, unit, layer, self.read)
 
     def _heads(self, layer: int) -> UnitMap:
         """Query heads: the groups in their new order, and in each its heads."""
@@ -177,8 +170,7 @@ class Transfer:
     def _head_scores(self, layer: int) -> Tensor:
         """(groups, heads of a group), worked out once a block."""
         if layer not in self._scored:
-            scores = unit_scores(self.family, self.old, "heads", layer, self.read)
-            self._scored[layer] = scores.reshape(self.old.kv, self.old.group)
+            self._scored[layer] = self._scores("heads", layer).reshape(self.old.kv, self.old.group)
         return self._scored[layer]
 
     def _unit_map(self, old: int, new: int, unit: str, scores: Callable[[], Tensor]) -> UnitMap:
@@ -209,14 +201,14 @@ class Transfer:
         block = axis.block(self.old)
         n = tensor.shape[dim] // (axis.repeat * block)
         shape = tensor.shape[:dim] + (axis.repeat, n, block) + tensor.shape[dim + 1 :]
-        if units.is_prefix:  # a view where the layout allows
+        if units.source == tuple(range(len(units.source))):  # a view where the layout allows
             cut = tensor.reshape(shape).narrow(dim + 1, 0, len(units.source))
             return cut.reshape(tensor.shape[:dim] + (-1,) + tensor.shape[dim + 1 :])
         # new units are copies of their neighbours at first; `_fill` says where that would change the function
         places = [s if s >= 0 else i % n for i, s in enumerate(units.source)]
         grown = _gathered(tensor.reshape(shape), dim + 1, places)
         if units.copied and axis.reads:
-            grown.mul_(_along(units.shares, grown.ndim, dim + 1))
+            grown.mul_(units.shares.reshape(-1, *[1] * (grown.ndim - dim - 2)))
         if not units.exists.all():
             fill = self._fill(tensor, dim, role, axis)
             if fill is not None:
@@ -225,7 +217,7 @@ class Transfer:
 
     def _fill(self, tensor: Tensor, dim: int, role: Role, axis: Axis) -> Tensor | float | None:
         """What new units hold: a value, or None where the copies may stay since nothing reads them."""
-        if self._raw:
+        if self.trans.grow_width == "raw_pad":
             return 0.0
         if axis.unit != "stream":
             return 0.0 if axis.reads else None
@@ -238,9 +230,7 @@ class Transfer:
 
 
 def _by_score(scores: Tensor) -> list[int]:
-    """Indices by falling score; ties keep their order, so that the result never depends on the machine's
-    sort.
-    """
+    """Indices by falling score; ties keep their order, so that every machine gives the same result."""
     return scores.argsort(descending=True, stable=True).tolist()
 
 
@@ -270,24 +260,10 @@ def put(tensor: Tensor, dim: int, where: Tensor, values: Tensor | float) -> None
     tensor[here] = values[here] if wide else values
 
 
-def _along(vector: Tensor, ndim: int, dim: int) -> Tensor:
-    return vector.reshape([-1 if i == dim else 1 for i in range(ndim)])
-
-
-def _kept_layers(old: int, new: int, how: str, scores: Callable[[], Tensor]) -> tuple[int, ...]:
-    if how == "prefix" or new == old:
-        return tuple(range(new))
-    if how == "even":
-        return tuple(round(i * (old - 1) / (new - 1)) if new > 1 else 0 for i in range(new))
-    if how == "importance":
-        return tuple(sorted(_by_score(scores())[:new]))
-    first = math.ceil(new / 2)
-    return tuple(range(first)) + tuple(range(old - (new - first), old))
-
-
 def check_transferable(old: ModelSpec, new: ModelSpec) -> None:
     """Raise `CbdError` where Trans has no meaning: another family, vocabulary, head or head dimension."""
-    for name, what in (("family", "families"), ("vocab", "vocabularies"), ("tied", "tied-ness of the head")):
+    kept = {"family": "families", "vocab": "vocabularies", "tied": "tied-ness of the head"}
+    for name, what in (kept | {"positions": "positions"}).items():
         one, other = getattr(old, name), getattr(new, name)
         remedy = "use anchors that share them, or a bridge"
         require(one == other, f"{what} differ ({one} and {other}): Trans keeps them; {remedy}")
@@ -295,8 +271,6 @@ def check_transferable(old: ModelSpec, new: ModelSpec) -> None:
     why = "" if old.traits.learned_positions else ", since rotary positions turn pairs of its channels"
     remedy = f"{new.width}/{size} = {new.width / size:g} heads, or a width that {size} divides"
     require(size == new.head_dim, f"head dimension {size} cannot become {new.head_dim}{why}: choose {remedy}")
-    same = old.positions == new.positions
-    require(same, f"positions differ ({old.positions} and {new.positions}); Trans keeps them")
 
 
 def unit_scores(family: Family, spec: ModelSpec, unit: str, layer: int, read: Read) -> Tensor:
@@ -305,21 +279,25 @@ def unit_scores(family: Family, spec: ModelSpec, unit: str, layer: int, read: Re
     The product of the norm of what goes in (for GPT-2's heads: query, key and value; for a head that shares
     its key and value: the query) and of what comes out.
     """
-    inside = torch.zeros(getattr(spec, unit))
-    outside = torch.zeros(getattr(spec, unit))
+    inside, outside = torch.zeros(2, getattr(spec, unit))
+    for axis, weight in unit_weights(family, spec, unit, layer, read):
+        (outside if axis.reads else inside).add_(weight.square().sum((0, 2, 3)))
+    return (inside * outside).sqrt()
+
+
+def unit_weights(
+    family: Family, spec: ModelSpec, unit: str, layer: int, read: Read
+) -> Iterator[tuple[Axis, Tensor]]:
+    """Every matrix of a block that has an axis of these units: (repeat, units, block, other axis), fp32."""
     for role in family.roles:
         for dim, axis in enumerate(role.axes):
             if axis.unit == unit and len(role.axes) == 2:
                 weight = read(role.name.format(layer=layer)).to(torch.float32).movedim(dim, 0)
-                blocks = weight.reshape(axis.repeat, -1, axis.block(spec), weight.shape[1])
-                (outside if axis.reads else inside).add_(blocks.square().sum((0, 2, 3)))
-    return (inside * outside).sqrt()
+                yield axis, weight.reshape(axis.repeat, -1, axis.block(spec), weight.shape[1])
 
 
 def stream_scores(family: Family, spec: ModelSpec, read: Read) -> Tensor:
-    """(width,): how much each channel carries (norm of its writers) times how much it is listened to (its
-    readers).
-    """
+    """(width,): norm of each channel's writers (what it carries) times that of its readers."""
     written, heard = torch.zeros(spec.width), torch.zeros(spec.width)
     for role, _, name in family.tensors(spec):
         if role.kind != "weight" or len(role.axes) != 2:

@@ -39,11 +39,6 @@ def build(recipe: Recipe, out: Path, state: Path) -> dict[str, Any]:
     return BUILDERS[type(recipe)](recipe, out, state) or {}
 
 
-def interpolated(recipe: Interpolated, out: Path, state: Path) -> Measured:
-    small, large = folder(recipe.small), folder(recipe.large)
-    return initialize(small, large, recipe.spec, out, recipe.alpha, recipe.operator)
-
-
 def run(lesson: Callable[[Any], lessons.Lesson]) -> Callable[[Run, Path, Path], Measured]:
     """The builder of a kind of training. lesson: what a recipe teaches."""
 
@@ -56,11 +51,6 @@ def run(lesson: Callable[[Any], lessons.Lesson]) -> Callable[[Run, Path, Path], 
     return train_on
 
 
-def distilled(recipe: Anchor) -> lessons.Lesson:
-    folders = folder(recipe.corpus), folder(recipe.teacher)
-    return lessons.DistilledLesson(*folders, recipe.loss, recipe.shared_vocab)
-
-
 def tuned_rate(recipe: TunedRate, out: Path, state: Path) -> Measured:
     losses = {run.training.lr: record(run)["final_loss"] for run in recipe.candidates}
     by_rate = {f"{lr:g}": loss for lr, loss in losses.items()}
@@ -69,22 +59,12 @@ def tuned_rate(recipe: TunedRate, out: Path, state: Path) -> Measured:
     return result
 
 
-def scored(recipe: Scored, out: Path, state: Path) -> Measured:
-    folders = folder(recipe.teacher), folder(recipe.corpus)
-    return read_likelihoods(*folders, training_documents(recipe.corpus), recipe, out, state)
-
-
 def evaluated(recipe: Evaluated, out: Path, state: Path) -> Measured:
     tokens = Tokens(folder(recipe.corpus))
     text = held_out.HeldOut.of(tokens, recipe.split, recipe.sample, recipe.context)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     objective = lessons.Objective(load(folder(recipe.model)).to(device), Loss())
     return _written(held_out.evaluate(objective, text, device), out)
-
-
-def bits_per_byte(recipe: BitsPerByte, out: Path, state: Path) -> Measured:
-    tokens = Tokens(folder(recipe.corpus))
-    return _written(bits.bits_per_byte(folder(recipe.model), tokens, recipe), out)
 
 
 def _written(metrics: dict[str, Any], out: Path) -> Measured:
@@ -110,15 +90,23 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Random: lambda r, out, state: sources.initialise_randomly(r.spec, folder(r.corpus), r.seed, out),
     Sorted: lambda r, out, state: transfer(folder(r.model), r.spec, out, Trans(cut_width="sorted")),
     Transferred: lambda r, out, state: transfer(folder(r.model), r.spec, out, r.trans),
-    Interpolated: interpolated,
+    Interpolated: lambda r, out, state: initialize(
+        folder(r.small), folder(r.large), r.spec, out, r.alpha, r.operator
+    ),
     Generated: lambda r, out, state: generate(folder(r.source), r.corpus, r.sampling, out, state),
     Trained: run(lambda r: lessons.PlainLesson(folder(r.corpus))),
-    Anchor: run(distilled),
+    Anchor: run(
+        lambda r: lessons.DistilledLesson(folder(r.corpus), folder(r.teacher), r.loss, r.shared_vocab)
+    ),
     Bridged: run(lambda r: lessons.BridgedLesson(folder(r.corpus), folder(r.scored), r.loss)),
     Tuned: run(lambda r: lessons.TunedLesson(folder(r.pairs))),
     TunedRate: tuned_rate,
-    Scored: scored,
+    Scored: lambda r, out, state: read_likelihoods(
+        folder(r.teacher), folder(r.corpus), training_documents(r.corpus), r, out, state
+    ),
     Evaluated: evaluated,
-    BitsPerByte: bits_per_byte,
+    BitsPerByte: lambda r, out, state: _written(
+        bits.bits_per_byte(folder(r.model), Tokens(folder(r.corpus)), r), out
+    ),
     Downstream: downstream,
 }

@@ -1,42 +1,31 @@
 """`cbd plan`: what an experiment needs, before anything runs. Without torch."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from cbd.errors import si
 from cbd.realize import store
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe, walk
 
-
-@dataclass(frozen=True)
-class Group:
-    """Recipes of one kind, size and budget that need the same groups: a line of the plan."""
-
-    number: int
-    needs: frozenset[int]
-    recipes: list[Recipe] = field(default_factory=list)
-
-    @property
-    def flops(self) -> int:
-        return sum(recipe.flops for recipe in self.recipes)
+# what equal steps share: kind, size, tokens, and the numbers of the groups that they need
+Kind = tuple[str, str, int, tuple[int, ...]]
 
 
-def grouped(recipes: Iterable[Recipe]) -> list[Group]:
-    """The tree of these recipes, shared parts once, inputs first; equal steps (seeds, alphas) grouped."""
-    groups: dict[tuple, Group] = {}
+def grouped(recipes: Iterable[Recipe]) -> dict[Kind, list[Recipe]]:
+    """The tree of these recipes, shared parts once, inputs first; equal steps (seeds, alphas) grouped.
+
+    A group's number is its place, from 1.
+    """
+    groups: dict[Kind, list[Recipe]] = {}
+    numbers: dict[Kind, int] = {}
     number_of: dict[str, int] = {}
     for recipe in walk(recipes).values():
-        needs = frozenset(number_of[source.key] for source in recipe.inputs)
-        signature = (type(recipe), _size(recipe), recipe.tokens, needs)
-        group = groups.setdefault(signature, Group(len(groups) + 1, needs))
-        group.recipes.append(recipe)
-        number_of[recipe.key] = group.number
-    return list(groups.values())
-
-
-def _size(recipe: Recipe) -> str:
-    return recipe.spec.name if hasattr(recipe, "spec") else ""
+        needs = {number_of[source.key] for source in recipe.inputs}
+        size = recipe.spec.name if hasattr(recipe, "spec") else ""
+        kind = (type(recipe).__name__, size, recipe.tokens, tuple(sorted(needs)))
+        groups.setdefault(kind, []).append(recipe)
+        number_of[recipe.key] = numbers.setdefault(kind, len(groups))
+    return groups
 
 
 def overview(designs: Mapping[str, Iterable[Recipe]], accelerator: costs.Accelerator) -> str:
@@ -73,13 +62,12 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
     line = "{:>4}  {:<13}{:<10}{:>5}  {:>14}  {:>9}{:>9}" + "{:>9}" * done + "  {}"
     finished = ["done"] * done
     lines = [line.format("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", *finished, "needs")]
-    for g in grouped(recipes):
-        first, runs = g.recipes[0], len(g.recipes)
-        needs = ", ".join(f"#{n}" for n in sorted(g.needs))
-        finished = [f"{sum(map(store.finished, g.recipes))}/{runs}"] * done
-        tokens = f"{first.tokens:,}" if first.tokens else "-"
-        work, hours = (si(g.flops, " "), _hours(accelerator.hours(g.flops))) if g.flops else ("-", "-")
-        said = (g.number, type(first).__name__, _size(first), runs, tokens, work, hours, *finished, needs)
+    for number, ((kind, size, tokens, needs), runs) in enumerate(grouped(recipes).items(), start=1):
+        finished = [f"{sum(map(store.finished, runs))}/{len(runs)}"] * done
+        work = sum(recipe.flops for recipe in runs)
+        cost = (si(work, " "), _hours(accelerator.hours(work))) if work else ("-", "-")
+        each, needed = f"{tokens:,}" if tokens else "-", ", ".join(f"#{n}" for n in needs)
+        said = (number, kind, size, len(runs), each, *cost, *finished, needed)
         lines.append(line.format(*said).rstrip())
     return "\n".join([*lines, totals(walk(recipes).values(), accelerator, done)])
 

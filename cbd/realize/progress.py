@@ -2,11 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from itertools import dropwhile
 from typing import TextIO
-
-from tqdm.std import tqdm
 
 from cbd.data import progress
 from cbd.recipes import data, evaluation, models, training
@@ -56,37 +54,27 @@ class Steps:
         self.count, self.done, self.running = 0, 0, {}
         self.stream, self.clock = stream or sys.stderr, clock
         self.began, self.said = clock(), float("-inf")
-        self._bar: tqdm | None = None
 
     def __enter__(self) -> "Steps":
-        if progress.lively(self.stream):
-            looks = "{n_fmt}/{total_fmt} steps |{bar:20}| {desc}"
-            self._bar = progress.bar(total=self.total, file=self.stream, bar_format=looks, delay=0)
+        looks = "{n_fmt}/{total_fmt} steps |{bar:20}| {desc}"
+        plain = progress.silent() or not progress.lively(self.stream)
+        self._bar = progress.bar(total=self.total, file=self.stream, bar_format=looks, delay=0, disable=plain)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
         if self.count == self.total:
             self._say(self.summary)
 
-    @contextmanager
-    def step(self, recipe: Recipe) -> Iterator[None]:
-        """While the recipe is made; its end counts unless an error is raised."""
-        self.begin(recipe)
-        yield
-        self.end(recipe)
-
     def begin(self, recipe: Recipe) -> None:
         self.running[recipe.key] = recipe
-        if self._bar is not None:
-            self._bar.set_description_str(self._told(self.running.values()))
+        self._bar.set_description_str(self._told(self.running.values()))
 
     def end(self, recipe: Recipe) -> None:
         self.running.pop(recipe.key)
         self.count, self.done = self.count + 1, self.done + recipe.flops
         now = self.clock()
-        if self._bar is not None:
+        if not self._bar.disable:
             self._bar.set_description_str(self._told(self.running.values()), refresh=False)
             self._bar.update()
             self._bar.refresh()
@@ -117,12 +105,9 @@ class Steps:
 
 def spoken(seconds: float) -> str:
     """A time in its two largest units: 200 -> "3 min 20 s"."""
-    seconds = round(seconds)
-    sizes = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    first = next((i for i, (_, size) in enumerate(sizes) if seconds >= size), len(sizes) - 1)
-    parts = []
-    for unit, size in sizes[first : first + 2]:
-        number, seconds = divmod(seconds, size)
-        if number or not parts:
-            parts.append(f"{number} {unit}")
-    return " ".join(parts)
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s")]
+    largest = list(dropwhile(lambda part: not part[0], parts))[:2]
+    return " ".join(f"{number} {unit}" for number, unit in largest if number) or "0 s"

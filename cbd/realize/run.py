@@ -18,7 +18,7 @@ def pending(recipes: Iterable[Recipe]) -> list[Recipe]:
 
 
 def realize(recipe: Recipe) -> Path:
-    """The folder of the finished recipe, making what is missing, once.
+    """The folder of the finished recipe, making what is missing, once and without a word.
 
     Inputs of a finished recipe are not needed and not made. Under `accelerate launch` every process calls
     this: trainings run in all of them, everything else in the main one.
@@ -44,8 +44,9 @@ def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = 
         if jobs == 1 or len(todo) == 1 or launched():
             set_threads(threads)
             for recipe in todo:
-                with steps.step(recipe):
-                    make(recipe)
+                steps.begin(recipe)
+                make(recipe)
+                steps.end(recipe)
         else:
             make_in_parallel(todo, jobs, threads, steps)
     return steps.summary

@@ -30,7 +30,6 @@ from cbd.files import publish
 from cbd.recipes.base import Recipe
 
 RECORD = "record.json"
-Build = Callable[[Path, Path], dict[str, Any]]
 
 
 def root() -> Path:
@@ -53,7 +52,7 @@ def record(recipe: Recipe) -> dict[str, Any]:
     return json.loads((folder(recipe) / RECORD).read_text())
 
 
-def make(recipe: Recipe, build: Build) -> Path:
+def make(recipe: Recipe, build: Callable[[Path, Path], dict[str, Any]]) -> Path:
     """The recipe's finished folder, built by `build(out, state)` if it is missing.
 
     `build` fills the empty folder `out` and may keep in `state` what a later try shall go on from; what it

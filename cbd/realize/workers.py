@@ -53,16 +53,13 @@ def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, steps: 
 
 
 def urgency(todo: list[Recipe]) -> dict[str, int]:
-    """FLOPs on the longest path from each recipe to the end of what is to be made."""
-    users: dict[str, list[str]] = {recipe.key: [] for recipe in todo}
-    for recipe in todo:
+    """FLOPs on the longest path from each recipe to the end; `todo` has inputs first."""
+    longest = {recipe.key: 0 for recipe in todo}
+    for recipe in reversed(todo):  # what needs it is done already
+        longest[recipe.key] += max(recipe.flops, 1)
         for source in recipe.inputs:
-            if source.key in users:
-                users[source.key].append(recipe.key)
-    longest: dict[str, int] = {}
-    for recipe in reversed(todo):
-        after = max((longest[user] for user in users[recipe.key]), default=0)
-        longest[recipe.key] = max(recipe.flops, 1) + after
+            if source.key in longest:
+                longest[source.key] = max(longest[source.key], longest[recipe.key])
     return longest
 
 

@@ -7,9 +7,9 @@ the recipe's own fields, its inputs' keys and the version of the step that makes
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import cache, cached_property
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from cbd.errors import require
 
@@ -62,7 +62,7 @@ def _content(item: Any, places: bool = False) -> Any:
     """
     if is_dataclass(item):
         kept = [f for f in fields(item) if places or f.metadata.get("key", True)]
-        values = {f.name: getattr(item, f.name) for f in kept if getattr(item, f.name) != _default(f)}
+        values = {f.name: getattr(item, f.name) for f in kept if getattr(item, f.name) != f.default}
         return {name: _named(value, places) for name, value in values.items()}
     return [_named(value, places) for value in item] if isinstance(item, (tuple, list)) else item
 
@@ -71,21 +71,12 @@ def _named(value: Any, places: bool) -> Any:
     return value.key if isinstance(value, Recipe) else _content(value, places)
 
 
-def _default(field: Field) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
-
-
 def check_choices(item: Any) -> None:
     """Raise `CbdError` when a dataclass' field that is a `Literal` has a value that it does not allow."""
-    for name, allowed in _choices(type(item)).items():
-        value = getattr(item, name)
-        require(value in allowed, f"{name} is {value!r}; choose one of {', '.join(map(str, allowed))}")
-
-
-@cache
-def _choices(kind: type) -> dict[str, tuple]:
-    hints = get_type_hints(kind).items()
-    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
+    for f in fields(item):
+        if get_origin(f.type) is Literal:
+            value, allowed = getattr(item, f.name), get_args(f.type)
+            require(value in allowed, f"{f.name} is {value!r}; choose one of {', '.join(map(str, allowed))}")
 
 
 def _recipes_in(item: Any) -> Iterator[Recipe]:

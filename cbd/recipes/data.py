@@ -16,7 +16,8 @@ class Corpus(Recipe):
     location: the folder or data set name; a folder's place is not part of the key, its `fingerprint` (hash of
         the files' content) is.
     vocab_size: size of the byte-level BPE to train on the training split; ignored when `tokenizer` names a
-        folder or hub id whose tokenizer is used instead.
+        folder or hub id whose tokenizer is used instead. tokenizer_location: the folder of one that is named
+        by its content; like the text's place it is not part of the key.
     """
 
     kind: Literal["embedded", "folder", "hub"] = "embedded"
@@ -27,6 +28,7 @@ class Corpus(Recipe):
     fingerprint: str = ""
     vocab_size: int = 2048
     tokenizer: str | None = None
+    tokenizer_location: str = field(default="", metadata={"key": False})
     held_out: float = 0.04
     max_documents: int | None = None
 

@@ -6,12 +6,12 @@ text of the corpus (`Items`, `Pairs`).
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 from cbd.errors import require
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs
-from cbd.recipes.models import Sorted
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Evaluated(Recipe):
     context: int = 128
     split: Literal["train", "validation", "test"] = "validation"
 
-    spec = Sorted.spec  # its model's
+    spec = property(attrgetter("model.spec"))
 
     @property
     def flops(self) -> int:
@@ -45,7 +45,7 @@ class BitsPerByte(Recipe):
     window: int = 384
     split: Literal["validation", "test"] = "validation"
 
-    spec = Sorted.spec  # its model's
+    spec = property(attrgetter("model.spec"))
 
     @property
     def flops(self) -> int:
@@ -78,7 +78,7 @@ class Downstream(Recipe):
         require(self.items or not made, f"{', '.join(FROM_ITEMS)} are made from a corpus: name its Items")
         require(self.pairs or not read, f"{', '.join(FROM_PAIRS)} read responses: name the Pairs")
 
-    spec = Sorted.spec  # its model's
+    spec = property(attrgetter("model.spec"))
 
     @property
     def flops(self) -> int:

@@ -1,6 +1,7 @@
 """Recipes of models that exist or come from others without training, and of the text that one writes."""
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
 
 from cbd.errors import CbdError, require
@@ -48,9 +49,7 @@ class Sorted(Recipe):
 
     model: Recipe
 
-    @property
-    def spec(self) -> ModelSpec:
-        return self.model.spec
+    spec = property(attrgetter("model.spec"))
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Transferred(Recipe):
 
     model: Recipe
     spec: ModelSpec
-    trans: Trans = field(default_factory=Trans)
+    trans: Trans = Trans()
 
 
 @dataclass(frozen=True)
@@ -149,12 +148,10 @@ class Generated(Recipe):
     corpus: Corpus
     sampling: Sampling
 
-    @property
-    def spec(self) -> ModelSpec:
-        return self.source.spec
+    spec = property(attrgetter("source.spec"))
 
     @property
     def flops(self) -> int:
         """One forward pass a token, at most, thanks to the key-value cache."""
         length = self.sampling.prompt + self.sampling.new
-        return self.sampling.documents * length * self.source.spec.forward_flops(length)
+        return self.sampling.documents * length * self.spec.forward_flops(length)

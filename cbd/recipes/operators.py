@@ -4,7 +4,7 @@ The paper (arXiv 2605.07783) names *subset* and *expansion* but does not specify
 reading is an option here, and the experiments put them side by side. `cbd.models.trans` carries them out.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from cbd.errors import require
@@ -35,8 +35,7 @@ class Trans:
     cut_layers: Literal["ends", "even", "prefix", "importance"] = "ends"
     cut_width: Literal["leading", "importance", "sorted"] = "leading"
 
-    def __post_init__(self) -> None:
-        check_choices(self)
+    __post_init__ = check_choices
 
     @property
     def preserving(self) -> bool:
@@ -53,10 +52,9 @@ class Operator:
     """
 
     mixing: Literal["literal", "union"] = "literal"
-    trans: Trans = field(default_factory=Trans)
+    trans: Trans = Trans()
 
-    def __post_init__(self) -> None:
-        check_choices(self)
+    __post_init__ = check_choices
 
 
 LITERAL, UNION = Operator("literal"), Operator("union")

@@ -9,6 +9,7 @@ compared over groups of tokens that cover the same bytes (`Scored`, `Bridged`). 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Literal, Self
 
 from cbd.errors import require
@@ -106,9 +107,7 @@ class Run:
     start: Recipe
     training: Training
 
-    @property
-    def spec(self) -> ModelSpec:
-        return self.start.spec
+    spec = property(attrgetter("start.spec"))
 
     @property
     def tokens(self) -> int:
@@ -116,17 +115,13 @@ class Run:
 
     @property
     def flops(self) -> int:
-        return self.tokens * self.flops_per_token + evaluation_flops(self.spec, self.training)
+        """Training, and the forward passes of the validation curve."""
+        looked = len(self.training.evaluated_steps) * self.training.evaluation_tokens
+        return self.tokens * self.flops_per_token + looked * self.spec.forward_flops(self.training.context)
 
     @property
     def flops_per_token(self) -> int:
         return self.spec.training_flops(self.training.context)
-
-
-def evaluation_flops(spec: ModelSpec, training: Training) -> int:
-    """The forward passes of a run's validation curve."""
-    points = len(training.evaluated_steps)
-    return points * training.evaluation_tokens * spec.forward_flops(training.context)
 
 
 @dataclass(frozen=True)
@@ -224,14 +219,12 @@ class Scored(Recipe):
     context: int = 256
     top: int = 32
 
-    @property
-    def spec(self) -> ModelSpec:
-        return self.teacher.spec
+    spec = property(attrgetter("teacher.spec"))
 
     @property
     def flops(self) -> int:
         """Counted as if the teacher's tokens were as many as the corpus'; each is seen twice."""
-        return 2 * self.sample * self.teacher.spec.forward_flops(self.context)
+        return 2 * self.sample * self.spec.forward_flops(self.context)
 
 
 @dataclass(frozen=True)
@@ -248,8 +241,7 @@ class BridgeLoss:
     cross_entropy: float = 0.5
     temperature: float = 100.0
 
-    def __post_init__(self) -> None:
-        _check_mixture(self)
+    __post_init__ = _check_mixture
 
 
 @dataclass(frozen=True)
@@ -264,13 +256,11 @@ class Bridged(Run, Recipe):
     training: Training
     loss: BridgeLoss = BridgeLoss()
 
+    corpus = property(attrgetter("scored.corpus"))
+
     def __post_init__(self) -> None:
         enough = self.loss.divergence != "uld" or self.scored.top > 0
         require(enough, "uld needs sorted probabilities: score with top > 0")
-
-    @property
-    def corpus(self) -> Corpus:
-        return self.scored.corpus
 
 
 @dataclass(frozen=True)

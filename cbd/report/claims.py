@@ -7,10 +7,6 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,8 @@ def claims() -> tuple[Claim, ...]:
         return tuple(Claim(**row) for row in csv.DictReader(file))
 
 
-def reported() -> "pd.DataFrame":
-    """What the paper (arXiv 2605.07783) reports: experiment, method, size, tokens, metric, value."""
+def reported():
+    """What the paper (arXiv 2605.07783) reports, a frame: experiment, method, size, tokens, metric, value."""
     import pandas as pd
 
     with files("cbd.report").joinpath("reported.csv").open(encoding="utf-8") as file:

@@ -25,13 +25,10 @@ class Crossing:
     """Where the mean curve over `n` seeds first reaches the mean line; token counts are training tokens.
 
     tokens: the crossing; nan when the curve never reaches the line. upper_bound: the smallest budget is
-    already at or better than the line; tokens is then that budget, and the true crossing lies there or below.
-    lower_bound: the longest budget when the line is never reached, else nan.
-    low, high: ends of the bootstrap interval over seeds; nan with one seed. inf where the resample at that
-    end never reaches the line, the smallest budget where it starts at or better than the line: the end is
-    then beyond what was trained.
-    extrapolated: tokens by the power law fitted to the mean curve, when the line is never reached; nan when
-    it was, when the fit's floor is at or above the line, or when no law was fitted (see `crossing`).
+    already at or better than the line; tokens is then that budget. lower_bound: the longest budget when the
+    line is never reached, else nan. low, high: ends of the bootstrap interval over seeds; nan with one seed,
+    inf where the resample at that end never reaches the line. extrapolated: tokens by the power law fitted to
+    the mean curve, when the line is never reached; nan when no law was fitted, or its floor is too high.
     """
 
     tokens: float
@@ -73,9 +70,8 @@ def crossing(curves: pd.DataFrame, line: pd.DataFrame, *, lower_is_better: bool 
     value, one row for each seed of the curves. Values are in one unit, whatever it is.
 
     The crossing lies between the *first* budget whose mean is at or better than the line and the budget
-    before it, by interpolation linear in the logarithm of the tokens. A curve which noise lifts over the line
-    again later has still reached it there: noise makes the first crossing early rather than late, so it
-    understates what the line is worth rather than flattering it.
+    before it, by interpolation linear in the logarithm of the tokens. Noise makes the first crossing early
+    rather than late, so it understates what the line is worth.
 
     The interval is a percentile bootstrap which resamples seeds, the curve and the line of a seed together;
     its ends are resamples, not interpolated, since some may be inf. At 95 % with five seeds it holds the
@@ -83,8 +79,8 @@ def crossing(curves: pd.DataFrame, line: pd.DataFrame, *, lower_is_better: bool 
     `stats.interval`). It knows nothing of what lies between the budgets.
 
     Extrapolation fits `fit_power_law` to the mean curve: to 1 - value where higher is better, and then only
-    if all values lie in [0, 1]; it needs four budgets. It is the fit's answer as it is: one below
-    `lower_bound` says that the law does not describe the last budgets.
+    if all values lie in [0, 1]; it needs four budgets. A result below `lower_bound` says that the law does
+    not describe the last budgets.
 
     Raises `CbdError` when a column, a value or a budget of a seed is missing or not finite, when a row occurs
     twice, when the seeds of the two differ, or when a token count is not positive.

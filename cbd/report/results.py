@@ -116,8 +116,8 @@ def validate(frame: pd.DataFrame) -> pd.DataFrame:
             typed[column] = cells.astype(dtype)
         except (TypeError, ValueError, OverflowError) as error:
             raise CbdError(f"column {column!r} holds what is not {NAMED[dtype]}: {error}") from error
-        filled = column not in FILLED or (cells != "").all()
-        require(filled, f"column {column!r} is empty in row {(cells == '').argmax()}; every row needs it")
+        if column in FILLED and (empty := np.flatnonzero(cells == "")).size:
+            raise CbdError(f"column {column!r} is empty in row {empty[0]}; every row needs it")
     return pd.DataFrame(typed).reset_index(drop=True)
 
 

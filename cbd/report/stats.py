@@ -167,21 +167,6 @@ def tokens_to_reach(curve: pd.DataFrame, target: float) -> float:
     return float(tokens[i - 1] * (tokens[i] / tokens[i - 1]) ** share)
 
 
-def with_lower_bounds(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of `metric`, each missing value replaced by that of `<metric>_lower_bound` in the same run.
-
-    Adds the column `bound`: whether the value is a lower bound. A run is recognised by method, spec, budget
-    and seed. Raises `CbdError` when a run occurs twice.
-    """
-    run = ["method", "spec", "budget"]
-    rows, bounds = (frame[frame["metric"] == name] for name in (metric, f"{metric}_lower_bound"))
-    once_per_seed(rows, run)
-    once_per_seed(bounds, run)
-    lower = rows[[*run, "seed"]].merge(bounds[[*run, "seed", "value"]], how="left")["value"]
-    missing = rows["value"].isna()
-    return rows.assign(bound=missing, value=rows["value"].mask(missing, lower.to_numpy()))
-
-
 class BestAlpha(NamedTuple):
     """The best point of an alpha grid.
 

@@ -99,6 +99,16 @@ class Sides(Rule):
         return f"{holds} of {len(found)} {self.side} {self.line:g}{against}"
 
 
+def below(what: str, line: float = 0.0, form: str = "+.3f") -> Sides:
+    """The rule that the quantity lies below the line."""
+    return Sides(what, "below", line, form)
+
+
+def above(what: str, line: float = 0.0, form: str = "+.3f") -> Sides:
+    """The rule that the quantity lies above the line."""
+    return Sides(what, "above", line, form)
+
+
 @dataclass(frozen=True)
 class Facts(Rule):
     """Judges each unit by a test of its row, where a claim has no two sides."""

@@ -58,10 +58,9 @@ def token_likelihoods(
 def _part(hidden: Tensor, head: Tensor, labels: Tensor, sorted: Tensor | None) -> tuple[Tensor, Tensor]:
     logits = (hidden @ head.T).float()
     norm = logits.logsumexp(1)
-    kept = labels != IGNORED
     picked = logits.gather(1, labels.clamp(min=0)[:, None]).squeeze(1) - norm
     gap = hidden.new_zeros(()) if sorted is None else sorted_gap(logits, norm, sorted)
-    return torch.where(kept, picked, 0.0), gap
+    return torch.where(labels != IGNORED, picked, 0.0), gap
 
 
 def sorted_gap(logits: Tensor, norm: Tensor, sorted: Tensor) -> Tensor:
@@ -73,9 +72,8 @@ def sorted_gap(logits: Tensor, norm: Tensor, sorted: Tensor) -> Tensor:
     k = min(sorted.shape[1], logits.shape[1])
     mine = (logits.topk(k, dim=1).values - norm[:, None]).exp()
     theirs = sorted[:, :k]
-    counted = theirs[:, 0] > 0
     gaps = (mine - theirs).abs().sum(1) + (mine.sum(1) - theirs.sum(1)).abs()
-    return torch.where(counted, gaps, 0.0).sum()
+    return torch.where(theirs[:, 0] > 0, gaps, 0.0).sum()
 
 
 def alm(picked: Tensor, groups: Tensor, likelihoods: Tensor, temperature: float) -> Tensor:

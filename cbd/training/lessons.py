@@ -81,8 +81,7 @@ class Text:
         return HeldOut.of(self.tokens, "validation", training.evaluation_tokens, training.context)
 
 
-Feed = Text | Likelihoods | Responses
-Prepared = tuple[nn.Module, Feed]
+Prepared = tuple[nn.Module, Text | Likelihoods | Responses]
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class PlainLesson:
     corpus: Path
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
-        return Objective(student, Loss()), Text(_tokens_for(student, self.corpus))
+        return Objective(student, Loss()), Text(_tokens_for(self.corpus, student))
 
 
 @dataclass(frozen=True)
@@ -108,13 +107,11 @@ class DistilledLesson:
     shared_vocab: int | None = None
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
-        _tokens_for(student, self.corpus)
         teacher = load(self.teacher).to(device).requires_grad_(False)
         if self.shared_vocab is None:
             check_vocabularies(student.config.vocab_size, teacher.config.vocab_size)
-        return Objective(student, self.loss, teacher, self.shared_vocab), Text(
-            _tokens_for(teacher, self.corpus)
-        )
+        text = Text(_tokens_for(self.corpus, student, teacher))
+        return Objective(student, self.loss, teacher, self.shared_vocab), text
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ class BridgedLesson:
     loss: BridgeLoss
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
-        return Objective(student, self.loss), Likelihoods(self.likelihoods, _tokens_for(student, self.corpus))
+        return Objective(student, self.loss), Likelihoods(self.likelihoods, _tokens_for(self.corpus, student))
 
 
 @dataclass(frozen=True)
@@ -142,9 +139,9 @@ class TunedLesson:
 Lesson = PlainLesson | DistilledLesson | BridgedLesson | TunedLesson
 
 
-def _tokens_for(model: nn.Module, corpus: Path) -> Tokens:
-    """The corpus, whose ids the model must know."""
-    tokens, known = Tokens(corpus), model.config.vocab_size
+def _tokens_for(corpus: Path, *models: nn.Module) -> Tokens:
+    """The corpus, whose ids the models must know."""
+    tokens, known = Tokens(corpus), min(model.config.vocab_size for model in models)
     wrong = f"the model's vocabulary ({known}) is smaller than the corpus' ({tokens.vocab_size})"
     require(known >= tokens.vocab_size, f"{wrong}: tokenize the corpus with the model's tokenizer")
     return tokens

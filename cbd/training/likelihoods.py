@@ -5,7 +5,6 @@ They are worked out once and shared by every run that learns from them (see `cbd
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from cbd.recipes.training import Scored, Training
 SHARD = 16_384  # tokens of the corpus that are read between two points of resumption
 BATCH_TOKENS = 4096  # tokens of the teacher in one forward pass
 
+Read = tuple[np.ndarray, np.ndarray]
+
 
 def read_likelihoods(
     teacher: Path, corpus: Path, texts: Iterable[str], scored: Scored, out: Path, state: Path
@@ -38,7 +39,7 @@ def read_likelihoods(
     """
     tokens = Tokens(corpus)
     own, others = (Segmenter(AutoTokenizer.from_pretrained(folder)) for folder in (corpus, teacher))
-    reader: Reader | None = None
+    model: nn.Module | None = None
     limit = min(scored.sample, tokens.count("train"))
     first = 0
     with progress.bar(title="read", total=limit, unit=" tokens", unit_scale=True) as bar:
@@ -49,11 +50,11 @@ def read_likelihoods(
                 same = np.array_equal(ids, tokens.array("train")[first : first + len(ids)])
                 wrong = f"the texts are not those that {corpus} was packed from"
                 require(same, f"{wrong}: build the corpus again")
-                reader = reader or Reader(load_llm(teacher), scored)
+                model = model or load_llm(teacher)
                 theirs = others.many([text for text, _ in shard], add_special_tokens=True)
-                arrays = _grouped([one for _, one in shard], theirs, reader)
+                found = read_documents(model, scored, [one.ids for one in theirs])
                 with replacing(place) as fresh:
-                    save_file(arrays, fresh)
+                    save_file(_grouped([one for _, one in shard], theirs, found), fresh)
             first += len(ids)
             bar.update(len(ids))
     return _join([load_file(path) for path in sorted(state.glob("shard-*.safetensors"))], out)
@@ -76,10 +77,9 @@ def _shards(texts: Iterable[str], segmenter: Segmenter, limit: int) -> Iterator[
 
 
 def _grouped(
-    own: Sequence[Segmented], others: Sequence[Segmented], reader: "Reader"
+    own: Sequence[Segmented], others: Sequence[Segmented], found: Sequence[Read]
 ) -> dict[str, np.ndarray]:
     """Groups of the corpus' tokens (-1 for the end-of-text id), and what the teacher says of each group."""
-    found = reader.read([other.ids for other in others])
     groups, values, tops, count = [], [], [], 0
     for one, other, (likelihoods, top) in zip(own, others, found, strict=True):
         mine, theirs = align(one, other)
@@ -100,47 +100,38 @@ def _grouped(
     }
 
 
-@dataclass
-class Reader:
-    """A model that reads: log-likelihoods of tokens, and the sorted probabilities of what comes next."""
+@torch.inference_mode()
+def read_documents(model: nn.Module, scored: Scored, documents: Sequence[np.ndarray]) -> list[Read]:
+    """For each document of n ids: (n,) log-likelihoods, the first NaN; (n, top) sorted probabilities."""
+    results = [(np.full(len(ids), np.nan), np.zeros((len(ids), scored.top), np.float32)) for ids in documents]
+    windows = [
+        (number, start, skip)
+        for number, ids in enumerate(documents)
+        for start, skip in _windows(len(ids), scored.context)
+    ]
+    windows.sort(key=lambda w: len(documents[w[0]]) - w[1])  # of like length, to pad little
+    size = max(1, BATCH_TOKENS // scored.context)
+    for i in range(0, len(windows), size):
+        batch = windows[i : i + size]
+        parts = [torch.from_numpy(documents[n][s : s + scored.context]) for n, s, _ in batch]
+        # padded on the right: what comes later changes nothing before it
+        ids = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(model.device)
+        states, head = hidden_states(model, ids)
+        for row, part, (number, start, skip) in zip(states, parts, batch, strict=True):
+            found, top = _read_row(row[: len(part)], head, part.to(row.device), scored.top)
+            likelihoods, tops = results[number]
+            likelihoods[start + max(skip, 1) : start + len(part)] = found[max(skip, 1) - 1 :]
+            tops[start + skip : start + len(part)] = top[skip:]
+    return results
 
-    model: nn.Module
-    scored: Scored
 
-    @torch.inference_mode()
-    def read(self, documents: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each document of n ids: (n,) log-likelihoods, the first NaN; (n, top) sorted probabilities."""
-        results = [
-            (np.full(len(ids), np.nan), np.zeros((len(ids), self.scored.top), np.float32))
-            for ids in documents
-        ]
-        windows = [
-            (number, start, skip)
-            for number, ids in enumerate(documents)
-            for start, skip in _windows(len(ids), self.scored.context)
-        ]
-        windows.sort(key=lambda w: len(documents[w[0]]) - w[1])  # of like length, to pad little
-        size = max(1, BATCH_TOKENS // self.scored.context)
-        for i in range(0, len(windows), size):
-            batch = windows[i : i + size]
-            parts = [torch.from_numpy(documents[n][s : s + self.scored.context]) for n, s, _ in batch]
-            # padded on the right: what comes later changes nothing before it
-            ids = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(self.model.device)
-            states, head = hidden_states(self.model, ids)
-            for row, part, (number, start, skip) in zip(states, parts, batch, strict=True):
-                found, top = self._read_row(row[: len(part)], head, part.to(row.device))
-                likelihoods, tops = results[number]
-                likelihoods[start + max(skip, 1) : start + len(part)] = found[max(skip, 1) - 1 :]
-                tops[start + skip : start + len(part)] = top[skip:]
-        return results
-
-    def _read_row(self, states: Tensor, head: Tensor, ids: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        logits = (states @ head.T).float()
-        norm = logits.logsumexp(1)
-        picked = logits[:-1].gather(1, ids[1:, None]).squeeze(1) - norm[:-1]
-        top = logits.topk(min(self.scored.top, logits.shape[1]), dim=1).values - norm[:, None]
-        padded = nn.functional.pad(top.exp(), (0, self.scored.top - top.shape[1]))
-        return picked.double().cpu().numpy(), padded.cpu().numpy()
+def _read_row(states: Tensor, head: Tensor, ids: Tensor, most: int) -> Read:
+    logits = (states @ head.T).float()
+    norm = logits.logsumexp(1)
+    picked = logits[:-1].gather(1, ids[1:, None]).squeeze(1) - norm[:-1]
+    top = logits.topk(min(most, logits.shape[1]), dim=1).values - norm[:, None]
+    padded = nn.functional.pad(top.exp(), (0, most - top.shape[1]))
+    return picked.double().cpu().numpy(), padded.cpu().numpy()
 
 
 def _windows(length: int, context: int) -> Iterator[tuple[int, int]]:
@@ -171,7 +162,8 @@ class Likelihoods:
         self.corpus, self.tokens, self.top = corpus, content["tokens"], content["top"]
         self._groups = np.memmap(folder / "groups.bin", "<i4", mode="r")
         self._values = np.memmap(folder / "scores.bin", "<f4", mode="r")
-        self._sorted = np.memmap(folder / "sorted.bin", "<f2", mode="r") if self.top else None
+        if self.top:
+            self._sorted = np.memmap(folder / "sorted.bin", "<f2", mode="r").reshape(-1, self.top)
 
     def parts(self, training: Training, step: int) -> dict[str, np.ndarray]:
         """The batch of a step, each with rows first.
@@ -183,8 +175,8 @@ class Likelihoods:
         """
         context = training.context
         starts = self.corpus.starts(training.seed, step, training.batch, context, limit=self.tokens)
-        rows = self.corpus.array("train")[starts[:, None] + np.arange(context + 1)].astype(np.int64)
         around = starts[:, None] + np.arange(context + 2)
+        rows = self.corpus.array("train")[around[:, :-1]].astype(np.int64)
         groups = np.where(around < self.tokens, self._groups[np.minimum(around, self.tokens - 1)], -1)
         labels = groups[:, 1:-1].astype(np.int64)
         cut = (labels == groups[:, :1]) | (labels == groups[:, -1:])
@@ -197,14 +189,12 @@ class Likelihoods:
             "groups": np.where(kept, labels - first, -1),
             "likelihoods": np.where(kept, values, 0).astype(np.float32),
         }
-        return found | ({"sorted": self._following(groups)} if self.top else {})
+        if self.top:
+            before = groups[:, :-2]
+            ends = (before >= 0) & (before != groups[:, 1:-1])
+            found["sorted"] = self._sorted[np.maximum(before, 0)].astype(np.float32) * ends[:, :, None]
+        return found
 
     def held_out(self, training: Training) -> HeldOut:
         """Plain text: what the points of every curve are measured on."""
         return HeldOut.of(self.corpus, "validation", training.evaluation_tokens, training.context)
-
-    def _following(self, groups: np.ndarray) -> np.ndarray:
-        ends = (groups[:, :-2] >= 0) & (groups[:, :-2] != groups[:, 1:-1])
-        table = self._sorted.reshape(-1, self.top)
-        found = table[np.maximum(groups[:, :-2], 0)].astype(np.float32)
-        return found * ends[:, :, None]

@@ -22,16 +22,14 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 
 from cbd.data import progress
 from cbd.errors import require
-from cbd.evaluation.held_out import HeldOut, evaluate
+from cbd.evaluation.held_out import evaluate
 from cbd.files import replacing
 from cbd.models.checkpoints import Checkpoint, write
 from cbd.models.forward import load
 from cbd.recipes.training import Training
-from cbd.training.lessons import Feed, Lesson
+from cbd.training.lessons import Lesson
 from cbd.training.losses import Sums
 
-CURVE = "curve.json"
-STEPS = "steps.json"
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -59,19 +57,27 @@ class Progress:
     steps: list[dict[str, float]] = field(default_factory=list)
 
 
-@dataclass
 class Run:
     """One training run in flight."""
 
-    title: str
-    training: Training
-    lr: float
-    feed: Feed
-    accelerator: Accelerator
-    objective: nn.Module
-    optimizer: torch.optim.Optimizer
-    held_out: HeldOut
-    progress: Progress
+    def __init__(self, start: Path, lesson: Lesson, training: Training, lr: float):
+        self.training, self.lr, self.progress = training, lr, Progress()
+        self.accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bf16" else "no")
+        count, parts = self.accelerator.num_processes, training.accumulation
+        wrong = f"batch {training.batch} does not divide into {count} processes x {parts} micro-batches"
+        require(training.batch % (count * parts) == 0, f"{wrong}; change --batch or the number of processes")
+        student = load(start)
+        objective, self.feed = lesson.prepare(student, start, training, self.accelerator.device)
+        matrices = [p for p in student.parameters() if p.ndim >= 2]
+        vectors = [p for p in student.parameters() if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": training.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=lr, betas=training.betas, fused=True)
+        self.objective, prepared = self.accelerator.prepare(objective, optimizer)
+        self.optimizer = prepared.optimizer
+        self.held_out = self.feed.held_out(training)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -90,8 +96,12 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         total, cross_entropy, divergence = self.accelerator.reduce(sums, reduction="sum") / trained
-        parts = {"cross_entropy": cross_entropy, "divergence": divergence, "gradient_norm": norm}
-        return {"loss": total} | parts
+        return {
+            "loss": total,
+            "cross_entropy": cross_entropy,
+            "divergence": divergence,
+            "gradient_norm": norm,
+        }
 
     def _accumulate(self, arrays: dict[str, np.ndarray]) -> tuple[Tensor, int]:
         """Gradients of the step's mean loss, whatever the number of processes and micro-batches.
@@ -108,8 +118,7 @@ class Run:
         for i in range(pieces):
             part = {name: tensor.chunk(pieces)[i] for name, tensor in mine.items()}
             last = i == pieces - 1
-            quiet = contextlib.nullcontext() if last else self.accelerator.no_sync(self.objective)
-            with quiet:
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.objective):
                 result: Sums = self.objective(**part)
                 self.accelerator.backward(result.total * (world / trained))
             sums += torch.stack([result.total.detach(), result.cross_entropy, result.divergence])
@@ -136,7 +145,7 @@ def train(
     Returns what was measured. Raises `CbdError` when teacher and student share no vocabulary, or when the
     loss is no longer finite.
     """
-    run = _prepare(start, lesson, training, lr, title)
+    run = Run(start, lesson, training, lr)
     _restore(run, state)
     began, saved = time.monotonic() - run.progress.seconds, time.monotonic()
     every = float(os.environ.get("CBD_CHECKPOINT_SECONDS", "60"))
@@ -144,7 +153,7 @@ def train(
     if run.progress.step == 0 and not run.progress.curve:
         run.measure()
     shown = {"initial": run.progress.step, "total": training.steps, "unit": " steps"}
-    steps = progress.bar(range(run.progress.step, training.steps), run.title, **shown)
+    steps = progress.bar(range(run.progress.step, training.steps), title, **shown)
     for step in steps:
         values = {name: float(value) for name, value in run.optimise().items()}
         run.progress.step = step + 1
@@ -168,23 +177,6 @@ def train(
         "threads": torch.get_num_threads(),
         "device": str(run.accelerator.device),
     }
-
-
-def _prepare(start: Path, lesson: Lesson, training: Training, lr: float, title: str) -> Run:
-    accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bf16" else "no")
-    count, parts = accelerator.num_processes, training.accumulation
-    wrong = f"batch {training.batch} does not divide into {count} processes x {parts} micro-batches"
-    require(training.batch % (count * parts) == 0, f"{wrong}; change --batch or the number of processes")
-    student = load(start)
-    objective, feed = lesson.prepare(student, start, training, accelerator.device)
-    groups = [
-        {"params": [p for p in student.parameters() if p.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in student.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=training.betas, fused=True)
-    objective, prepared = accelerator.prepare(objective, optimizer)
-    held_out = feed.held_out(training)
-    return Run(title, training, lr, feed, accelerator, objective, prepared.optimizer, held_out, Progress())
 
 
 def _agree(run: Run, due: bool) -> bool:
@@ -242,5 +234,6 @@ def _finish(run: Run, start: Path, out: Path) -> None:
         name: model[f"student.{source.family.parameter(name)}"].to(torch.float32)
         for _, _, name in source.family.tensors(source.spec)
     }
-    curves = {CURVE: json.dumps(run.progress.curve), STEPS: json.dumps(run.progress.steps)}
-    write(out, source.config | {"dtype": "float32"}, tensors, tokenizer=start, files=curves)
+    write(out, source.config | {"dtype": "float32"}, tensors, tokenizer=start)
+    (out / "curve.json").write_text(json.dumps(run.progress.curve))
+    (out / "steps.json").write_text(json.dumps(run.progress.steps))

@@ -26,7 +26,7 @@ from cbd.models.forward import load_llm
 from cbd.models.generation import Writer, prompts_of
 from cbd.realize.run import realize
 from cbd.recipes.training import Scored
-from cbd.training.likelihoods import Reader
+from cbd.training.likelihoods import read_documents
 
 SCALE = SCALES["laptop"]
 BATCHES, NEW, REPEATS, DOCUMENTS = (8, 128), 16, 3, 6
@@ -63,10 +63,10 @@ def reading(model, tokenizer, threads: int) -> dict:
     texts = list(islice(training_documents(SCALE.corpus), DOCUMENTS))
     ids = [one.ids for one in Segmenter(tokenizer).many(texts)]
     scored = Scored(SMOLLM2, SCALE.corpus, SCALE.bridge.scored, SCALE.bridge.context)
-    reader, rates = Reader(model, scored), []
+    rates = []
     for _ in range(REPEATS):
         began = time.perf_counter()
-        reader.read(ids)
+        read_documents(model, scored, ids)
         rates.append(sum(map(len, ids)) / (time.perf_counter() - began))
     return row(f"read, context {scored.context}", threads, rates)
 

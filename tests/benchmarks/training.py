@@ -20,7 +20,7 @@ from cbd.realize import store
 from cbd.realize.run import realize
 from cbd.recipes.models import Random
 from cbd.training.lessons import DistilledLesson, PlainLesson
-from cbd.training.loop import Run, _prepare
+from cbd.training.loop import Run
 
 STEPS, REPEATS = 12, 5
 SCALE = SCALES["laptop"]
@@ -70,7 +70,7 @@ def prepare(student, teacher) -> Run:
     lesson = PlainLesson(store.folder(SCALE.corpus))
     if teacher:
         lesson = DistilledLesson(lesson.corpus, realize(Random(teacher, SCALE.corpus)), SCALE.loss)
-    return _prepare(start, lesson, training, 1e-3)
+    return Run(start, lesson, training, 1e-3)
 
 
 def advance(run: Run) -> None:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from cbd.data.items import HELD_OUT
-from cbd.data.pairs import read
+from cbd.data.items import HELD_OUT, read
 from cbd.errors import CbdError
 
 

@@ -1,13 +1,8 @@
 """Rouge-L of a generated text, for lm-eval tasks, which load this file by name."""
 
-from functools import cache
-
 from rouge_score.rouge_scorer import RougeScorer
 
-
-@cache
-def _scorer() -> RougeScorer:
-    return RougeScorer(["rougeL"], use_stemmer=True)
+SCORER = RougeScorer(["rougeL"], use_stemmer=True)
 
 
 def first_line(doc: dict, results: list[str]) -> dict[str, float]:
@@ -19,4 +14,4 @@ def first_line(doc: dict, results: list[str]) -> dict[str, float]:
 def score(doc: dict, results: list[str]) -> dict[str, float]:
     """Rouge-L F1 in [0, 1] against the document's "response" (or "summary"), with Porter stemming."""
     reference = doc["response"] if "response" in doc else doc["summary"]
-    return {"rougeL": _scorer().score(reference, results[0])["rougeL"].fmeasure}
+    return {"rougeL": SCORER.score(reference, results[0])["rougeL"].fmeasure}

@@ -3,7 +3,7 @@
 The paper (arXiv 2605.07783) is quoted beside a number where it gives one; "ours" marks what it leaves open.
 """
 
-from cbd.errors import CbdError
+from cbd.errors import require
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.scales.gpu import gpu
 from cbd.experiments.scales.laptop import laptop
@@ -15,6 +15,5 @@ SCALES = {scale.name: scale for scale in (smoke(), laptop(), gpu(), paper())}
 
 def scale_named(name: str) -> Scale:
     """The scale of that name. Raises `CbdError` with the choices."""
-    if name not in SCALES:
-        raise CbdError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
+    require(name in SCALES, f"no scale {name!r}; choose one of {', '.join(SCALES)}")
     return SCALES[name]

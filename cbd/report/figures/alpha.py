@@ -17,11 +17,7 @@ TEXT = (
 
 @drawing.captioned
 def alpha(table: pd.DataFrame) -> drawing.Drawn:
-    """Step-zero loss against alpha, a column for each target and a row for each kind of anchors.
-
-    Reads metric "loss" by method, spec, mixing, operator and alpha, and metric "rule_alpha" (the value is the
-    alpha of the parameter-distance rule) by family and spec.
-    """
+    """Step-zero loss against alpha, a column for each target and a row for each kind of anchors."""
     rows = drawing.pick(table, "loss")
     kinds = sorted(set(rows["method"]), key=lambda kind: (kind != "inherited", kind))
     names = {kind: f"{kind} anchors\n{drawing.LOSS}" for kind in kinds}

@@ -10,10 +10,7 @@ from cbd.report.names import SOURCE
 
 @drawing.captioned
 def bridge(table: pd.DataFrame) -> drawing.Drawn:
-    """Bits per byte along the chain, from the source to the interpolated SLM, by each way to the proxy.
-
-    Reads metric "bits_per_byte" by method, source and stage; the source's own row is a line across its panel.
-    """
+    """Bits per byte along the chain, from the proxy to the interpolated SLM, by each way to the proxy."""
     rows = drawing.pick(table, "bits_per_byte")
     models = rows[rows["stage"] != SOURCE]
     summary = stats.summarise(models, ["method", "source", "stage"])

@@ -17,11 +17,7 @@ from cbd.report.names import DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
 
 @drawing.captioned
 def chain(table: pd.DataFrame) -> drawing.Drawn:
-    """The chain's curves, stepwise against direct distillation, and what each step loses.
-
-    Reads metrics "loss" (curves by method, spec and tokens), "final_loss", "lost" (an anchor's loss minus its
-    teacher's), "train_loss" and "loss_noise" (nats per token).
-    """
+    """The chain's curves, stepwise against direct distillation, and what each step loses."""
     curves = stats.summarise(drawing.pick(table, "loss"), ["method", "spec", "parameters", "tokens"])
     final = stats.summarise(drawing.pick(table, "final_loss"), ["method", "spec", "parameters"])
     smallest = curves.sort_values("parameters")["spec"].iloc[0]

@@ -14,11 +14,9 @@ RUN = ["method", "spec", "budget", "seed"]
 
 @drawing.captioned
 def equal_budget(table: pd.DataFrame) -> drawing.Drawn:
-    """CBD and random weights after the same budgets, for each size: the loss, and the tasks.
+    """CBD and random weights after the same budgets, for each size: the loss, and the mean over the tasks.
 
-    Reads metric "loss" and the main metric of each task with its "<metric> chance", by method, spec, budget
-    and seed. A run's score is the mean over the tasks, in percent. A method has a colour and a marker, which
-    is the fuller the more tokens.
+    A method has a colour and a marker, which is the fuller the more tokens.
     """
     loss, tasks = drawing.pick(table, "loss"), tasks_of(table, "equal_budget")
     scores = [

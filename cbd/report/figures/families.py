@@ -8,10 +8,7 @@ from cbd.report.figures.alpha import TEXT, over_alpha
 
 @drawing.captioned
 def families(table: pd.DataFrame) -> drawing.Drawn:
-    """Bits per byte at step zero against alpha; columns are families, rows sizes.
-
-    Reads metric "bits_per_byte" by family, spec, mixing, operator and alpha, and metric "rule_alpha".
-    """
+    """Bits per byte at step zero against alpha; columns are families, rows sizes."""
     rows = drawing.pick(table, "bits_per_byte", method="CBD")
     sizes = {spec: f"{spec}\nbits per byte" for spec in drawing.sizes_of(rows)}
     names = {family: family for family in dict.fromkeys(rows["family"])}

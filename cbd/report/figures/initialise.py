@@ -8,10 +8,7 @@ from cbd.report.figures import drawing
 
 @drawing.captioned
 def initialise(table: pd.DataFrame) -> drawing.Drawn:
-    """Loss of every target size and start at step zero.
-
-    Reads metric "loss" by method and spec. Random weights stand above the rest, on a coarser scale.
-    """
+    """Loss of every target size and start at step zero."""
     rows = drawing.pick(table, "loss")
     specs, styles = drawing.sizes_of(rows), drawing.styles_of(rows["method"])
     summary = stats.summarise(rows, ["method", "spec"])

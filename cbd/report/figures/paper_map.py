@@ -11,10 +11,7 @@ from cbd.report.names import CHAIN
 
 @drawing.captioned
 def paper_map(table: pd.DataFrame) -> drawing.Drawn:
-    """Cumulative cost of N target sizes, for each way to make them, and from which N on the chain is cheaper.
-
-    Reads metric "cumulative_flops": method, sizes and value (FLOPs), counted once.
-    """
+    """Cumulative cost of N target sizes, for each way to make them, and from which N on the chain is cheaper."""
     rows = drawing.pick(table, "cumulative_flops")
     exponent = int(np.floor(np.log10(rows["value"].max())))
     figure = drawing.new_figure(3.3, 5.4)

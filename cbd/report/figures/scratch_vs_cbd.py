@@ -16,12 +16,7 @@ from cbd.report.names import CHAIN_TOKENS, RANDOM, minus_random
 
 @drawing.captioned
 def scratch_vs_cbd(table: pd.DataFrame) -> drawing.Drawn:
-    """Random weights after each budget against CBD at zero tokens; rows are metrics, columns sizes.
-
-    Reads metric "loss" and the main metric of each task with its "<metric> chance": method "random" by spec
-    and tokens, every other method by spec at zero tokens; "chain_tokens" of those. `crossing` says where
-    the curve meets a line.
-    """
+    """Random weights after each budget against CBD at zero tokens; rows are metrics, columns sizes."""
     drawing.pick(table, "loss")
     tasks = tasks_of(table, "scratch_vs_cbd").items()
     labels = {"loss": drawing.LOSS} | {metric: f"{task}\n{score} (%)" for metric, (task, score) in tasks}
@@ -44,10 +39,9 @@ def scratch_vs_cbd(table: pd.DataFrame) -> drawing.Drawn:
                 found = crossing(scratch, own, lower_is_better=metric == "loss")
                 marks.append(_mark(axes, found, level["point"], tuple(line["tokens"].iloc[[0, -1]]), style))
         drawing.curve(axes, line, "tokens", styles[RANDOM])
-        axes.legend(
-            *zip(*marks, strict=True), loc="lower center", bbox_to_anchor=(0.5, 0.97), ncols=len(marks),
-            fontsize=8.5, handlelength=1, handletextpad=0.3, columnspacing=1.2, borderpad=0.2,
-        )  # fmt: skip
+        tight = {"handlelength": 1, "handletextpad": 0.3, "columnspacing": 1.2, "borderpad": 0.2}
+        above = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.97), "ncols": len(marks), "fontsize": 8.5}
+        axes.legend(*zip(*marks, strict=True), **above, **tight)
         if np.isfinite(level := 100 * chance(table, metric)):
             axes.axhline(level, **drawing.CHANCE, zorder=0)
         axes.set_title(axes.get_title(), pad=20)
@@ -98,11 +92,7 @@ def _chain_costs(table: pd.DataFrame, specs: dict[str, str], styles: dict[str, d
 
 @drawing.captioned
 def gap(table: pd.DataFrame) -> drawing.Drawn:
-    """CBD at zero tokens minus random weights after each budget; columns are sizes, rows tasks.
-
-    Reads metric "<metric> minus random", with " low" and " high" for its interval over seeds and items, by
-    method, spec and tokens (random's), for each task; the metrics themselves say how many seeds.
-    """
+    """CBD at zero tokens minus random weights after each budget; columns are sizes, rows tasks."""
     tasks = tasks_of(table, "scratch_vs_cbd")
     rows = drawing.pick(table, minus_random(next(iter(tasks))))
     styles, tokens = drawing.styles_of(rows["method"]), rows["tokens"].astype(float)

@@ -8,7 +8,7 @@ import pandas as pd
 from cbd.report import stats
 from cbd.report.findings.shared import generative, paired, units, with_verdict
 from cbd.report.names import ALM, BRIDGED, CBD, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
-from cbd.report.verdicts import Entry, Facts, Sides, Tables
+from cbd.report.verdicts import Entry, Facts, Tables, above, below
 
 
 def differences(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
@@ -43,16 +43,15 @@ def _by_text(tables: Tables) -> pd.DataFrame:
 ROWS = {
     "E15": Entry(
         _by_text,
-        Sides(
+        below(
             "SLM of a chain bridged by generated text minus one of a chain without a bridge, at equal tokens "
             "and at equal compute, bits per byte; once scratch_vs_cbd has run, also Rouge-L of CBD (union) "
-            "minus CBD (bridged)",
-            "below",
+            "minus CBD (bridged)"
         ),
     ),
     "Q10": Entry(
         lambda tables: _ways(tables, "SLM", [SEQUENCE, ALM, ULD]),
-        Sides("SLM of a chain: each bridge minus no bridge at equal tokens, bits per byte", "below"),
+        below("SLM of a chain: each bridge minus no bridge at equal tokens, bits per byte"),
     ),
 }
 
@@ -60,7 +59,7 @@ ROWS = {
 PREDICTIONS = {
     "the sequence-level proxy is worse than one from as much raw text": (
         lambda tables: _ways(tables, "proxy", [SEQUENCE]),
-        Sides("Proxy minus no bridge at equal tokens, bits per byte", "above"),
+        above("Proxy minus no bridge at equal tokens, bits per byte"),
     ),
     "matching likelihoods is at least as good as the raw corpus": (
         lambda tables: _ways(tables, "proxy", [ALM, ULD]),
@@ -68,6 +67,6 @@ PREDICTIONS = {
     ),
     "with equal compute the raw corpus wins": (
         lambda tables: units(differences(tables["bridge"], RAW_COMPUTE), "{method}, {stage}"),
-        Sides("Every other way minus no bridge at equal compute, each stage, bits per byte", "above"),
+        above("Every other way minus no bridge at equal compute, each stage, bits per byte"),
     ),
 }

@@ -5,7 +5,7 @@ import pandas as pd
 from cbd.report import stats
 from cbd.report.findings.shared import NATS, TOLERATED, against, by_size, sizes, units
 from cbd.report.names import STEPWISE
-from cbd.report.verdicts import Entry, Facts, Sides, Tables, listed
+from cbd.report.verdicts import Entry, Facts, Tables, above, below, listed
 
 
 def steps_lost(table: pd.DataFrame) -> pd.DataFrame:
@@ -35,19 +35,18 @@ def _direct_against_stepwise(tables: Tables) -> pd.DataFrame:
 ROWS = {
     "E1": Entry(
         lambda tables: _lost(tables, "lost", "to {spec}"),
-        Sides(f"Each step of the chain: what it loses, {NATS}", "below", TOLERATED),
+        below(f"Each step of the chain: what it loses, {NATS}", TOLERATED),
     ),
     "E6": Entry(
         _direct_against_stepwise,
-        Sides(
+        above(
             "Smallest anchor, direct minus stepwise at equal tokens and at equal compute: "
-            f"final loss, and noise of the training loss, {NATS}",
-            "above",
+            f"final loss, and noise of the training loss, {NATS}"
         ),
     ),
     "Q4": Entry(
         lambda tables: _lost(tables).tail(1),
-        Sides(f"From the source to the smallest anchor: what is lost, {NATS}", "above"),
+        above(f"From the source to the smallest anchor: what is lost, {NATS}"),
         lambda tables: listed(_lost(tables).iloc[:-1]),
     ),
 }
@@ -68,7 +67,7 @@ def with_gap(found: pd.DataFrame, tables: Tables) -> pd.DataFrame:
 PREDICTIONS = {
     "stepwise beats direct at equal tokens": (
         lambda tables: _direct_against_stepwise(tables).query("unit == 'final loss, equal tokens'"),
-        Sides("Smallest anchor, direct minus stepwise", "above"),
+        above("Smallest anchor, direct minus stepwise"),
     ),
     "direct wins or ties at equal compute": (
         lambda tables: _direct_against_stepwise(tables).query("unit == 'final loss, equal compute'"),

@@ -7,7 +7,7 @@ from cbd.report.findings.chain import with_gap
 from cbd.report.findings.initialise import start_against_better
 from cbd.report.findings.shared import BETTER, NATS, TOLERATED, against, paired, units, with_better
 from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
-from cbd.report.verdicts import Entry, Facts, Sides, Tables
+from cbd.report.verdicts import Entry, Facts, Tables, above, below
 
 SPEEDUPS = ("speedup_to_random_final", "speedup_to_cbd_final")
 
@@ -33,13 +33,14 @@ def against_better_anchor(table: pd.DataFrame) -> pd.DataFrame:
 
 def speedups(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and interval of each speed-up, a row a size and budget; `bound` marks lower bounds."""
-    found = []
-    for metric in SPEEDUPS:
-        rows = stats.with_lower_bounds(table, metric)
-        bounds = rows.groupby(["spec", "budget"])["bound"].any()
-        summary = stats.summarise(rows, ["spec", "budget"]).join(bounds, on=["spec", "budget"])
-        found.append(summary.assign(metric=metric))
-    return pd.concat(found)[["metric", "spec", "budget", "point", "low", "high", "n", "bound"]]
+    bounds, keys = table["metric"].str.extract(r"^(speedup_.*)_lower_bound$")[0], ["metric", "spec", "budget"]
+    rows = table.assign(metric=bounds.fillna(table["metric"]), bound=bounds.notna())
+    rows = rows[rows["metric"].isin(SPEEDUPS)]
+    # of a value that is missing and its bound the bound; what has none stays missing, lest it flatters
+    runs = rows.groupby([*keys, "seed"]).agg(value=("value", "first"), bound=("bound", "any")).reset_index()
+    found = stats.summarise(runs, keys).join(runs.groupby(keys)["bound"].any(), on=keys)
+    place = lambda names: names.map(SPEEDUPS.index)  # noqa: E731
+    return found.sort_values("metric", key=place, kind="stable", ignore_index=True)
 
 
 def _zero_and_after(tables: Tables) -> pd.DataFrame:
@@ -72,21 +73,19 @@ def _range(tables: Tables) -> str:
 ROWS = {
     "E5": Entry(
         lambda tables: paired(_zero_and_after(tables), CBD, RANDOM),
-        Sides(f"Each size: CBD at zero tokens minus random after the smallest budget, {NATS}", "below"),
+        below(f"Each size: CBD at zero tokens minus random after the smallest budget, {NATS}"),
         _range,
     ),
     "E12": Entry(
         lambda tables: paired(with_better(_zero_and_after(tables)), CBD, BETTER),
-        Sides(
-            f"Each size: CBD at zero tokens minus the better single anchor after the smallest budget, {NATS}",
-            "below",
+        below(
+            f"Each size: CBD at zero tokens minus the better single anchor after the smallest budget, {NATS}"
         ),
     ),
     "Q2": Entry(
         _against_better,
-        Sides(
-            f"Step zero and after each budget, each size: CBD (union) minus the better single anchor, {NATS}",
-            "below",
+        below(
+            f"Step zero and after each budget, each size: CBD (union) minus the better single anchor, {NATS}"
         ),
         needs=("initialise", "convergence"),
     ),
@@ -112,7 +111,7 @@ def _after(tables: Tables, method: str, *others: str) -> pd.DataFrame:
 PREDICTIONS = {
     "random weights do not reach CBD's step-zero loss within the budgets": (
         _longest_random,
-        Sides(f"Random after its longest run minus CBD at zero tokens, {NATS}", "above"),
+        above(f"Random after its longest run minus CBD at zero tokens, {NATS}"),
     ),
     "after recovery CBD and the pruned larger anchor are within a few hundredths of a nat": (
         lambda tables: _after(tables, LARGER, CBD),
@@ -124,6 +123,6 @@ PREDICTIONS = {
     ),
     "the grown smaller anchor is worst of the three where the anchors' gap is wide": (
         lambda tables: with_gap(_after(tables, SMALLER, CBD, LARGER), tables).query(f"gap > {TOLERATED}"),
-        Sides(f"The grown smaller anchor minus each, where anchors are over {TOLERATED} apart", "above"),
+        above(f"The grown smaller anchor minus each, where anchors are over {TOLERATED} apart"),
     ),
 }

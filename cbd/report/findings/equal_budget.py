@@ -5,7 +5,7 @@ import pandas as pd
 from cbd.report import stats
 from cbd.report.findings.shared import against, by_size, chance, main_metrics, units, with_verdict
 from cbd.report.names import CBD, RANDOM
-from cbd.report.verdicts import Entry, Facts, Sides, Tables
+from cbd.report.verdicts import Entry, Facts, Tables, above, below
 
 
 def averages(table: pd.DataFrame) -> pd.DataFrame:
@@ -48,12 +48,12 @@ def _levels(tables: Tables) -> str:
 ROWS = {
     "E4": Entry(
         _averages,
-        Sides("Average of the tasks, each size and budget: CBD minus random, points", "above", 0, "+.2f"),
+        above("Average of the tasks, each size and budget: CBD minus random, points", 0, "+.2f"),
         _levels,
     ),
     "E13": Entry(
         lambda tables: _averages(tables)[lambda found: found["spec"] == found["spec"].iloc[0]],
-        Sides("Average of the tasks, smallest size: CBD minus random, points", "above", 0, "+.2f"),
+        above("Average of the tasks, smallest size: CBD minus random, points", 0, "+.2f"),
     ),
 }
 
@@ -72,15 +72,15 @@ def _leads(tables: Tables, by: str, along: str) -> pd.DataFrame:
 PREDICTIONS = {
     "CBD is ahead in loss everywhere": (
         lambda tables: units(losses(tables["equal_budget"]), "{spec} after {tokens:,}"),
-        Sides("CBD minus random, nats per token", "below"),
+        below("CBD minus random, nats per token"),
     ),
     "by less at the larger budget": (
         lambda tables: _leads(tables, "spec", "tokens"),
-        Sides("CBD's lead in loss minus that at the smallest budget", "below"),
+        below("CBD's lead in loss minus that at the smallest budget"),
     ),
     "by less at the smallest size": (
         lambda tables: _leads(tables, "tokens", "spec"),
-        Sides("CBD's lead in loss minus that at the smallest size", "above"),
+        above("CBD's lead in loss minus that at the smallest size"),
     ),
     "the average of the tasks moves with the loss, by a few points at most": (
         _averages,

@@ -7,7 +7,7 @@ import pandas as pd
 from cbd.report.findings.shared import by_seed, counted, near, rule_alphas, units
 from cbd.report.findings.shared import optima as optima_of
 from cbd.report.names import RANDOM
-from cbd.report.verdicts import Entry, Facts, Sides, Tables
+from cbd.report.verdicts import Entry, Facts, Tables, below
 
 
 def optima(table: pd.DataFrame) -> pd.DataFrame:
@@ -46,13 +46,12 @@ def _against_random(tables: Tables) -> str:
 ROWS = {
     "Q9": Entry(
         lambda tables: _minus(tables, _better_end),
-        Sides(
+        below(
             "Each family but GPT-2: union at the grid's alpha nearest to that by distance "
-            "minus the better end of the grid, bits per byte",
-            "below",
+            "minus the better end of the grid, bits per byte"
         ),
         _against_random,
-    ),
+    )
 }
 
 

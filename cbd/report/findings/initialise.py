@@ -6,7 +6,7 @@ from cbd.recipes.starts import STARTS
 from cbd.report.findings.chain import with_gap
 from cbd.report.findings.shared import BETTER, NATS, TOLERATED, against, paired, sizes, units, with_better
 from cbd.report.names import CBD, LARGER, LITERAL, RANDOM, SMALLER
-from cbd.report.verdicts import Entry, Facts, Sides, Tables
+from cbd.report.verdicts import Entry, Facts, Tables, above, below
 
 
 def step_zero(table: pd.DataFrame) -> pd.DataFrame:
@@ -37,16 +37,13 @@ def _other_operators(tables: Tables) -> pd.DataFrame:
 ROWS = {
     "E2": Entry(
         lambda tables: paired(tables["initialise"], CBD, RANDOM),
-        Sides(f"Step zero, each size: CBD (union) minus random, {NATS}", "below"),
+        below(f"Step zero, each size: CBD (union) minus random, {NATS}"),
     ),
     "E10": Entry(
         start_against_better,
-        Sides(f"Step zero, each size: CBD (union) minus the better single anchor, {NATS}", "below"),
+        below(f"Step zero, each size: CBD (union) minus the better single anchor, {NATS}"),
     ),
-    "Q3": Entry(
-        _other_operators,
-        Sides(f"Step zero, each size: each other operator minus union, {NATS}", "above"),
-    ),
+    "Q3": Entry(_other_operators, above(f"Step zero, each size: each other operator minus union, {NATS}")),
 }
 
 WIDE = 1.0  # nats per token: "a wide margin"
@@ -61,7 +58,7 @@ def _union_by_gap(tables: Tables) -> pd.DataFrame:
 PREDICTIONS = {
     "all starts beat random by a wide margin": (
         lambda tables: units(against(tables["initialise"], RANDOM), "{method} {spec}"),
-        Sides(f"Each start minus random, {NATS}", "below", -WIDE),
+        below(f"Each start minus random, {NATS}", -WIDE),
     ),
     "literal mixing never beats the grown smaller anchor": (
         lambda tables: paired(tables["initialise"], LITERAL, SMALLER),

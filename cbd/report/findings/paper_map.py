@@ -7,7 +7,7 @@ import pandas as pd
 from cbd.report import stats
 from cbd.report.findings.shared import exact
 from cbd.report.names import CHAIN
-from cbd.report.verdicts import Entry, Facts, Sides, Tables
+from cbd.report.verdicts import Entry, Facts, Tables, above, below
 
 
 def _cost(tables: Tables) -> pd.DataFrame:
@@ -36,8 +36,7 @@ def _break_even(tables: Tables) -> pd.DataFrame:
 
 ROWS = {
     "E16": Entry(
-        _ratios,
-        Sides("FLOPs of the chain over each other way's, all sizes and one more size", "below", 1, ".2f"),
+        _ratios, below("FLOPs of the chain over each other way's, all sizes and one more size", 1, ".2f")
     ),
     "Q7": Entry(
         _break_even,
@@ -58,10 +57,10 @@ def _first_size(tables: Tables) -> pd.DataFrame:
 PREDICTIONS = {
     "the chain is the dearest way to get one size": (
         _first_size,
-        Sides("FLOPs of the chain for one size over each other way's", "above", 1, ".2f"),
+        above("FLOPs of the chain for one size over each other way's", 1, ".2f"),
     ),
     "its cost is flat from there on": (
         lambda tables: _ratios(tables).iloc[1::2],
-        Sides("What further sizes cost with the chain over each other way's", "below", 0.01, ".2f"),
+        below("What further sizes cost with the chain over each other way's", 0.01, ".2f"),
     ),
 }

@@ -10,7 +10,7 @@ from cbd.report import stats
 from cbd.report.crossing import crossing
 from cbd.report.findings.shared import NATS, chance, exact, generative, main_metrics, paired, sizes, units
 from cbd.report.names import BRIDGED, CBD, CHAIN_TOKENS, RANDOM, minus_random
-from cbd.report.verdicts import MOST, Entry, Sides, Tables, listed
+from cbd.report.verdicts import MOST, Entry, Tables, above, below, listed
 
 SHARE = 0.5  # of the longest budget: the smaller of the paper's two savings is 5B of 10B tokens
 
@@ -111,10 +111,9 @@ def _loss_gaps(tables: Tables) -> str:
 ROWS = {
     "E3": Entry(
         _shares,
-        Sides(
+        above(
             "Each size, loss and tasks above chance: tokens with which random weights reach CBD at zero "
             "tokens, as a share of their longest budget",
-            "above",
             SHARE,
             ".2f",
         ),
@@ -122,18 +121,16 @@ ROWS = {
     ),
     "E8": Entry(
         _generation_gaps,
-        Sides(
+        above(
             "Rouge-L, each size: CBD at zero tokens minus random at its longest budget; "
-            "and how far that gap has shrunk since the shortest",
-            "above",
+            "and how far that gap has shrunk since the shortest"
         ),
         lambda tables: _silent(tables, generative, "Neither is above chance"),
     ),
     "Q11": Entry(
         _shrinking,
-        Sides(
-            f"Each size and budget of random weights: CBD's advantage minus that at the next budget, {NATS}",
-            "above",
+        above(
+            f"Each size and budget of random weights: CBD's advantage minus that at the next budget, {NATS}"
         ),
         _loss_gaps,
     ),
@@ -175,22 +172,22 @@ _LADDER = "Tokens with which scratch reaches the SLM's loss, as a share of its l
 PREDICTIONS = {
     "on the loss, scratch reaches the smaller SLM within the ladder": (
         lambda tables: _shares(tables).query("group == 'loss'").head(1),
-        Sides(_LADDER, "below", 1, ".2f"),
+        below(_LADDER, 1, ".2f"),
     ),
     "it reaches the larger one late or not at all": (
         lambda tables: _shares(tables).query("group == 'loss'").tail(1),
-        Sides(_LADDER, "above", SHARE, ".2f"),
+        above(_LADDER, SHARE, ".2f"),
     ),
     "the bridged SLM is reached earlier": (
         _bridged_first,
-        Sides("Tokens to the loss of the bridged SLM over those to the chain's", "below", 1, ".2f"),
+        below("Tokens to the loss of the bridged SLM over those to the chain's", 1, ".2f"),
     ),
     "on tasks, most intervals of the gap hold zero": (
         _undecided_gaps,
-        Sides("Share of them that holds zero", "above", MOST, ".2f"),
+        above("Share of them that holds zero", MOST, ".2f"),
     ),
     "after fine-tuning, Rouge-L follows the loss": (
         _followed,
-        Sides("Rank correlation of Rouge-L with the loss", "below", FOLLOWS, "+.2f"),
+        below("Rank correlation of Rouge-L with the loss", FOLLOWS, "+.2f"),
     ),
 }

@@ -20,5 +20,5 @@ ROWS = {
         _seeds,
         Facts(f"Each measured table: at least {SEEDS} seeds", lambda row: row.n >= SEEDS, ".0f"),
         needs=(),
-    ),
+    )
 }
