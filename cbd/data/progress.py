@@ -4,6 +4,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from io import StringIO
 from typing import Any, TextIO
 
 from tqdm.std import tqdm as plain_tqdm
@@ -22,6 +24,11 @@ def lively(stream: TextIO | None = None) -> bool:
     """Whether what is written there can be drawn over: it is a terminal or a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return (stream or sys.stderr).isatty() or (shell is not None and "IPKernelApp" in shell.config)
+
+
+def quiet() -> AbstractContextManager:
+    """Around a library that draws bars of its own: in a log they are left out."""
+    return nullcontext() if lively() else redirect_stderr(StringIO())
 
 
 def silent() -> bool:

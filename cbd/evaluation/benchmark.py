@@ -8,9 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
 from cbd.data.documents import first_line
-from cbd.data.progress import lively
+from cbd.data.progress import quiet
 from cbd.errors import CbdError, require
 from cbd.models.forward import load_llm
 from cbd.recipes.evaluation import LOCAL, XLSUM
@@ -217,8 +215,3 @@ def pooled(scores: list[TaskScore]) -> TaskScore:
     if len({len(score.frequency) for score in scores}) == 1:
         found.frequency = np.average([score.frequency for score in scores], axis=0, weights=sizes).tolist()
     return found
-
-
-def quiet() -> AbstractContextManager:
-    """In a log, without lm-eval's bars."""
-    return nullcontext() if lively() else redirect_stderr(StringIO())

@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download, try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cbd.data.documents import first_line
+from cbd.data.progress import quiet
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError, require
 from cbd.models.checkpoints import Checkpoint, sha256, write
@@ -131,7 +132,8 @@ def _package_folder(source: Source) -> Path:
 
 def _convert_gguf(folder: Path, name: str, out: Path) -> None:
     """The file's weights in fp32, its config and tokenizer, as an ordinary checkpoint."""
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     config = model.config.to_diff_dict() | {"architectures": [type(model).__name__]}
     for entry in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         config.pop(entry, None)
