@@ -16,6 +16,7 @@ include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "results/laptop/SC
 exclude_patterns = ["docs/index.md"]  # the front page is staged one folder up
 
 nb_execution_mode = "off"  # the outputs that are committed are shown
+nb_render_markdown_format = "gfm"  # a cell that shows a table in Markdown
 myst_enable_extensions = ["attrs_inline", "dollarmath"]
 myst_heading_anchors = 3
 smartquotes = False  # numbers and code stay as they were written
