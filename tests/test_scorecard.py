@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from cbd.errors import CbdError, si
 from cbd.experiments import EXPERIMENTS
-from cbd.report import readme, results, scorecard
+from cbd.report import ladder, readme, results, scorecard
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
 from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
 from cbd.report.scorecard import NOTHING
-from cbd.report.verdicts import EXPERIMENT, NOT_RUN, OTHER, QUESTION, SIGN, Facts, Sides
+from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, OTHER, QUESTION, SIGN, Facts, Sides
 
 IDS = [f"E{i}" for i in range(1, 17)] + [f"Q{i}" for i in range(1, 12)]
 YES, MIXED, NO = "yes", "mixed", "no"
@@ -394,6 +394,40 @@ def test_with_some_tables_only_their_rows_are_judged(empty):
     assert card.loc["E10", "ours"].startswith("2x32 -0.50")
     assert card.loc["E10", "verdict"] == "reproduced"
     assert card.loc["Q1", "ours"] == "initialise 3"
+
+
+def ladder_of(short: float, method: str = RANDOM) -> pd.DataFrame:
+    """Two finished runs, the shorter of which ends at `short`; the longer one stands at 5.0 there."""
+    curve = ((50, 6.0), (200, 4.0), (400, 3.5))
+    rows = runs(method, "2x32", 7.0, budget=100, tokens=0) + runs(
+        method, "2x32", short, budget=100, tokens=100
+    )
+    for tokens, loss in curve:
+        rows += runs(method, "2x32", loss, budget=400, tokens=tokens)
+    return table(rows, "convergence")
+
+
+def test_the_ladder_check_reads_the_longer_curve_in_log_tokens():
+    found = ladder.ladder(ladder_of(5.3))
+    assert list(found["seed"]) == list(SEEDS)
+    assert set(found["budget"]) == {100} and set(found["longer"]) == {400}
+    assert found["curve"].iloc[0] == pytest.approx(5.0)
+    assert found["excess"].tolist() == pytest.approx([0.3] * 3)
+    finals = ladder_of(5.3).query("tokens == 100 or tokens == 400")
+    assert ladder.ladder(finals).empty, "runs that left no curve say nothing"
+
+
+@pytest.mark.parametrize(("short", "tuned"), [(4.8, True), (5.019, True), (5.03, False)])
+def test_a_row_against_a_baseline_that_fails_the_ladder_check_is_not_judged(empty, short, tuned):
+    tables = {"convergence": recovery([3.0, 3.0, 3.0])}
+    steps = ladder_of(short).assign(method=RANDOM, spec="9x9")
+    both = pd.concat([tables["convergence"].assign(experiment="convergence"), steps])
+    both = both[~((both["method"] == RANDOM) & (both["spec"] != "9x9") & (both["tokens"] == 0))]
+    results.write_table(both, "laptop", "convergence")
+    card = scorecard.scorecard("laptop").set_index("id")
+    assert (card.loc["E5", "verdict"] == NOT_TUNED) == (not tuned)
+    assert card.loc["E12", "verdict"] != NOT_TUNED, "it compares with anchors, which pass"
+    assert f"{'holds' if tuned else 'fails'} for random" in ladder.told("laptop")
 
 
 def test_entries_need_tables_that_exist():

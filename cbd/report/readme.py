@@ -5,7 +5,7 @@ import textwrap
 from cbd.errors import require
 from cbd.report import results, scorecard
 from cbd.report.claims import Claim, claims
-from cbd.report.verdicts import EXPERIMENT, NOT_RUN, QUESTION
+from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, QUESTION
 
 SCALE = "laptop"  # whose results README.md tells
 START, END = "<!-- findings: written by `make figures` -->", "<!-- end of findings -->"
@@ -14,9 +14,11 @@ SAID = {
     EXPERIMENT.yes: "Reproduced",
     EXPERIMENT.mixed: "In part",
     EXPERIMENT.no: "Not reproduced",
+    NOT_TUNED: "Baseline not tuned",
     NOT_RUN: "Open",
 }
-ANSWERS = {QUESTION.yes: "yes", QUESTION.no: "no", QUESTION.mixed: "undecided", NOT_RUN: "open"}
+ANSWERS = {QUESTION.yes: "yes", QUESTION.no: "no", QUESTION.mixed: "undecided"}
+ANSWERS |= {NOT_TUNED: "not tuned", NOT_RUN: "open"}
 
 
 def block(scale: str = SCALE) -> str:
@@ -30,7 +32,7 @@ def block(scale: str = SCALE) -> str:
     counts = verdicts[verdicts.index.str.startswith("Q")].value_counts()
     told = [f"{counts[word]} {name}" for word, name in ANSWERS.items() if word in counts]
     page = scorecard.page(scale).relative_to(results.root()).as_posix()
-    lines += _bullet(f"**Questions:** {', '.join(told)}. Rules and numbers: [SCORECARD.md]({page}).")
+    lines += _bullet(f"**Questions:** {', '.join(told)}. Rules: [SCORECARD.md]({page}).")
     return "\n".join(lines)
 
 

@@ -13,10 +13,10 @@ import pandas as pd
 
 from cbd.errors import si
 from cbd.files import write_text
-from cbd.report import results
+from cbd.report import ladder, results
 from cbd.report.claims import Claim, claims, reported
 from cbd.report.findings import ROWS
-from cbd.report.verdicts import EXPERIMENT, NOT_RUN, QUESTION, Tables
+from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, QUESTION, Tables, listed
 
 NOTHING = "–"
 
@@ -52,7 +52,10 @@ def _row(claim: Claim, tables: Tables, scale: str) -> Row:
     if found.empty:
         return row
     ours = ". ".join(filter(None, (entry.rule.told(found), entry.note(tables))))
-    return replace(row, ours=ours, seeds=int(found["n"].min()), verdict=entry.rule.verdict(found, words))
+    steps = ladder.worst(tables)
+    tuned = entry.control not in steps or steps[entry.control]["excess"] <= ladder.SLACK
+    verdict = entry.rule.verdict(found, words) if tuned else NOT_TUNED
+    return replace(row, ours=ours, seeds=int(found["n"].min()), verdict=verdict)
 
 
 def paper(claim: Claim) -> str:
@@ -90,10 +93,11 @@ def tally(card: pd.DataFrame) -> str:
     lines = []
     for what, letter, words in (("claims", "E", EXPERIMENT), ("questions", "Q", QUESTION)):
         rows = card[card["id"].str.startswith(letter)]
-        for verdict in (words.yes, words.mixed, words.no, NOT_RUN):
+        for verdict in (words.yes, words.mixed, words.no, NOT_TUNED, NOT_RUN):
             found = [f"{row.claim} ({row.id})" for row in rows[rows["verdict"] == verdict].itertuples()]
             if found:
                 told = f"{verdict} reproduced" if verdict in (EXPERIMENT.mixed, EXPERIMENT.no) else verdict
+                told = "rest on a baseline that is not tuned" if verdict == NOT_TUNED else told
                 lines.append(f"- **{len(found)} of {len(rows)} {what} {told}.** {'; '.join(found)}.")
     how = "In brackets 95 % intervals over seeds, after a range their hull; ∞: never."
     return "\n".join(lines) + f"\n\nScale `{card['scale'].iloc[0]}`. {how}"
@@ -105,7 +109,9 @@ def numbers(scale: str) -> str:
     for claim in claims():
         entry = ROWS.get(claim.id)
         if entry and set(entry.needs) <= set(tables):
-            lines.append(f"- **{claim.id}.** {entry.rule.what}: {entry.rule.listed(entry.measure(tables))}.")
+            lines.append(
+                f"- **{claim.id}.** {entry.rule.what}: {listed(entry.measure(tables), entry.rule.form)}."
+            )
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ Tables = Mapping[str, pd.DataFrame]
 MOST = 0.5  # "most" is more than this share of the units
 LISTED = 4  # more units than these are told as ranges
 NOT_RUN = "not yet run at this scale"
+NOT_TUNED = "baseline not tuned"  # see `cbd.report.ladder`
 OTHER = {"below": "above", "above": "below"}
 SIGN = {"below": "<", "above": ">"}
 
@@ -53,14 +54,10 @@ class Rule:
     def told(self, found: pd.DataFrame) -> str:
         """The numbers: unit by unit, or, where they are many, the range of each group and its counts."""
         if len(found) <= LISTED:
-            return self.listed(found)
+            return listed(found, self.form)
         groups = found.groupby("group", sort=False) if "group" in found else [("", found)]
         told = [(name, number(rows, self.form), self.counts(rows)) for name, rows in groups]
         return "; ".join(f"{name} {numbers}, {counts}".lstrip() for name, numbers, counts in told)
-
-    def listed(self, found: pd.DataFrame) -> str:
-        """The numbers unit by unit."""
-        return listed(found, self.form)
 
 
 @dataclass(frozen=True)
@@ -139,13 +136,15 @@ class Entry:
     """How a row of the scorecard is measured and judged.
 
     measure: tables -> the units that the rule judges. note: further numbers from the tables. needs: the
-    tables that it cannot do without; None: that of the experiment in whose module it stands.
+    tables that it cannot do without; None: that of the experiment in whose module it stands. control: the
+    trained method that it compares with; its verdict is `NOT_TUNED` where that fails the ladder check.
     """
 
     measure: Callable[[Tables], pd.DataFrame]
     rule: Sides | Facts
     note: Callable[[Tables], str] = lambda tables: ""
     needs: tuple[str, ...] | None = None
+    control: str = ""
 
 
 def listed(found: pd.DataFrame, form: str = "+.3f") -> str:

@@ -201,13 +201,6 @@ def legend(figure: Figure, looks: Mapping[str, Look], columns: int = 4, **more: 
     figure.legend(handles=handles, loc="outside upper center", ncols=columns)
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Ticks of a logarithmic axis: powers of ten, and on a short axis two and five times them."""
-    steps = (1,) if high / low > 30 else (1, 2, 5)
-    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    return [step * power for power in powers for step in steps if low <= step * power <= high * 1.01] or [low]
-
-
 def tokens_axis(axes: Axes, tokens: pd.Series) -> None:
     """A logarithmic axis of training tokens, with room for an arrow at either end.
 
@@ -216,7 +209,9 @@ def tokens_axis(axes: Axes, tokens: pd.Series) -> None:
     positive = tokens[tokens > 0].astype(float)
     first, last = positive.min(), positive.max()
     room = max(last / first, 2) ** 0.14
-    ticks = log_ticks(first, last)
+    powers = 10.0 ** np.arange(np.floor(np.log10(first)), np.ceil(np.log10(last)) + 1)
+    steps = (1,) if last / first > 30 else (1, 2, 5)  # two and five times them on a short axis
+    ticks = [s * power for power in powers for s in steps if first <= s * power <= last * 1.01] or [first]
     if (tokens == 0).any():
         axes.set_xscale("symlog", linthresh=first, linscale=0.4)
         axes.set_xlim(-0.15 * first, last * 1.15)

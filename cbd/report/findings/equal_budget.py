@@ -50,10 +50,12 @@ ROWS = {
         _averages,
         above("Average of the tasks, each size and budget: CBD minus random, points", 0, "+.2f"),
         _levels,
+        control=RANDOM,
     ),
     "E13": Entry(
         lambda tables: _averages(tables)[lambda found: found["spec"] == found["spec"].iloc[0]],
         above("Average of the tasks, smallest size: CBD minus random, points", 0, "+.2f"),
+        control=RANDOM,
     ),
 }
 

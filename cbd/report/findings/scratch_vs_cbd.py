@@ -118,6 +118,7 @@ ROWS = {
             ".2f",
         ),
         _silent_tasks,
+        control=RANDOM,
     ),
     "E8": Entry(
         _generation_gaps,
@@ -126,6 +127,7 @@ ROWS = {
             "and how far that gap has shrunk since the shortest"
         ),
         lambda tables: _silent(tables, generative, "Neither is above chance"),
+        control=RANDOM,
     ),
     "Q11": Entry(
         _shrinking,
@@ -133,6 +135,7 @@ ROWS = {
             f"Each size and budget of random weights: CBD's advantage minus that at the next budget, {NATS}"
         ),
         _loss_gaps,
+        control=RANDOM,
     ),
 }
 

@@ -1,0 +1,51 @@
+"""The ladder check: a finished run must not end above a longer run's own curve at the same tokens. No torch.
+
+The longer run has not annealed its rate there. Where it is ahead all the same, the shorter one lacked warm-up
+or rate, and what is compared with it beats a baseline that was not tuned.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from cbd.report import results
+from cbd.report.verdicts import Tables
+
+SLACK = 0.02  # nats per token
+
+
+def ladder(table: pd.DataFrame) -> pd.DataFrame:
+    """Every finished run against each longer one of its method, size and seed that left a curve.
+
+    Columns: method, spec, seed, budget, longer (the other's budget), loss (at the end), curve (the longer
+    run's at the same tokens, linear in their logarithm), excess (loss - curve). Losses in nats per token.
+    """
+    found, keys = [], ["method", "spec", "seed"]
+    rows = table[(table["metric"] == "loss") & (table["tokens"] > 0)].sort_values("tokens")
+    for key, runs in rows.groupby(keys):
+        curves = [(budget, run[["tokens", "value"]].astype(float)) for budget, run in runs.groupby("budget")]
+        for (budget, run), (longer, curve) in combinations(curves, 2):
+            tokens, loss = run.iloc[-1]
+            if len(curve) > 1:
+                level = np.interp(np.log(tokens), np.log(curve["tokens"]), curve["value"])
+                found.append((*key, budget, longer, loss, level, loss - level))
+    return pd.DataFrame(found, columns=[*keys, "budget", "longer", "loss", "curve", "excess"])
+
+
+def worst(tables: Tables) -> dict[str, pd.Series]:
+    """Method -> its run that ends highest above a longer one's curve, over all tables that have curves."""
+    found = pd.concat([ladder(table) for table in tables.values()], ignore_index=True)
+    return {method: rows.loc[rows["excess"].idxmax()] for method, rows in found.groupby("method")}
+
+
+def told(scale: str) -> str:
+    """The check of every method at a scale, a line each."""
+    lines = []
+    for method, run in worst(
+        {name: results.read_table(scale, name) for name in results.names(scale)}
+    ).items():
+        verdict = "fails" if run["excess"] > SLACK else "holds"
+        run = f"{run['spec']}, {run['budget']:,} tokens: {run['excess']:+.3f} nats against {run['longer']:,}"
+        lines.append(f"ladder check {verdict} for {method} (at worst {run})")
+    return "\n".join(lines)
