@@ -75,9 +75,8 @@ class Tokens:
         require(tokens >= context, f"{wrong}; evaluate on more tokens")
         count = min(tokens, self.count(split) - 1) // context
         self._require_window(count, split, context)
-        return self.array(split)[np.arange(count)[:, None] * context + np.arange(context + 1)].astype(
-            np.int64
-        )
+        places = np.arange(count)[:, None] * context + np.arange(context + 1)
+        return self.array(split)[places].astype(np.int64)
 
     def _require_window(self, count: int, split: str, context: int) -> None:
         few = f"the {split} split has {self.count(split):,} tokens, fewer than a window of context + 1 = "
