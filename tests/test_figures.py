@@ -217,10 +217,7 @@ def test_captions_say_scale_seeds_date_and_interval(drawn):
         assert "cale laptop" in caption(figure) and "results of 2026-01-05" in caption(figure), name
         if name != "paper_map":
             assert "3 seeds" in caption(figure)
-            assert (
-                "95 % bootstrap interval of the mean over seeds (with three seeds, their range)"
-                in caption(figure)
-            )
+            assert "95 % interval of the mean over seeds (Student's t)" in caption(figure)
 
 
 def test_the_bridge_has_a_panel_a_source_and_a_mark_a_method_and_stage(drawn):

@@ -33,6 +33,7 @@ AT_ZERO = {
     UNION: {"loss": 4.75, CHOICE: 0.325, WORD: 0.08, REPLY: 0.055},
     BRIDGED: {"loss": 4.0, CHOICE: 0.20, WORD: 0.08, REPLY: 0.10},  # never reached, from the start, ...
 }
+MARGIN = 4.302653 / 3**0.5  # of Student's t with three seeds, in standard deviations
 SPREAD = {"loss": (0.05, 0.02), **dict.fromkeys(CHANCE, (0.005, 0.002))}  # of scratch and CBD, a seed
 
 
@@ -168,7 +169,7 @@ def test_sizes_stand_in_columns_and_the_loss_and_the_tasks_in_rows(saved, panels
 @pytest.mark.parametrize("metric", SCRATCH)
 def test_curves_lines_and_bands_are_the_tables(panels, metric):
     unit = 1 if metric == "loss" else 100
-    noise, quiet = SPREAD[metric]
+    noise, quiet = (MARGIN * spread for spread in SPREAD[metric])
     axes = panels[metric, "4x96"]
     curve = line_of(axes, RANDOM, 4)
     assert list(curve.get_xdata()) == list(LADDER)
@@ -176,7 +177,7 @@ def test_curves_lines_and_bands_are_the_tables(panels, metric):
     assert curve.get_marker() == "X"
     (band,) = axes.collections[-1].get_paths()
     edges = sorted(y for x, y in band.vertices if x == LADDER[1])
-    assert edges[0] == pytest.approx(unit * (SCRATCH[metric][1] - noise))  # three seeds: their range
+    assert edges[0] == pytest.approx(unit * (SCRATCH[metric][1] - noise))
     assert edges[-1] == pytest.approx(unit * (SCRATCH[metric][1] + noise))
     for method, span in zip((UNION, BRIDGED), axes.patches, strict=True):
         level = unit * AT_ZERO[method][metric]
@@ -302,7 +303,9 @@ def test_equal_budgets_show_the_loss_and_the_mean_of_the_tasks(equal):
             if axes is tasks:
                 mean, spread = 100 * (np.mean([*CHANCE.values()]) + (6 - mean) / 20), 1.0
             assert list(marker.get_ydata()) == pytest.approx([mean, mean])
-            assert bars.get_segments()[1][:, 1] == pytest.approx([mean - spread, mean + spread])
+            assert bars.get_segments()[1][:, 1] == pytest.approx(
+                [mean - MARGIN * spread, mean + MARGIN * spread]
+            )
             assert [round(x) for x in marker.get_xdata()] == [0, 1]
     places = np.concatenate([box.lines[0].get_xdata() for box in loss.containers])
     assert len({round(x, 6) for x in places}) == 8, "marks stand side by side"
@@ -326,9 +329,7 @@ def test_the_legend_names_every_budget(equal):
 
 def test_captions_say_scale_seeds_date_and_interval(saved, equal):
     for figure in (saved, equal):
-        assert "95 % bootstrap interval of the mean over seeds (with three seeds, their range)" in caption(
-            figure
-        )
+        assert "95 % interval of the mean over seeds (Student's t)" in caption(figure)
         assert caption(figure).endswith("3 seeds, scale laptop, results of 2026-12-01.")
 
 

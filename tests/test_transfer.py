@@ -30,6 +30,8 @@ GPT2 = FAMILIES["gpt2"]
 State = dict[str, Tensor]
 PRESERVING = [Trans(grow_width=width) for width in ("pad", "duplicate")]
 EPSILONS = [1e-12, 1e-5, 0.05]  # the last one so large that a wrong one shows
+# in logits: what fp32 rounds, a few 1e-6, and up to 1.3e-5 for a norm over four channels around a mean of 1
+ROUNDING = 2e-5
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def test_growth_preserves_the_function(model_of, trans: Trans, case: Case) -> No
     model = model_of(case)
     grown = through_files(model, case.grown, trans)
     assert spec_of(grown) == case.grown
-    assert change(model, grown) < 1e-5
+    assert change(model, grown) < ROUNDING
 
 
 @settings(deadline=None, max_examples=15)
@@ -151,7 +153,7 @@ def test_growth_preserves_the_function(model_of, trans: Trans, case: Case) -> No
 def test_sorting_is_a_permutation_that_preserves_the_function(model_of, case: Case, seed: int) -> None:
     model, trans = model_of(case), Trans(cut_width="sorted")
     ordered = through_files(model, case.spec, trans)
-    assert change(model, ordered) < 1e-5
+    assert change(model, ordered) < ROUNDING
     before, after = model.state_dict(), ordered.state_dict()
     for name, tensor in after.items():
         assert torch.equal(tensor.flatten().sort().values, before[name].flatten().sort().values)
@@ -160,8 +162,8 @@ def test_sorting_is_a_permutation_that_preserves_the_function(model_of, case: Ca
         scores += [unit_scores(GPT2, case.spec, unit, i, after.__getitem__) for i in range(case.layers)]
     for each in scores:
         assert all(a >= b * (1 - 1e-5) for a, b in pairwise(each.tolist()))
-    # and what is sorted can grow; of two roundings, four channels around a mean of 1 show 1.01e-5
-    assert change(model, through_files(ordered, case.grown, Trans())) < 2e-5
+    # and what is sorted can grow
+    assert change(model, through_files(ordered, case.grown, Trans())) < ROUNDING
 
 
 def test_the_models_of_these_tests_would_show_a_change(model_of) -> None:
@@ -193,14 +195,14 @@ BASE = Case(
 def test_each_axis_alone(model_of, axis: str, trans: Trans) -> None:
     others = {"more_layers": 0, "more_heads": 0, "more_ffn": 0, axis: 2}
     case = replace(BASE, **others)
-    assert change(model_of(case), through_files(model_of(case), case.grown, trans)) < 1e-5
+    assert change(model_of(case), through_files(model_of(case), case.grown, trans)) < ROUNDING
 
 
 def test_head_count_and_width_are_told_apart(model_of) -> None:
     """Twice the width with twice the heads keeps every head's own channels."""
     case = replace(BASE, heads=2, more_heads=2)
     for trans in PRESERVING:
-        assert change(model_of(case), through_files(model_of(case), case.grown, trans)) < 1e-5
+        assert change(model_of(case), through_files(model_of(case), case.grown, trans)) < ROUNDING
 
 
 LOSSY = {
@@ -230,7 +232,7 @@ def test_every_part_of_the_padding_is_needed(model_of, without: str) -> None:
     """Each correction, taken back alone, breaks the function: the tests above would see it missing."""
     model = model_of(BASE)
     grown = through_files(model, BASE.grown, Trans())
-    assert change(model, grown) < 1e-5
+    assert change(model, grown) < ROUNDING
     state, old = grown.state_dict(), BASE.spec
     if without == "gains":
         factor = (BASE.grown.width / old.width) ** 0.5
@@ -528,7 +530,7 @@ def test_an_untied_head_is_preserved_or_refused(save_gpt2, tmp_path) -> None:
     except CbdError:
         return
     grown = AutoModelForCausalLM.from_pretrained(out).eval()
-    assert change(model, grown) < 1e-5
+    assert change(model, grown) < ROUNDING
 
 
 def test_scores_scaled_by_depth_are_preserved_or_refused(make_gpt2) -> None:
@@ -541,4 +543,4 @@ def test_scores_scaled_by_depth_are_preserved_or_refused(make_gpt2) -> None:
         grown = through_files(model, replace(spec_of(model), layers=4), Trans())
     except CbdError:
         return
-    assert change(model, grown) < 1e-5
+    assert change(model, grown) < ROUNDING

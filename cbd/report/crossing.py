@@ -75,8 +75,8 @@ def crossing(curves: pd.DataFrame, line: pd.DataFrame, *, lower_is_better: bool 
 
     The interval is a percentile bootstrap which resamples seeds, the curve and the line of a seed together;
     its ends are resamples, not interpolated, since some may be inf. At 95 % with five seeds it holds the
-    crossing of the expected curve about 84 % of the time; with three it is a range, not a test (see
-    `stats.interval`). It knows nothing of what lies between the budgets.
+    crossing of the expected curve about 84 % of the time; with three it is their range, not a test. It
+    knows nothing of what lies between the budgets.
 
     Extrapolation fits `fit_power_law` to the mean curve: to 1 - value where higher is better, and then only
     if all values lie in [0, 1]; it needs four budgets. A result below `lower_bound` says that the law does

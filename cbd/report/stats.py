@@ -15,7 +15,8 @@ from scipy.stats import t as student_t
 from cbd.errors import CbdError, require
 
 CONFIDENCE = 0.95
-RESAMPLES = 9999  # with three seeds the extremes are then the 2.5 % points for certain (see `interval`)
+RESAMPLES = 9999
+MANY = 8  # seeds from which on an interval is the bootstrap's
 SEED = 0  # of each bootstrap's own generator: equal values, equal interval
 POWER, LEVEL = 0.8, 0.05  # of the test behind `smallest_difference`
 CHUNK = 1 << 19  # values of a crossed bootstrap worked on at a time: 4 MiB an array
@@ -31,22 +32,22 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The mean of one value a seed, with the 95 % percentile bootstrap interval of that mean.
+    """The mean of one value a seed, with its 95 % interval: Student's t, from `MANY` seeds on the bootstrap.
 
-    With *three* seeds it is simply the range of the values: a resample repeats the smallest three times with
-    probability 1/27 = 3.7 %, more than the 2.5 % cut off. It then holds the mean of a symmetric distribution
-    75 % of the time: read it as a range, not as a test. With one value low and high are nan; equal values
-    give that value; one that is not finite makes all three nan. Raises `CbdError` when there are no values.
+    A percentile bootstrap of three seeds is simply their range, which holds the mean 75 % of the time. The
+    bootstrap of many asks for no normal distribution. With one value low and high are nan; equal values give
+    that value; one that is not finite makes all three nan. Raises `CbdError` when there are no values.
     """
     data = np.sort(np.asarray(values, dtype=float).ravel())  # sorted: the order of rows must not matter
     if found := _without_resampling(data, data.size):
         return found
-    rng = np.random.default_rng(SEED)
-    found = bootstrap(
-        (data,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=rng
-    )
-    low, high = found.confidence_interval
-    return Interval(float(data.mean()), float(low), float(high), data.size)
+    point, n = float(data.mean()), data.size
+    if n < MANY:
+        margin = float(student_t.isf((1 - CONFIDENCE) / 2, n - 1) * data.std(ddof=1) / n**0.5)
+        return Interval(point, point - margin, point + margin, n)
+    rng, resampled = np.random.default_rng(SEED), {"n_resamples": RESAMPLES, "method": "percentile"}
+    found = bootstrap((data,), np.mean, confidence_level=CONFIDENCE, rng=rng, **resampled)
+    return Interval(point, *map(float, found.confidence_interval), n)
 
 
 def summarise(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

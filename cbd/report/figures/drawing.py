@@ -26,6 +26,7 @@ from cbd.errors import require, si
 from cbd.recipes.starts import DASHED, DOTTED, FINE, GREY, LONG
 from cbd.report.findings.shared import sizes
 from cbd.report.names import LOOKS, RANDOM
+from cbd.report.stats import MANY
 
 WIDTH = 7.0  # inches: the text width of a page
 STYLE = {
@@ -81,8 +82,8 @@ def captioned(draw: Callable[[pd.DataFrame], Drawn]) -> Callable[..., Figure]:
             if seeds == {1}:
                 facts.insert(0, "one seed (so no interval)")
             elif seeds:
-                text += " Bands and bars: 95\u00a0% bootstrap interval of the mean over seeds"
-                text += " (with three seeds, their range)." if max(seeds) == 3 else "."
+                how = "bootstrap" if min(seeds) >= MANY else "Student's t"
+                text += f" Bands and bars: 95\u00a0% interval of the mean over seeds ({how})."
                 facts.insert(0, " to ".join(str(n) for n in sorted({min(seeds), max(seeds)})) + "\u00a0seeds")
             closing = ", ".join(facts)
             text += f" {closing[0].upper()}{closing[1:]}." if closing else ""
