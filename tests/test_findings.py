@@ -100,6 +100,14 @@ def test_a_lower_bound_stands_in_for_a_run_that_never_got_there():
     assert (found.point, found.n, found.bound) == (2.25, 2, True)
 
 
+def test_insurance_is_what_one_start_costs_at_worst():
+    ends = {"2x32": {CBD: [4.1, 4.0], SMALLER: [4.0, 4.2], LARGER: [4.5, 4.1]},
+            "4x64": {CBD: [3.0, 3.0], SMALLER: [3.4, 3.1], LARGER: [3.0, 3.0]}}  # fmt: skip
+    rows = [row for spec, values in ends.items() for row in starts(values, spec, budget=100, tokens=100)]
+    [found] = findings.convergence.insurance(table(rows)).to_dict("records")
+    assert found == pytest.approx({CBD: 0.1, SMALLER: 0.4, LARGER: 0.5})
+
+
 def test_recovery_compares_ends_of_runs_and_leaves_out_the_long_random_run():
     rows = []
     for tokens in (0, 100):

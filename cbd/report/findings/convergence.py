@@ -25,6 +25,16 @@ def against_better_anchor(table: pd.DataFrame) -> pd.DataFrame:
     return against(rows[rows["method"].isin([CBD, BETTER])], BETTER, by=["budget", "spec"])
 
 
+def insurance(table: pd.DataFrame) -> pd.DataFrame:
+    """What always taking one start costs at worst, over sizes and seeds, against the better single anchor.
+
+    A row a budget, in nats per token. Which anchor will be better is not known beforehand.
+    """
+    runs = with_better(ends(table)).set_index(["method", "budget", "spec", "seed"])["value"]
+    lost = {method: runs[method] - runs[BETTER] for method in (CBD, SMALLER, LARGER)}
+    return pd.DataFrame(lost).groupby("budget").max()
+
+
 def speedups(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and interval of each speed-up, a row a size and budget; `bound` marks lower bounds."""
     bounds, keys = table["metric"].str.extract(r"^(speedup_.*)_lower_bound$")[0], ["metric", "spec", "budget"]

@@ -1,12 +1,9 @@
 """Q9: one chain in each family, and whether mixing its anchors gains anything."""
 
-from collections.abc import Callable
-
 import pandas as pd
 
 from cbd.report.findings.shared import by_seed, counted, near, rule_alphas, units
 from cbd.report.findings.shared import optima as optima_of
-from cbd.report.names import RANDOM
 from cbd.report.verdicts import Entry, Facts, Tables, below
 
 
@@ -16,41 +13,26 @@ def optima(table: pd.DataFrame) -> pd.DataFrame:
     return optima_of(rows, ["family", "spec", "mixing", "operator"], rule_alphas(table, "family", "spec"))
 
 
-def _minus(tables: Tables, baseline: Callable[[pd.DataFrame, float], float]) -> pd.DataFrame:
-    """Union at the rule's alpha minus baseline(curve, random's value), in each family but GPT-2."""
-    table = tables["families"]
-    rule = rule_alphas(table, "family", "spec")
-    rows = table[(table["metric"] == "bits_per_byte") & (table["family"] != "gpt2")]
-    keys = ["family", "spec", "seed"]
-    random = rows[rows["method"] == RANDOM].set_index(keys)["value"]
+def _against_better_end(tables: Tables) -> pd.DataFrame:
+    """Union at the rule's alpha minus the better end of the grid, in each family but GPT-2."""
+    rule = rule_alphas(tables["families"], "family", "spec")
+    rows = tables["families"].query("metric == 'bits_per_byte' and family != 'gpt2'")
 
     def gap(curve: pd.DataFrame) -> float:
-        family, spec, seed = curve[keys].iloc[0]
-        return near(curve, rule[family, spec]) - baseline(curve, random[family, spec, seed])
+        ends = curve.loc[curve["alpha"].isin([0, 1]), "value"]
+        return near(curve, rule[tuple(curve[["family", "spec"]].iloc[0])]) - ends.min()
 
     curves = rows.query("method == 'CBD' and mixing == 'union'")
     return units(by_seed(curves, ["family", "spec"], gap), "{family} {spec}", "{family}")
 
 
-def _better_end(curve: pd.DataFrame, random: float) -> float:
-    return curve.loc[curve["alpha"].isin([0, 1]), "value"].min()
-
-
-def _against_random(tables: Tables) -> str:
-    found = _minus(tables, lambda curve, random: random)
-    sizes = tables["families"].loc[tables["families"]["method"] == "CBD", "parameters"]
-    ends = f"{found['point'].min():+.3f} to {found['point'].max():+.3f}"
-    return f"Minus random {ends}; sizes of {sizes.min():,} to {sizes.max():,} parameters"
-
-
 ROWS = {
     "Q9": Entry(
-        lambda tables: _minus(tables, _better_end),
+        _against_better_end,
         below(
             "Each family but GPT-2: union at the grid's alpha nearest to that by distance "
             "minus the better end of the grid, bits per byte"
         ),
-        _against_random,
     )
 }
 
