@@ -153,7 +153,10 @@ def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple
         copy = _copy_of_source(model, record, other)
         if copy is not None:
             pair = copy if other is large else large
-            return pair, {"basis": record["basis"], "aligned": f"the chain's copy of {other.folder.name}"}
+            return pair, {
+                "basis": record["basis"],
+                "aligned": f"the chain's copy of {record['source']['name']}",
+            }
     if unaligned:
         return large, {"aligned": "as they lie (--unaligned)"}
     relation = basis.compare(small, large)

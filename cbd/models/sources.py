@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cbd.data.documents import first_line
@@ -21,6 +22,7 @@ from cbd.models.families import family_of, spec_of
 from cbd.recipes.models import Source
 from cbd.recipes.specs import ModelSpec
 
+hub_logging.set_verbosity_error()  # a hub that is out of reach is told in one line, not in one a try
 FILES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 
 
