@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and how a large number is said."""
+"""The one exception that a user is meant to read, and how errors and large numbers are said."""
 
 
 class CbdError(ValueError):
@@ -9,6 +9,11 @@ def require(holds: object, message: str) -> None:
     """Raise `CbdError` with the message unless the condition holds."""
     if not holds:
         raise CbdError(message)
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, at its shortest."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def si(number: float, space: str = "") -> str:

@@ -1,5 +1,6 @@
-"""Files and folders that appear whole or not at all, even when a process is killed or the power goes."""
+"""Files: folders and files that appear whole or not at all, even when the power goes, and their hash."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,12 @@ def write_bytes(path: Path, content: bytes) -> Path:
     with replacing(path) as fresh:
         fresh.write_bytes(content)
     return path
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -592,9 +592,8 @@ def test_the_findings_read_these_tables(tables, micro):
         ]
         row = found.loc[(spec, CBD)]
         assert row["point"] == pytest.approx(np.mean(pairs), abs=1e-6) and row["n"] == len(SEEDS)
-        assert (
-            row["low"] <= min(pairs) + 1e-6 and max(pairs) - 1e-6 <= row["high"]
-        )  # of two seeds, wider still
+        # Student's t over two seeds is wider than their range
+        assert row["low"] <= min(pairs) + 1e-6 and max(pairs) - 1e-6 <= row["high"]
 
     ends = findings.convergence.ends(tables["convergence"])
     assert len(ends) == len(SEEDS) * len(micro.convergence_targets) * (4 * len(BUDGETS) + 1)

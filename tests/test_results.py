@@ -194,7 +194,7 @@ def test_bad_records_are_refused():
     path = results.records_path("smoke", "chain")
     path.parent.mkdir(parents=True)
     path.write_text('{"key": "a"}\n{"key": ')
-    with pytest.raises(CbdError, match="holds a line that is not JSON"):
+    with pytest.raises(CbdError, match="line 2 is not JSON"):
         results.read_records("smoke", "chain")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import cbd
 from cbd.data.documents import folder_corpus
 from cbd.errors import CbdError, require
-from cbd.files import replacing
-from cbd.models.checkpoints import TOKENIZER_FILES, Checkpoint, sha256
+from cbd.files import replacing, sha256
+from cbd.models.checkpoints import TOKENIZER_FILES, Checkpoint
 from cbd.models.sources import hub, local
 from cbd.realize import realize
 from cbd.recipes.data import Corpus

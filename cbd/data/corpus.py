@@ -16,10 +16,11 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cbd.data import progress
-from cbd.data.documents import END, SPLITS, documents, fingerprint_of, first_line, sha256, split_of
+from cbd.data.documents import END, SPLITS, documents, fingerprint_of, split_of
 from cbd.data.embedded import EMBEDDED
 from cbd.data.tokens import DTYPES
-from cbd.errors import CbdError, require
+from cbd.errors import CbdError, first_line, require
+from cbd.files import sha256
 from cbd.recipes.data import Corpus
 
 CHUNK = 500  # documents encoded at a time: enough to keep every thread busy, little enough memory

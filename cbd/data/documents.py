@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cbd.data.embedded import embedded_documents
-from cbd.errors import CbdError, require
+from cbd.errors import CbdError, first_line, require
+from cbd.files import sha256
 from cbd.recipes.data import Corpus
 
 Split = Literal["train", "validation", "test"]
@@ -67,12 +68,6 @@ def fingerprint_of(folder: Path) -> str:
         name = path.relative_to(folder).as_posix()
         total.update(f"{sha256(path)} {name}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _text_files(folder: Path) -> list[Path]:
@@ -175,11 +170,6 @@ def load_dataset(name: str, config: str | None = None) -> Any:
         wrong = f"the data set {name!r} could not be loaded ({type(error).__name__}: {first_line(error)})"
         remedy = "check its name, config and your connection, or name a local folder"
         raise CbdError(f"{wrong}; {remedy}") from error
-
-
-def first_line(error: Exception) -> str:
-    """What a library's error says, at its shortest."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def split_of(document: str, held_out: float) -> Split:

@@ -18,9 +18,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
-from cbd.data.documents import first_line
 from cbd.data.progress import quiet
-from cbd.errors import CbdError, require
+from cbd.errors import CbdError, first_line, require
 from cbd.models.forward import load_llm
 from cbd.recipes.evaluation import LOCAL, XLSUM
 

@@ -39,7 +39,7 @@ def _speedups(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterable[dict]
     for seed, m in ours:
         here = losses[(losses.seed == seed) & (losses.spec == m.recipe.spec.name)]
         random, own = here[here.method == RANDOM], here[here.recipe == m.recipe.key].sort_values("tokens")
-        budget, training = m.recipe.tokens, m.recipe.training
+        budget, step = m.recipe.tokens, m.recipe.training.batch * m.recipe.training.context
         to_start, unmet = _first_tokens(random, own.value.iloc[0])
         found = {f"random_tokens_to_cbd_step_zero{BOUND if unmet else ''}": to_start}
         to_end, unmet = _first_tokens(random, own.value.iloc[-1])
@@ -49,9 +49,7 @@ def _speedups(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterable[dict]
         same = random[random.budget == m.labels["budget"]].sort_values("tokens")
         needed, unmet = _first_tokens(own, same.value.iloc[-1])
         # CBD may end above random: no speed-up at all
-        found["speedup_to_random_final"] = (
-            math.nan if unmet else budget / max(needed, training.batch * training.context)
-        )
+        found["speedup_to_random_final"] = math.nan if unmet else budget / max(needed, step)
         labels = row_labels(m) | {"seed": seed, "tokens": budget}
         yield from (labels | {"metric": metric, "value": value} for metric, value in found.items())
 

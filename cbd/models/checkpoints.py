@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cbd.data.documents import sha256
 from cbd.errors import CbdError, require
+from cbd.files import sha256
 from cbd.models.families import Family, family_of
 from cbd.recipes.specs import ModelSpec
 

@@ -13,11 +13,11 @@ from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from cbd.data.documents import first_line
 from cbd.data.progress import quiet
 from cbd.data.tokens import Tokens
-from cbd.errors import CbdError, require
-from cbd.models.checkpoints import Checkpoint, sha256, write
+from cbd.errors import CbdError, first_line, require
+from cbd.files import sha256
+from cbd.models.checkpoints import Checkpoint, write
 from cbd.models.families import family_of, spec_of
 from cbd.recipes.models import Source
 from cbd.recipes.specs import ModelSpec

@@ -186,12 +186,14 @@ def read_records(scale: str, experiment: str) -> list[dict[str, Any]]:
     Raises `CbdError` when there are none, naming the command that makes them, or when a line is not JSON.
     """
     path = _existing(records_path, scale, experiment)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        return [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
-        wrong = f"{path} holds a line that is not JSON ({error})"
-        raise CbdError(f"{wrong}; {_remedy(scale, experiment)}") from error
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            wrong = f"{path}, line {number} is not JSON ({error})"
+            raise CbdError(f"{wrong}; {_remedy(scale, experiment)}") from error
+    return records
 
 
 def intact(scale: str, experiment: str) -> bool:

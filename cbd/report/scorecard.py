@@ -38,10 +38,11 @@ class Row:
 def scorecard(scale: str) -> pd.DataFrame:
     """A row for each of E1 to E16 and Q1 to Q11, with the columns of `Row`, from the tables that exist."""
     tables = _tables(scale)
-    return pd.DataFrame([_row(claim, tables, scale) for claim in claims()])
+    untuned = {m for m, run in ladder.worst(tables).items() if run["excess"] > ladder.SLACK}
+    return pd.DataFrame([_row(claim, tables, scale, untuned) for claim in claims()])
 
 
-def _row(claim: Claim, tables: Tables, scale: str) -> Row:
+def _row(claim: Claim, tables: Tables, scale: str, untuned: set[str]) -> Row:
     words = QUESTION if claim.is_question else EXPERIMENT
     row = Row(id=claim.id, claim=claim.claim, paper=paper(claim), scale=scale)
     if claim.id not in ROWS:
@@ -52,9 +53,7 @@ def _row(claim: Claim, tables: Tables, scale: str) -> Row:
     if found.empty:
         return row
     ours = ". ".join(filter(None, (entry.rule.told(found), entry.note(tables))))
-    steps = ladder.worst(tables)
-    tuned = entry.control not in steps or steps[entry.control]["excess"] <= ladder.SLACK
-    verdict = entry.rule.verdict(found, words) if tuned else NOT_TUNED
+    verdict = NOT_TUNED if entry.control in untuned else entry.rule.verdict(found, words)
     return replace(row, ours=ours, seeds=int(found["n"].min()), verdict=verdict)
 
 

@@ -107,10 +107,11 @@ class DistilledLesson:
     shared_vocab: int | None = None
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
+        _tokens_for(self.corpus, student)  # refused before the teacher is loaded
         teacher = load(self.teacher).to(device).requires_grad_(False)
         if self.shared_vocab is None:
             check_vocabularies(student.config.vocab_size, teacher.config.vocab_size)
-        text = Text(_tokens_for(self.corpus, student, teacher))
+        text = Text(_tokens_for(self.corpus, teacher))
         return Objective(student, self.loss, teacher, self.shared_vocab), text
 
 
@@ -139,9 +140,9 @@ class TunedLesson:
 Lesson = PlainLesson | DistilledLesson | BridgedLesson | TunedLesson
 
 
-def _tokens_for(corpus: Path, *models: nn.Module) -> Tokens:
-    """The corpus, whose ids the models must know."""
-    tokens, known = Tokens(corpus), min(model.config.vocab_size for model in models)
+def _tokens_for(corpus: Path, model: nn.Module) -> Tokens:
+    """The corpus, whose ids the model must know."""
+    tokens, known = Tokens(corpus), model.config.vocab_size
     wrong = f"the model's vocabulary ({known}) is smaller than the corpus' ({tokens.vocab_size})"
     require(known >= tokens.vocab_size, f"{wrong}: tokenize the corpus with the model's tokenizer")
     return tokens
