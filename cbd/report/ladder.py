@@ -41,10 +41,8 @@ def worst(tables: Tables) -> dict[str, pd.Series]:
 
 def told(scale: str) -> str:
     """The check of every method at a scale, a line each."""
-    lines = []
-    for method, run in worst(
-        {name: results.read_table(scale, name) for name in results.names(scale)}
-    ).items():
+    lines, tables = [], {name: results.read_table(scale, name) for name in results.names(scale)}
+    for method, run in sorted(worst(tables).items()):
         verdict = "fails" if run["excess"] > SLACK else "holds"
         run = f"{run['spec']}, {run['budget']:,} tokens: {run['excess']:+.3f} nats against {run['longer']:,}"
         lines.append(f"ladder check {verdict} for {method} (at worst {run})")
