@@ -5,6 +5,10 @@ class CbdError(ValueError):
     """Bad input: the message is one line that says what is wrong and names the remedy."""
 
 
+class Diverged(CbdError):
+    """A training whose loss is no longer a finite number."""
+
+
 def require(holds: object, message: str) -> None:
     """Raise `CbdError` with the message unless the condition holds."""
     if not holds:

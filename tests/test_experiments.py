@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import random_model
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from cbd.data import items, pairs
@@ -31,7 +33,7 @@ from cbd.experiments import (
 from cbd.experiments import starts as models
 from cbd.experiments.run import design_of, kept, names_at, rows_of, run, seeds_of
 from cbd.experiments.scales import SCALES
-from cbd.experiments.scales.base import Bridge, Evaluation, Families, HomeGrown, Scale, ScratchVsCbd
+from cbd.experiments.scales.base import Bridge, Evaluation, Families, HomeGrown, Scale, ScratchVsCbd, Tuning
 from cbd.experiments.scales.hub import Public
 from cbd.models.sources import local
 from cbd.realize import store
@@ -42,10 +44,10 @@ from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY, Downstream
 from cbd.recipes.models import Sampling
 from cbd.recipes.operators import OPERATORS, distance_alpha
 from cbd.recipes.specs import gpt2, llama, pythia, qwen3
-from cbd.recipes.training import Training, Tuned, TunedRate
-from cbd.report import figures, findings, results, scorecard
+from cbd.recipes.training import Search, Training, Tuned
+from cbd.report import figures, findings, results, scorecard, stats
 from cbd.report.findings.shared import BETTER, detectable, main_metrics, sizes, with_better
-from cbd.report.names import CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
+from cbd.report.names import ALONE, CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
 from cbd.report.searches import searches
 
 CONTEXT, BATCH = 16, 2
@@ -82,8 +84,7 @@ def micro(tiny_corpus) -> Scale:
         recovery=replace(training, tokens=BUDGETS[0], lr=2e-3),
         budgets=BUDGETS,
         scratch=SCRATCH,
-        rates=(1e-3, 4e-3),
-        random_rates=(4e-3, 1e-2),
+        tuning=Tuning(2e-3, 4 * STEP, 5e-3, 8 * STEP, seeds=(1000, 1001)),
         seeds=len(SEEDS),
         sample=8 * CONTEXT,
         jobs=1,
@@ -116,7 +117,6 @@ def micro(tiny_corpus) -> Scale:
         scratch_vs_cbd=ScratchVsCbd(
             targets=(shape(1, 32),),
             ladder=tuple(2 * STEP * 4**i for i in range(4)),
-            searched=(BUDGETS[0], BUDGETS[1]),
             seeds=len(SEEDS),
             equal_targets=(shape(1, 32),),
             equal_budgets=BUDGETS[:1],
@@ -208,9 +208,7 @@ def test_a_second_run_makes_nothing_anew_and_writes_the_same(micro, root):
 def test_every_seed_is_there_and_every_value_is_finite(tables, name):
     table = tables[name].dropna(subset="seed")  # what is worked out over all seeds has none
     assert set(table["seed"]) == set(SEEDS)
-    counts = table.groupby("seed").size()
-    bounds = table["metric"].str.contains("_lower_bound").sum()
-    assert counts.max() - counts.min() <= bounds, "seeds differ in nothing but the bounds they need"
+    assert table.groupby("seed").size().nunique() == 1
     empty = table[~np.isfinite(table["value"].astype(float))]
     assert set(empty["metric"]) <= {"speedup_to_cbd_final", "speedup_to_random_final"}
     measured = table[table["metric"].isin(["loss", "final_loss"])]
@@ -372,14 +370,19 @@ def test_an_unknown_experiment_is_refused(micro):
 
 def test_the_chain_has_every_step_and_both_direct_runs(tables, micro):
     table = tables["chain"]
-    assert set(table["method"]) == {"source", "stepwise", DIRECT_COMPUTE, DIRECT_TOKENS}
+    assert set(table["method"]) == {"source", "stepwise", ALONE, DIRECT_COMPUTE, DIRECT_TOKENS}
+    assert set(only(table, method=ALONE, metric="final_loss")["spec"]) == {"2x48", "1x16"}
     assert list(only(table, method="stepwise", metric="final_loss", seed=0)["spec"]) == ["2x48", "1x16"]
     for method in (DIRECT_COMPUTE, DIRECT_TOKENS):
         assert set(only(table, method=method)["spec"]) == {"1x16"}
     curves = only(table, metric="loss")
     for _, rows in curves.groupby("recipe"):
         assert rows["tokens"].iloc[0] == 0 and rows["tokens"].is_monotonic_increasing
+    # the control has the same start, batches and tokens: only the teacher is missing
+    first = only(curves, spec="2x48", tokens=0)
+    assert first.groupby("seed")["value"].nunique().eq(1).all() and len(first) == 2 * len(SEEDS)
     tokens = curves.groupby(["method", "spec"])["tokens"].max()
+    assert tokens[ALONE, "1x16"] == tokens["stepwise", "1x16"]
     assert tokens["source", "3x48"] == micro.source_training.tokens
     assert tokens["stepwise", "1x16"] == tokens[DIRECT_TOKENS, "1x16"] == micro.anchor_training.tokens
 
@@ -496,49 +499,52 @@ def first_reached(curve: pd.DataFrame, target: float) -> float:
     return math.inf
 
 
-def check_speed_ups(losses: pd.DataFrame, derived: pd.DataFrame, micro: Scale) -> set[str]:
-    """Compute every speed-up anew; returns the metrics that were found."""
+def check_needed(losses: pd.DataFrame, found: pd.DataFrame, micro: Scale) -> None:
+    """Compute every number of tokens to a loss anew."""
     for seed in SEEDS:
         for spec in (s.name for s in micro.convergence_targets):
             here = only(losses, seed=seed, spec=spec)
-            random = [run for _, run in only(here, method=RANDOM).groupby("budget")]
-            for budget in BUDGETS:
-                rows = only(derived, seed=seed, spec=spec, budget=budget, method=CBD)
-                own = only(here, method=CBD, budget=budget)
-                same = only(here, method=RANDOM, budget=budget)
-                for metric, target, scale in (
-                    ("random_tokens_to_cbd_step_zero", own["value"].iloc[0], 1),
-                    ("speedup_to_cbd_final", own["value"].iloc[-1], budget),
-                ):
-                    needed = min(first_reached(run, target) for run in random)
-                    name = metric if math.isfinite(needed) else f"{metric}_lower_bound"
-                    value = min(needed, SCRATCH) / scale
-                    assert the(rows, metric=name) == pytest.approx(value, rel=1e-5), (seed, spec, budget)
-                needed = first_reached(own, same["value"].iloc[-1])
-                found = the(rows, metric="speedup_to_random_final")
-                wanted = math.nan if math.isinf(needed) else budget / max(needed, STEP)
-                assert found == pytest.approx(wanted, rel=1e-5, nan_ok=True), (seed, spec, budget)
-    return set(derived["metric"])
+            runs = {m: [run for _, run in only(here, method=m).groupby("budget")] for m in (CBD, RANDOM)}
+            for to, method, other in (
+                ("random's final loss", RANDOM, CBD),
+                ("CBD's final loss", CBD, RANDOM),
+            ):
+                for end in runs[method]:
+                    budget, loss = end["budget"].iloc[0], end.sort_values("tokens")["value"].iloc[-1]
+                    [row] = only(found, seed=seed, spec=spec, to=to, budget=budget).to_dict("records")
+                    spent = {CBD: row["cbd"], RANDOM: row["random"]}
+                    assert spent[method] == end["tokens"].max()
+                    wanted = min(first_reached(curve, loss) for curve in runs[other])
+                    assert spent[other] == pytest.approx(wanted, rel=1e-5), (seed, spec, budget)
 
 
-def test_the_speed_ups_follow_from_the_curves(tables, micro):
+def test_the_tokens_to_a_loss_follow_from_the_curves(tables, micro):
     table = tables["convergence"]
-    found = check_speed_ups(only(table, metric="loss"), table[table["metric"] != "loss"], micro)
-    assert "speedup_to_random_final" in found
+    found = findings.convergence.needed(table)
+    check_needed(only(table, metric="loss"), found, micro)
+    for row in found.drop_duplicates(["spec", "seed"]).itertuples():
+        spec = next(s for s in micro.convergence_targets if s.name == row.spec)
+        given = models.source(micro, row.seed)
+        made = walk([models.starts(micro, row.seed, spec)[CBD]], skip=[given].__contains__)
+        work = sum(recipe.flops for recipe in made.values())
+        assert row.chain == pytest.approx(work / spec.training_flops(CONTEXT), rel=1e-6)
 
 
 @pytest.mark.parametrize("lead", [-1.0, 0.0, 0.5, 3.0])
-def test_the_speed_ups_of_any_curves_follow_from_them(tables, micro, lead):
+def test_the_tokens_to_a_loss_of_any_curves_follow_from_them(tables, micro, lead):
     """On invented curves, so that every case occurs: random weights catch up early, late, just, or never."""
     losses = only(tables["convergence"], metric="loss").copy()
     draw = np.random.default_rng(0)
     fall = np.log1p(losses["tokens"].astype(float) / STEP) * draw.uniform(0.2, 0.6, len(losses))
     losses["value"] = 6 - fall - lead * (losses["method"] == CBD)
-    designs = {seed: design_of("convergence", micro, seed) for seed in SEEDS}
-    derived = pd.DataFrame(list(designs[0].derive(losses, designs)))
-    found = check_speed_ups(losses, derived, micro)
-    assert ("speedup_to_cbd_final_lower_bound" in found) == (lead >= 0)
-    assert only(derived, metric="speedup_to_cbd_final")["value"].notna().any() == (lead < 3)
+    found = findings.convergence.needed(losses)
+    check_needed(losses, found, micro)
+    never = np.isinf(only(found, to="CBD's final loss")["random"])
+    assert never.any() == (lead >= 0) and never.all() == (lead == 3)
+    starts_below = only(found, to="random's final loss")["cbd"] == 0
+    assert starts_below.all() == (lead == 3)
+    told = findings.convergence.speedups(losses)
+    assert told["at_least"].all() == (lead == 3) and np.isfinite(told["random"]).all()
 
 
 # Costs -------------------------------------------------------------------------------------------------
@@ -598,10 +604,9 @@ def test_the_findings_read_these_tables(tables, micro):
     ends = findings.convergence.ends(tables["convergence"])
     assert len(ends) == len(SEEDS) * len(micro.convergence_targets) * (4 * len(BUDGETS) + 1)
     assert len(findings.alpha.optima(tables["alpha"])) == 2 * 3 * len(micro.alpha_targets)
-    assert set(findings.convergence.speedups(tables["convergence"])["metric"]) == {
-        "speedup_to_random_final",
-        "speedup_to_cbd_final",
-    }
+    ratios = findings.convergence.speedups(tables["convergence"])
+    assert len(ratios) == len(micro.convergence_targets) * (2 * len(BUDGETS) + 1)
+    assert (ratios["flops_1"] < ratios["flops_10"]).all() and (ratios["flops_10"] < ratios["tokens"]).all()
     lost = findings.chain.steps_lost(tables["chain"])
     assert list(lost["spec"]) == ["2x48", "1x16"] * 2
     direct = findings.chain.stepwise_or_direct(tables["chain"])
@@ -743,11 +748,15 @@ def test_the_experiment_has_seeds_of_its_own(micro):
 
 def test_scratch_takes_the_rate_of_the_nearest_search_or_the_step_laws(micro):
     spec = micro.scratch_vs_cbd.targets[0]
-    low, high = micro.scratch_vs_cbd.searched
+    low, high = BUDGETS
+    few = replace(micro, tuning=replace(micro.tuning, budgets=BUDGETS))
     for tokens, nearest in ((STEP, low), (low, low), (high, high), (100 * high, high)):
-        found = scratch_vs_cbd.scratch(micro, 0, spec, tokens).training
-        assert {c.training.tokens for c in found.lr.candidates} == {nearest} and found.tokens == tokens
-    law = replace(micro, scratch_vs_cbd=replace(micro.scratch_vs_cbd, searched=()))
+        found = scratch_vs_cbd.scratch(few, 0, spec, tokens).training
+        assert found.lr.training.tokens == nearest and found.tokens == tokens
+        own = scratch_vs_cbd.scratch(micro, 0, spec, tokens).training
+        assert own.lr.training.tokens == tokens, "where no budgets are named, each has a search of its own"
+        assert own.lr.training.warmup_tokens <= tokens
+    law = replace(micro, scratch_vs_cbd=replace(micro.scratch_vs_cbd, step_law=True))
     rates = [scratch_vs_cbd.scratch(law, 0, spec, 10**n).training.lr for n in (6, 8)]
     assert rates[1] / rates[0] == pytest.approx(100**0.307, rel=1e-2)
 
@@ -858,39 +867,81 @@ def test_every_experiment_of_the_paper_names_one_of_ours(name):
 
 
 @pytest.mark.parametrize("name", ["convergence", "scratch_vs_cbd", "equal_budget"])
-def test_every_search_is_in_the_records_with_its_cost_and_the_rates_beyond_it(name, micro):
+def test_every_search_is_in_the_records_with_its_cost(name, micro):
     found = searches(results.read_records("micro", name))
-    needed = walk(design_of(name, micro, 0).recipes).values()
-    assert len(found) == sum(isinstance(recipe, TunedRate) for recipe in needed) > 0
-    for row in found.to_dict("records"):
-        rates = micro.random_rates if row["start"] == "Random" else micro.rates
-        tried = {rate: row[f"rate {rate}"] for rate in rates}
-        assert row["best"] == min(tried, key=tried.get)
-        assert row["search_tokens"] == len(tried) * row["tokens"] and row["search_flops"] > 0
-        beyond = [row[f"rate {rate}"] for rate in (min(rates) / 2, max(rates) * 2)]
-        assert row["missed"] == pytest.approx(max(0, min(tried.values()) - min(beyond)))
+    needed = [r for r in walk(design_of(name, micro, 0).recipes).values() if isinstance(r, Search)]
+    assert len(found) == len(needed) > 0 and not found.duplicated(["spec", "start", "tokens"]).any()
+    records = {record["key"]: record for record in results.read_records("micro", name)}
+    wanted = []
+    for recipe in needed:
+        best, tried = (records[recipe.key][name] for name in ("best", "tried"))
+        losses = [run["loss"] for run in tried if best.items() <= run.items()]
+        assert len(losses) == len(recipe.seeds) and len(tried) >= recipe.fewest
+        one = recipe.tokens // recipe.fewest
+        wanted.append((recipe.spec.name, one, *best.values(), np.mean(losses), len(tried), len(tried) * one))
+    columns = ["spec", "tokens", "lr", "warmup", "loss", "runs", "search_tokens"]
+    for row, right in zip(sorted(found[columns].itertuples(index=False)), sorted(wanted), strict=True):
+        assert row.spec == right[0] and tuple(row)[1:] == pytest.approx(right[1:])
+    assert (found["next"] >= 0).all() and (found["search_flops"] > 0).all()
 
 
-def test_a_check_that_diverges_costs_the_check_alone(micro, monkeypatch):
-    needed = walk(design_of("scratch_vs_cbd", micro, 0).recipes).values()
-    search = next(recipe for recipe in needed if isinstance(recipe, TunedRate))
-    wild = TunedRate.search(search.candidates[0], [1e30]).candidates
-    with monkeypatch.context() as patch:
-        patch.setattr("cbd.experiments.run.Design.checks", wild + search.candidates)
-        with pytest.warns(UserWarning, match="a check is left out of the records: .*diverged"):
-            table = run("initialise", micro, fresh=True)
-    assert len(table) == len(results.read_table("micro", "initialise"))
-    keys = {record["key"] for record in results.read_records("micro", "initialise")}
-    assert search.candidates[0].key in keys and wild[0].key not in keys
-    run("initialise", micro, fresh=True)  # the records as the other tests expect them
-
-
-def test_starts_of_a_search_are_told_apart(micro):
+def test_searches_of_all_starts_are_told_apart(micro):
     found = searches(results.read_records("micro", "convergence"))
     kinds = {"Interpolated", "Random"} | {f"Transferred from {spec.name}" for spec in micro.anchors}
-    assert set(found["start"]) == kinds and not found.duplicated(["spec", "start", "tokens"]).any()
+    assert set(found["start"]) == kinds
     scratch = searches(results.read_records("micro", "scratch_vs_cbd"))
-    assert set(scratch["start"]) == {"Random"} and list(scratch["tokens"]) == list(
-        micro.scratch_vs_cbd.searched
-    )
+    assert set(scratch["start"]) == {"Random"}
+    assert sorted(scratch["tokens"]) == sorted(micro.scratch_vs_cbd.ladder), "one at every step of the ladder"
     assert searches(results.read_records("micro", "chain")).empty
+
+
+def test_every_stage_has_its_own_part_of_the_stream(micro):
+    """No model sees the batches again that its ancestors were trained on."""
+    for kind in ("inherited", "independent", "alone"):
+        ends = 0
+        for model in models.chain(micro, 1, kind).models:
+            assert model.training.skip == ends and model.training.seed == 1
+            ends += model.training.steps
+    spec = micro.convergence_targets[0]
+    for method, start in models.starts(micro, 1, spec).items():
+        assert models.recovery(micro, 1, spec, method, start, BUDGETS[0]).training.skip == ends
+    assert scratch_vs_cbd.scratch(micro, 1, spec, BUDGETS[0]).training.skip == ends
+
+
+def test_below_the_chain_the_smallest_anchor_is_cut():
+    scale = SCALES["smoke"]
+    spec = scale.scratch_vs_cbd.equal_targets[0]
+    assert models.below(scale, spec) and not models.below(scale, scale.ladder[0])
+    found = models.starts(scale, 0, spec)
+    assert set(found) == {LARGER, RANDOM}
+    assert found[LARGER].model.model == models.chain(scale, 0).models[-1]
+    methods = {m.method for m in design_of("equal_budget", scale, 0).measurements if m.recipe.spec == spec}
+    assert methods == {LARGER, RANDOM}
+
+
+@given(st.data())
+def test_an_average_floors_every_task_at_guessing(data):
+    """Against a plain computation; and with no floor it is the mean of the tasks' own differences."""
+    seeds, draw = data.draw(st.integers(1, 4)), np.random.default_rng(data.draw(st.integers(0, 99)))
+    tasks = [
+        (draw.random((seeds, n)), draw.random((seeds, n)), floor) for n, floor in ((5, 0.4), (9, math.nan))
+    ]
+    found = stats.floored_average(tasks)
+    floored = [max(a.mean(), f) - max(b.mean(), f) if f == f else a.mean() - b.mean() for a, b, f in tasks]
+    assert found.point == pytest.approx(np.mean(floored)) and found.n == seeds
+    if seeds > 1:
+        assert found.low <= found.high
+        assert found == stats.floored_average(tasks), "no global generator"
+    hopeless = [(a, b, 2.0) for a, b, _ in tasks]
+    assert stats.floored_average(hopeless).point == 0, "below guessing no model is worse than another"
+
+
+def test_the_average_is_in_the_table_with_its_interval(tables):
+    table = tables["equal_budget"]
+    point, low, high = (the(table, metric=f"average minus random{end}") for end in ("", " low", " high"))
+    assert low <= point <= high
+    ours = {m: only(table, metric=m, method=CBD)["value"].mean() for m in main_metrics(table)}
+    random = {m: only(table, metric=m, method=RANDOM)["value"].mean() for m in ours}
+    floors = {m: only(table, metric=f"{m} chance")["value"].mean() for m in ours}
+    wanted = [max(ours[m], floors[m]) - max(random[m], floors[m]) for m in ours]
+    assert point == pytest.approx(100 * np.mean(wanted), abs=1e-6)

@@ -43,6 +43,7 @@ from cbd.recipes.training import (
     BridgeLoss,
     Loss,
     Scored,
+    Search,
     Trained,
     Training,
     Tuned,
@@ -58,6 +59,8 @@ PUBLIC = Source("some/model", SPEC)
 RANDOM = Random(SPEC, CORPUS)
 TRAINED = Trained(RANDOM, CORPUS, TRAINING)
 TUNED = TunedRate.search(TRAINED, [1e-3, 2e-3])
+SEARCH = Search(RANDOM, CORPUS, replace(TRAINING, warmup_tokens=10_000), (1000, 1001))
+SEARCHED = replace(TRAINING, lr=SEARCH)
 TRANS = Trans()
 TEXT = Generated(PUBLIC, CORPUS, Sampling(7))
 SCORED = Scored(PUBLIC, CORPUS, 1000)
@@ -94,6 +97,15 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
         },
     ),
     (RANDOM, {"spec": OTHER, "corpus": replace(CORPUS, vocab_size=300), "seed": 1}),
+    (
+        SEARCH,
+        {
+            "start": PUBLIC,
+            "corpus": replace(CORPUS, fingerprint="b"),
+            "training": replace(SEARCH.training, lr=2e-3),
+            "seeds": (1000,),
+        },
+    ),
     (Sorted(TRAINED), {"model": RANDOM}),
     (Transferred(TRAINED, SPEC), {"model": RANDOM, "spec": OTHER, "trans": Trans(grow_width="duplicate")}),
     (
@@ -213,6 +225,8 @@ NESTED: list[tuple[object, dict]] = [
             "precision": "bf16",
             "evaluations": 3,
             "evaluation_tokens": 99,
+            "warmup_tokens": 512,
+            "skip": 3,
         },
     ),
     (Loss("jsd", 0.5), {"divergence": "forward_kl", "cross_entropy": 0.2, "temperature": 2.0, "beta": 0.1}),
@@ -468,13 +482,21 @@ def test_the_points_of_a_long_run() -> None:
         (lambda: Training(511, 1e-3), "fewer than one step of 4 x 128; raise the tokens"),
         (lambda: Training(10_000, 1e-3, batch=4, accumulation=3), "does not divide into 3"),
         (lambda: Training(10_000, 1e-3, schedule="linear"), "choose one of cosine, wsd"),
+        (
+            lambda: Training(10_000, 1e-3, warmup_tokens=10_001),
+            "a warm-up of 10,001 tokens must lie in 0..10,000",
+        ),
+        (lambda: Training(10_000, 1e-3, skip=-1), "a stream begins at batch 0"),
+        (lambda: replace(SEARCH, training=TRAINING), "a warm-up in tokens: give both"),
+        (lambda: replace(SEARCH, training=SEARCHED), "begins at a rate"),
+        (lambda: replace(SEARCH, seeds=()), "at least one seed"),
         (lambda: Corpus(held_out=0), r"must lie in \(0, 0.25\]"),
         (lambda: Corpus(held_out=0.26), r"must lie in \(0, 0.25\]"),
         (lambda: Corpus(vocab_size=256), "too small"),
         (lambda: Trans(grow_layers="zeros"), "choose one of zero, copy"),
         (lambda: Trans(cut_width="largest"), "choose one of leading, importance, sorted"),
         (lambda: Operator("mean"), "choose one of literal, union"),
-        (lambda: scale_named("huge"), "choose one of smoke, laptop, gpu, paper"),
+        (lambda: scale_named("huge"), "choose one of smoke, laptop, tuned, gpu, paper"),
         (lambda: design_of("nothing", SMOKE, 0), "choose one of alpha"),
         pytest.param(
             lambda: Training(10_000, 1e-3, batch=0),
@@ -549,6 +571,10 @@ def test_what_is_given_is_not_counted_nor_what_made_it() -> None:
 def test_a_tuned_run_pays_for_its_search() -> None:
     run = Trained(RANDOM, CORPUS, replace(TRAINING, seed=5, lr=TUNED))
     assert costs.flops([run]) == run.flops + sum(c.flops for c in TUNED.candidates)
+    one = Trained(RANDOM, CORPUS, SEARCH.training)
+    searched = Trained(RANDOM, CORPUS, SEARCHED)
+    # at the least: the beginning and its four neighbours, and the better two again with the other seed
+    assert costs.flops([searched]) == searched.flops + 7 * one.flops and SEARCH.tokens == 7 * one.tokens
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))

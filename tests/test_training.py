@@ -151,7 +151,8 @@ def plain_loop(start: Path, corpus: Path, settings: Training, loss: Loss, teache
             share = settings.final + (1 - settings.final) * (1 + math.cos(angle)) / 2
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * share
-        rows = torch.from_numpy(Tokens(corpus).batch(settings.seed, step, settings.batch, settings.context))
+        batch = Tokens(corpus).batch(settings.seed, settings.skip + step, settings.batch, settings.context)
+        rows = torch.from_numpy(batch)
         logits, labels = student(rows[:, :-1]).logits, rows[:, 1:]
         value = cross_entropy(logits.flatten(0, 1), labels.flatten())
         if guide is not None:
@@ -167,11 +168,13 @@ def plain_loop(start: Path, corpus: Path, settings: Training, loss: Loss, teache
     return np.array(losses), np.array(norms), student
 
 
-@pytest.mark.parametrize("loss", [PLAIN, DISTILLED], ids=["plain", "distilled"])
-def test_training_equals_a_plain_loop(run, start, teacher, corpus, loss):
-    folder = run(loss)
+@pytest.mark.parametrize(
+    ("loss", "skip"), [(PLAIN, 0), (PLAIN, 7), (DISTILLED, 3)], ids=["plain", "later batches", "distilled"]
+)
+def test_training_equals_a_plain_loop(run, start, teacher, corpus, loss, skip):
+    folder = run(loss, skip=skip)
     guide = teacher if loss.divergence != "none" else None
-    losses, norms, student = plain_loop(start, corpus, TRAINING, loss, guide)
+    losses, norms, student = plain_loop(start, corpus, replace(TRAINING, skip=skip), loss, guide)
     assert np.abs(logged(folder)["loss"] - losses).max() < 1e-5
     assert np.abs(logged(folder)["gradient_norm"] - norms).max() < 1e-4 * norms.max()
     ours = GPT2LMHeadModel.from_pretrained(folder)
@@ -288,6 +291,18 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_its_end(settings):
         assert factors[-1] == pytest.approx(settings.final, abs=1e-12)
     falling = np.diff(factors[peak:-1])
     assert (falling <= 1e-12).all(), "after the peak it never rises"
+
+
+@given(SCHEDULES, st.integers(0, 400))
+def test_a_warm_up_in_tokens_is_the_same_as_its_share(settings, steps):
+    steps = min(steps, settings.steps)
+    tokens, share = (
+        replace(settings, warmup_tokens=4 * steps),
+        replace(settings, warmup=steps / settings.steps),
+    )
+    for step in range(settings.steps):
+        assert lr_factor(step, tokens) == lr_factor(step, share)
+    assert lr_factor(max(steps, 1) - 1, tokens) == 1
 
 
 @given(SCHEDULES)

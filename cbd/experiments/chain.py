@@ -1,4 +1,4 @@
-"""E1, E6b, Q4: the knowledge chain step by step, and its smallest anchor, stepwise against direct."""
+"""E1, E6b, Q4, Q5: the knowledge chain step by step, without a teacher, and its smallest anchor directly."""
 
 import json
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ import pandas as pd
 
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import chain, source
+from cbd.experiments.starts import chain, source, stage
 from cbd.realize import store
 from cbd.recipes.models import Source
 from cbd.recipes.training import Anchor
-from cbd.report.names import DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
+from cbd.report.names import ALONE, DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
 
 
 def direct(scale: Scale, seed: int) -> dict[str, Anchor]:
@@ -23,7 +23,7 @@ def direct(scale: Scale, seed: int) -> dict[str, Anchor]:
     It starts, like the stepwise one, from slices of its teacher, and has the chain's loss and rate.
     """
     llm, anchors = source(scale, seed), chain(scale, seed, "inherited").models[1:]
-    training = replace(scale.anchor_training, seed=seed)
+    training = stage(scale, scale.anchor_training, seed, 0)
     same_tokens = Anchor.inherited(llm, scale.anchor_specs[-1], scale.corpus, training, scale.loss)
     budget = sum(anchor.tokens * anchor.flops_per_token for anchor in anchors)
     tokens = budget // same_tokens.flops_per_token
@@ -35,6 +35,8 @@ def design(scale: Scale, seed: int) -> Design:
     """Curves of every step and of the direct runs, and all of them on the same held-out text at the end."""
     llm, *anchors = chain(scale, seed, "inherited").models
     models = [(SOURCE, llm)] + [(STEPWISE, anchor) for anchor in anchors] + list(direct(scale, seed).items())
+    if scale.tuning:
+        models += [(ALONE, anchor) for anchor in chain(scale, seed, "alone").models[1:]]
     curves = [Measurement(model, method) for method, model in models if not isinstance(model, Source)]
     ends = [Measurement(scale.evaluated(model), method, "final_loss") for method, model in models]
     return Design(tuple(curves + ends), _derive)

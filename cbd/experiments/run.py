@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -21,7 +20,7 @@ from cbd.recipes.costs import ACCELERATORS
 from cbd.recipes.evaluation import BitsPerByte, Downstream
 from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import resolve_alpha
-from cbd.recipes.training import Run, Tuned, TunedRate
+from cbd.recipes.training import Run, Tuned
 from cbd.report import results
 from cbd.report.names import chance
 
@@ -54,17 +53,8 @@ class Design:
     samples: Callable[[], dict[str, Any]] | None = None
 
     @property
-    def checks(self) -> tuple[Recipe, ...]:
-        """For every rate that is searched, the runs beyond its search (`TunedRate.beyond`).
-
-        They are run and recorded as well, without rows of their own; one may fail.
-        """
-        needed = walk(measurement.recipe for measurement in self.measurements).values()
-        return tuple(run for recipe in needed if isinstance(recipe, TunedRate) for run in recipe.beyond)
-
-    @property
     def recipes(self) -> list[Recipe]:
-        return [*(measurement.recipe for measurement in self.measurements), *self.checks]
+        return [measurement.recipe for measurement in self.measurements]
 
 
 def design_of(name: str, scale: Scale, seed: int) -> Design:
@@ -169,16 +159,10 @@ def _told(name: str, scale: Scale) -> str:
 
 
 def _realised(designs: dict[int, Design], scale: Scale, jobs: int | None) -> list[Recipe]:
-    """Realises what the designs measure and check, and returns these recipes."""
-    measured = [measurement.recipe for design in designs.values() for measurement in design.measurements]
-    checks = [recipe for design in designs.values() for recipe in design.checks]
-    jobs = jobs or int(os.environ.get("CBD_JOBS", scale.jobs))
-    realize_all(measured, jobs=jobs, threads=scale.threads)
-    try:
-        realize_all(checks, jobs=jobs, threads=scale.threads)
-    except CbdError as error:  # such as a rate beyond a search at which training diverges
-        warnings.warn(f"a check is left out of the records: {error}", stacklevel=3)
-    return measured + checks
+    """Realises what the designs measure, and returns these recipes."""
+    recipes = [recipe for design in designs.values() for recipe in design.recipes]
+    realize_all(recipes, jobs=jobs or int(os.environ.get("CBD_JOBS", scale.jobs)), threads=scale.threads)
+    return recipes
 
 
 def frame_of(name: str, rows: list[dict]) -> pd.DataFrame:

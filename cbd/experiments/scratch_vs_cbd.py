@@ -1,6 +1,5 @@
 """E3, E8: CBD with no training of its own against random weights that are trained on more and more tokens."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import pandas as pd
 from cbd.experiments.bridge import bridges
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import chain, initialised, source, tuned
+from cbd.experiments.starts import chain, initialised, nearest, recovery, source, tuned
 from cbd.experiments.tasks import gaps, scored
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe
@@ -17,7 +16,7 @@ from cbd.recipes.models import Random
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.steplaw import by_step_law
 from cbd.recipes.training import Trained
-from cbd.report.names import BRIDGED, CBD, CHAIN_TOKENS, RANDOM, SEQUENCE
+from cbd.report.names import BRIDGED, CBD, CHAIN_TOKENS, CURVE, RANDOM, SEQUENCE
 
 
 def seeds(scale: Scale) -> int:
@@ -30,6 +29,8 @@ def initialisations(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, tuple
     The bridge is the paper's, at the level of sequences.
     """
     found = {CBD: ("chain", initialised(chain(scale, seed), spec))}
+    if not scale.scratch_vs_cbd.bridged:
+        return found
     several = len(scale.bridge.sources) > 1
     for ways in bridges(scale, seed):
         slm = initialised(ways.chain(ways.proxies()[SEQUENCE]), spec)
@@ -40,16 +41,15 @@ def initialisations(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, tuple
 def scratch(scale: Scale, seed: int, spec: ModelSpec, tokens: int) -> Trained:
     """Random weights, trained for a budget with a finished schedule of its own, at a rate of their own.
 
-    The rate is the best of a search at the nearest searched budget; where nothing is searched, rate and batch
-    are the Step Law's.
+    Rate and warm-up come from a search, or rate and batch from the Step Law.
     """
     start = Random(spec, scale.corpus, seed)
     training = replace(scale.recovery, seed=seed)
-    budgets = scale.scratch_vs_cbd.searched
-    if not budgets:
+    if scale.scratch_vs_cbd.step_law:
         return Trained(start, scale.corpus, by_step_law(training, spec, tokens))
-    nearest = min(budgets, key=lambda budget: (abs(math.log(budget / tokens)), budget))
-    rate = tuned(scale, spec, RANDOM, nearest)
+    if scale.tuning:
+        return recovery(scale, seed, spec, RANDOM, start, tokens)
+    rate = tuned(scale, spec, RANDOM, nearest(tokens, scale.scratch_vs_cbd.searched))
     return Trained(start, scale.corpus, replace(training, tokens=tokens, lr=rate))
 
 
@@ -62,6 +62,8 @@ def design(scale: Scale, seed: int) -> Design:
         for tokens in scale.scratch_vs_cbd.ladder:
             run = scratch(scale, seed, spec, tokens)
             found += scored(scale, run, seed, RANDOM, budget=tokens)
+            if scale.tuning:
+                found.append(Measurement(run, RANDOM, CURVE, {"budget": tokens}))
 
     def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
         yield from gaps(frame, designs)
@@ -75,7 +77,8 @@ def chain_tokens(scale: Scale, seed: int) -> Iterator[dict]:
 
     The source LLMs are given; anchors, and a bridge's text and proxy, are counted.
     """
-    given = [source(scale, seed), *(ways.llm for ways in bridges(scale, seed))]
+    bridged = bridges(scale, seed) if scale.scratch_vs_cbd.bridged else []
+    given = [source(scale, seed), *(ways.llm for ways in bridged)]
     for spec in scale.scratch_vs_cbd.targets:
         for method, (name, slm) in initialisations(scale, seed, spec).items():
             work = costs.flops([slm], given)

@@ -1,5 +1,6 @@
 """What several experiments share: the source, the knowledge chain, and the starts that are compared."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
@@ -7,11 +8,11 @@ from typing import Literal
 from cbd.experiments.scales.base import Scale
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
-from cbd.recipes.models import Chain, Interpolated, Random, Source
+from cbd.recipes.models import Chain, Interpolated, Random, Sorted, Source, Transferred
 from cbd.recipes.operators import UNION
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import STARTS
-from cbd.recipes.training import Anchor, Loss, Trained, Training, TunedRate
+from cbd.recipes.training import Anchor, Loss, Search, Trained, Training, TunedRate
 from cbd.report.names import RANDOM
 
 COMPARED = ("union", "grown", "cut", "random")  # starts that are trained on; Q2's nearer anchor is among them
@@ -36,19 +37,36 @@ def inherited(
     return Chain(tuple(models))
 
 
-def chain(scale: Scale, seed: int, kind: Literal["default", "inherited", "independent"] = "default") -> Chain:
+def stage(scale: Scale, training: Training, seed: int, number: int) -> Training:
+    """The training of one stage on its own part of the seed's stream: anchors are 0, 1, ..., recovery last.
+
+    Else a model would see the very windows again that its ancestors were trained on.
+    """
+    if scale.tuning is None:
+        return replace(training, seed=seed)
+    before = scale.source_training.steps if scale.source_training else 0
+    return replace(training, seed=seed, skip=before + number * scale.anchor_training.steps)
+
+
+Kind = Literal["default", "inherited", "independent", "alone"]
+
+
+def chain(scale: Scale, seed: int, kind: Kind = "default") -> Chain:
     """The knowledge chain by stepwise distillation (the paper's section 3).
 
     kind: "inherited" anchors start from slices of their teacher, "independent" ones from their own random
-    weights; "default" starts from the scale's public checkpoints where it names them, else inherited.
+    weights; "default" starts from the scale's public checkpoints where it names them, else inherited; "alone"
+    is the control: inherited, but trained on by cross-entropy alone.
     """
     corpus, loss = scale.corpus, scale.loss
-    training = replace(scale.anchor_training, seed=seed)
     models = [source(scale, seed)]
-    for given, spec in zip(scale.anchors, scale.anchor_specs, strict=True):
-        if kind == "independent":
-            slow = from_random(scale, training)
-            anchor = Anchor.from_random(models[-1], spec, corpus, slow, loss)
+    for number, (given, spec) in enumerate(zip(scale.anchors, scale.anchor_specs, strict=True)):
+        training = stage(scale, scale.anchor_training, seed, number)
+        if kind == "alone":
+            anchor = Trained(Transferred(Sorted(models[-1]), spec), corpus, training)
+        elif kind == "independent":
+            fast = from_random(scale, training)
+            anchor = Anchor.from_random(models[-1], spec, corpus, fast, loss)
         elif kind == "default" and isinstance(given, Source):
             anchor = Anchor(models[-1], given, corpus, training, loss)
         else:
@@ -59,7 +77,7 @@ def chain(scale: Scale, seed: int, kind: Literal["default", "inherited", "indepe
 
 def from_random(scale: Scale, training: Training) -> Training:
     """The same budget at the rate that random starts need."""
-    return replace(training, lr=scale.source_training.lr if scale.source_training else scale.random_rates[0])
+    return replace(training, lr=scale.source_training.lr if scale.source_training else scale.tuning.random_lr)
 
 
 def initialised(chain: Chain, spec: ModelSpec) -> Interpolated:
@@ -68,24 +86,48 @@ def initialised(chain: Chain, spec: ModelSpec) -> Interpolated:
 
 
 def starts(scale: Scale, seed: int, spec: ModelSpec, keys: Iterable[str] = COMPARED) -> dict[str, Recipe]:
-    """Method -> what a run of the target may start from, for some of `cbd.recipes.starts.STARTS`."""
-    small, large = chain(scale, seed).pair_around(spec)
+    """Method -> what a run of the target may start from, for some of `cbd.recipes.starts.STARTS`.
+
+    Below the chain there are no two anchors to mix: the smallest one is cut, and random weights are drawn.
+    """
+    knowledge = chain(scale, seed)
+    if below(scale, spec):
+        keys, small, large = ("cut", "random"), None, Sorted(knowledge.models[-1])
+    else:
+        small, large = knowledge.pair_around(spec)
     chosen = [STARTS[key] for key in keys]
     return {start.label: start.recipe(small, large, spec, scale.corpus, seed) for start in chosen}
 
 
-def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> TunedRate:
-    """The best rate for a kind of start at a budget, searched with the first seed's chain."""
-    start = starts(scale, 0, spec)[method]
-    training = replace(scale.recovery, tokens=tokens, seed=SEARCH_SEED, evaluations=1)
-    rates = scale.random_rates if method == RANDOM else scale.rates
-    return TunedRate.search(Trained(start, scale.corpus, training), rates)
+def below(scale: Scale, spec: ModelSpec) -> bool:
+    """Whether a size lies below the scale's smallest anchor."""
+    return spec.parameters < scale.anchor_specs[-1].parameters
+
+
+def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> Search | TunedRate:
+    """The best rate and warm-up for a kind of start at a budget, searched with the first seed's chain."""
+    start, dial = starts(scale, 0, spec)[method], scale.tuning
+    if dial is None:
+        training = replace(scale.recovery, tokens=tokens, seed=SEARCH_SEED, evaluations=1)
+        rates = scale.random_rates if method == RANDOM else scale.rates
+        return TunedRate.search(Trained(start, scale.corpus, training), rates)
+    tokens = nearest(tokens, dial.budgets or (tokens,))
+    lr, warmup = (dial.random_lr, dial.random_warmup) if method == RANDOM else (dial.lr, dial.warmup)
+    begin = {"lr": lr, "warmup_tokens": min(warmup, tokens * 2 // 3), "evaluations": 1}
+    training = stage(scale, replace(scale.recovery, tokens=tokens, **begin), 0, len(scale.anchors))
+    return Search(start, scale.corpus, training, dial.seeds)
+
+
+def nearest(tokens: int, budgets: Iterable[int]) -> int:
+    """The budget that is nearest to these tokens as a ratio."""
+    return min(budgets, key=lambda budget: (abs(math.log(budget / tokens)), budget))
 
 
 def recovery(scale: Scale, seed: int, spec: ModelSpec, method: str, start: Recipe, tokens: int) -> Trained:
-    """One run: the start, trained for `tokens` at its kind's own rate, on the batches of `seed`.
+    """One run: the start, trained for `tokens` at its kind's own rate and warm-up, on the batches of `seed`.
 
-    The rate is the best at the smallest budget, for every kind of start alike.
+    They are searched at this very budget, for every kind of start alike.
     """
-    rate = tuned(scale, spec, method, scale.budgets[0])
-    return Trained(start, scale.corpus, replace(scale.recovery, tokens=tokens, seed=seed, lr=rate))
+    rate = tuned(scale, spec, method, tokens if scale.tuning else scale.budgets[0])
+    training = replace(scale.recovery, tokens=tokens, lr=rate)
+    return Trained(start, scale.corpus, stage(scale, training, seed, len(scale.anchors)))

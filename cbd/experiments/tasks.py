@@ -15,7 +15,8 @@ from cbd.recipes.base import Recipe
 from cbd.recipes.evaluation import Downstream
 from cbd.recipes.training import Tuned
 from cbd.report import stats
-from cbd.report.names import RANDOM, minus_random
+from cbd.report.findings.shared import chance, main_metrics
+from cbd.report.names import AVERAGE, RANDOM, minus_random
 
 
 def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> list[Measurement]:
@@ -36,14 +37,20 @@ def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> lis
 def gaps(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
     """Every method's tasks minus those of random weights of the same size; of the same budget, if it has one.
 
-    A row's `budget` and `tokens` are the random weights'.
+    Then their average (`_average`). A row's `budget` and `tokens` are the random weights'.
     """
     by_seed = [[m for m in d.measurements if isinstance(m.recipe, Downstream)] for d in designs.values()]
     asked = lambda m: (m.recipe.spec, m.recipe.tasks, m.recipe.shots)  # noqa: E731
+    together: dict[tuple, list] = {}
     for (i, ours), (j, random) in product(enumerate(by_seed[0]), repeat=2):
         kinds = ours.method != RANDOM and random.method == RANDOM and asked(ours) == asked(random)
         if kinds and ours.labels.get("budget", random.labels["budget"]) == random.labels["budget"]:
-            yield from paired_items([(found[i], found[j]) for found in by_seed])
+            pairs = [(found[i], found[j]) for found in by_seed]
+            yield from paired_items(pairs)
+            # the task that is scored by likelihood comes first, then the one after fine-tuning
+            together.setdefault(_about(pairs[0]), []).append(pairs)
+    for pairs in together.values():
+        yield from _average(frame, pairs)
 
 
 def paired_items(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[dict]:
@@ -62,6 +69,38 @@ def paired_items(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[d
         ends = {"": found.point, "low": found.low, "high": found.high}
         for end, value in ends.items():
             yield labels | {"metric": minus_random(name, end), "value": value}
+
+
+def _about(pair: tuple[Measurement, Measurement]) -> tuple:
+    """What an average is of: method and source, size and shots, and the random weights' budget."""
+    ours, random = pair
+    shots = ours.recipe.shots
+    return ours.method, ours.labels.get("source"), ours.recipe.spec.name, shots, random.labels["budget"]
+
+
+def _average(
+    frame: pd.DataFrame, sets: Sequence[Sequence[tuple[Measurement, Measurement]]]
+) -> Iterator[dict]:
+    """The mean over tasks of the difference, in points of 100, each score floored at what guessing gets.
+
+    sets: for each set of tasks a pair a seed. A score below guessing is no skill less: a model that writes
+    nothing sensible is not worse than one that writes at random. The interval resamples seeds and, in each
+    task, items.
+    """
+    ours, random = sets[0][0]
+    scored = [[[_items(m.recipe) for m in pair] for pair in pairs] for pairs in sets]
+    tables = []
+    for metric in main_metrics(frame):
+        for pairs in scored:
+            if metric in pairs[0][0]:
+                both = [np.array([pair[side][metric] for pair in pairs]) for side in (0, 1)]
+                tables.append((*both, chance(frame, metric)))
+    found = stats.floored_average(tables)
+    tokens = pretrained(random.recipe.model).tokens
+    labels = row_labels(ours) | {"budget": random.labels["budget"], "tokens": tokens, "recipe": ""}
+    name = f"{AVERAGE}@{ours.recipe.shots}" if ours.recipe.shots else AVERAGE
+    for end, value in {"": found.point, "low": found.low, "high": found.high}.items():
+        yield labels | {"metric": minus_random(name, end), "value": 100 * value}
 
 
 def _items(recipe: Downstream) -> dict[str, list[float]]:

@@ -6,6 +6,7 @@ was measured. What its work can go on from after a kill lies in `state`. Imports
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from cbd.recipes.data import Corpus, Items, Pairs, Written
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
 from cbd.recipes.models import Generated, Interpolated, Random, Sorted, Source, Transferred
 from cbd.recipes.operators import Trans
-from cbd.recipes.training import Anchor, Bridged, Loss, Run, Scored, Trained, Tuned, TunedRate
+from cbd.recipes.training import Anchor, Bridged, Loss, Run, Scored, Search, Trained, Tuned, TunedRate
 from cbd.training import lessons
 from cbd.training.likelihoods import read_likelihoods
 from cbd.training.loop import train
+from cbd.training.search import search
 
 Measured = dict[str, Any] | None
 
@@ -43,12 +45,26 @@ def run(lesson: Callable[[Any], lessons.Lesson]) -> Callable[[Run, Path, Path], 
     """The builder of a kind of training. lesson: what a recipe teaches."""
 
     def train_on(recipe: Run, out: Path, state: Path) -> Measured:
-        lr = recipe.training.lr
-        if isinstance(lr, TunedRate):
-            lr = json.loads((folder(lr) / "rate.json").read_text())["lr"]
-        return train(folder(recipe.start), lesson(recipe), recipe.training, lr, out, state, named(recipe))
+        training = recipe.training
+        if isinstance(training.lr, TunedRate):
+            training = replace(training, lr=_read(folder(training.lr) / "rate.json")["lr"])
+        if isinstance(training.lr, Search):
+            training = replace(training, **_read(folder(training.lr) / "search.json")["best"])
+        return train(folder(recipe.start), lesson(recipe), training, training.lr, out, state, named(recipe))
 
     return train_on
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def searched(recipe: Search, out: Path, state: Path) -> Measured:
+    lesson = lessons.PlainLesson(folder(recipe.corpus))
+    found = search(folder(recipe.start), lesson, recipe.training, recipe.seeds, state, named(recipe))
+    (out / "search.json").write_text(json.dumps(found))
+    each = {name: getattr(recipe, name) // recipe.fewest for name in ("tokens", "flops")}
+    return found | {name: spent * len(found["tried"]) for name, spent in each.items()}
 
 
 def tuned_rate(recipe: TunedRate, out: Path, state: Path) -> Measured:
@@ -101,6 +117,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Bridged: run(lambda r: lessons.BridgedLesson(folder(r.corpus), folder(r.scored), r.loss)),
     Tuned: run(lambda r: lessons.TunedLesson(folder(r.pairs))),
     TunedRate: tuned_rate,
+    Search: searched,
     Scored: lambda r, out, state: read_likelihoods(
         folder(r.teacher), folder(r.corpus), training_documents(r.corpus), r, out, state
     ),

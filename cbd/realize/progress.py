@@ -27,6 +27,7 @@ VERBS: dict[type[Recipe], str] = {
     training.Bridged: "bridge",
     training.Tuned: "tune",
     training.TunedRate: "choose a rate",
+    training.Search: "search a rate for",
     training.Scored: "read",
     evaluation.Evaluated: "evaluate",
     evaluation.BitsPerByte: "evaluate",

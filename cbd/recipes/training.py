@@ -54,15 +54,17 @@ class Training:
     """Everything about a run of the training loop except its model and its data.
 
     tokens: budget; the run takes `steps` optimiser steps of `batch` sequences of `context` tokens.
-    lr: peak learning rate, or a `TunedRate` whose winner is used.
+    lr: peak learning rate, or a `TunedRate` or a `Search` whose winner is used (and its warm-up).
     schedule: "cosine" to `final` of the peak, or "wsd": constant, then linear to `final` over the last
         `decay` share.
+    warmup, warmup_tokens: the linear warm-up as a share of the run, or, where it is given, in tokens.
     accumulation: micro-batches per step and process; the result does not depend on it but for rounding.
     evaluations: points of the validation curve after the one at step zero, log-spaced, the last at the end.
+    skip: batches of the seed's stream that are left out at its beginning, those that earlier stages saw.
     """
 
     tokens: int
-    lr: "float | TunedRate"
+    lr: "float | TunedRate | Search"
     batch: int = 4
     context: int = 128
     seed: int = 0
@@ -77,17 +79,22 @@ class Training:
     precision: Literal["fp32", "bf16"] = "fp32"
     evaluations: int = 8
     evaluation_tokens: int = 16384
+    warmup_tokens: int | None = None
+    skip: int = 0
 
     def __post_init__(self) -> None:
         check_choices(self)
         batch, context, parts = self.batch, self.context, self.accumulation
         sizes = f"batch {batch}, context {context} and accumulation {parts}"
         require(min(batch, context, parts) >= 1, f"{sizes} must be at least 1")
-        trains = isinstance(self.lr, TunedRate) or self.lr > 0
+        trains = isinstance(self.lr, Recipe) or self.lr > 0
         require(trains, f"learning rate {self.lr} must be above 0; raise --lr")
         few = f"{self.tokens:,} tokens are fewer than one step of {batch} x {context}; raise the tokens"
         require(self.tokens >= batch * context, few)
         require(batch % parts == 0, f"batch {batch} does not divide into {parts} micro-batches")
+        warm = self.warmup_tokens or 0
+        require(0 <= warm <= self.tokens, f"a warm-up of {warm:,} tokens must lie in 0..{self.tokens:,}")
+        require(self.skip >= 0, f"skip is {self.skip}: a stream begins at batch 0")
 
     @property
     def steps(self) -> int:
@@ -194,14 +201,41 @@ class TunedRate(Recipe):
         """A search over `rates` for the run given (whose own rate is ignored)."""
         return cls(tuple(replace(run, training=replace(run.training, lr=rate)) for rate in rates))
 
-    @property
-    def beyond(self) -> tuple[Trained | Anchor, ...]:
-        """The runs at half the lowest and at twice the highest rate.
 
-        Not to choose from: they show whether the search reached far enough for its winner to be the best.
-        """
-        rates = [run.training.lr for run in self.candidates]
-        return self.search(self.candidates[0], (min(rates) / 2, max(rates) * 2)).candidates
+@dataclass(frozen=True)
+class Search(Run, Recipe):
+    """The rate and warm-up with which `start` ends lowest in validation loss when it is trained so.
+
+    Used as `Training.lr`: the run that uses it then depends on, and pays for, the whole search, which
+    `cbd.training.search` describes. It begins at the rate and warm-up of `training`. seeds: orders of
+    batches; the first walks the grid, all of them together choose between the two best points.
+    """
+
+    start: Recipe
+    corpus: Corpus
+    training: Training
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        begins = isinstance(self.training.lr, float) and self.training.warmup_tokens
+        require(begins, "a search begins at a rate and at a warm-up in tokens: give both")
+        require(self.seeds, "a search needs at least one seed")
+
+    @property
+    def fewest(self) -> int:
+        """Runs of a search whose beginning is best: it, its four neighbours, and two with the other seeds."""
+        return 5 + 2 * (len(self.seeds) - 1)
+
+    @property
+    def tokens(self) -> int:
+        """Of the fewest runs; the record of a finished search has those of all."""
+        return self.fewest * super().tokens
+
+    @property
+    def flops(self) -> int:
+        """As `tokens`."""
+        run = Trained(self.start, self.corpus, self.training)
+        return self.fewest * run.flops
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cbd.report import results
+from cbd.report.names import CURVE
 from cbd.report.verdicts import Tables
 
 SLACK = 0.02  # nats per token
@@ -22,7 +23,8 @@ def ladder(table: pd.DataFrame) -> pd.DataFrame:
     run's at the same tokens, linear in their logarithm), excess (loss - curve). Losses in nats per token.
     """
     found, keys = [], ["method", "spec", "seed"]
-    rows = table[(table["metric"] == "loss") & (table["tokens"] > 0)].sort_values("tokens")
+    metric = CURVE if (table["metric"] == CURVE).any() else "loss"
+    rows = table[(table["metric"] == metric) & (table["tokens"] > 0)].sort_values("tokens")
     for key, runs in rows.groupby(keys):
         curves = [(budget, run[["tokens", "value"]].astype(float)) for budget, run in runs.groupby("budget")]
         for (budget, run), (longer, curve) in combinations(curves, 2):

@@ -16,6 +16,7 @@ BRIDGED = "CBD (bridged)"
 SOURCE = "source"
 # ways down to an anchor, in chain
 STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "direct, equal tokens"
+ALONE = "cross-entropy alone"  # the control: no teacher
 # ways to a set of models, in paper_map
 CHAIN, DIRECT, SCRATCH = "chain (CBD)", "direct distillation", "scratch"
 # ways to anchor zero, in bridge
@@ -33,6 +34,7 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     CHAIN: _OURS,
     STEPWISE: _OURS,
     SEQUENCE: _OURS,
+    ALONE: _PLAIN,
     DIRECT_COMPUTE: _SECOND,
     DIRECT: _SECOND,
     ALM: _SECOND,
@@ -50,6 +52,9 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
 """(colour, marker, line style) of each method, in the order in which legends name them."""
 
 CHAIN_TOKENS = "chain_tokens"  # a metric: training tokens of random weights for the FLOPs of a start
+
+CURVE = "validation_loss"  # a metric: a training's curve, where "loss" is that of the test split
+AVERAGE = "average"  # of the tasks' main metrics, in points of 100
 
 
 def chance(metric: str) -> str:

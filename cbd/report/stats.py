@@ -116,6 +116,43 @@ def crossed_interval(differences: np.ndarray) -> Interval:
     return Interval(float(data.mean()), float(low), float(high), seeds)
 
 
+def floored_average(tasks: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> Interval:
+    """The mean over tasks of max(first, floor) - max(second, floor), with its interval over seeds and items.
+
+    tasks: for each one the scores of two methods, (seeds, items) each, on the same items and the same seeds,
+    and the floor, nan for none. first, second: a method's mean over seeds and items. The bootstrap draws
+    seeds once for all tasks and items in each task by itself; else as `crossed_interval`, of which this is
+    the mean over tasks where no score lies below its floor.
+    """
+    require(tasks, "an average needs at least one task")
+    seeds = len(tasks[0][0])
+    rng = np.random.default_rng(SEED)
+    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+    everything = np.full((1, seeds), 1 / seeds)
+
+    def differences(weights: np.ndarray, resampled: bool) -> np.ndarray:
+        total = np.zeros(len(weights))
+        for first, second, floor in tasks:
+            counts = _counts(rng, first.shape[1], len(weights) if resampled else 0)
+            means = [np.fmax(((weights @ scores) * counts).sum(axis=1), floor) for scores in (first, second)]
+            total += (means[0] - means[1]) / len(tasks)
+        return total
+
+    point = float(differences(everything, resampled=False)[0])
+    if seeds == 1:
+        return Interval(point, float("nan"), float("nan"), seeds)
+    means = differences(drawn, resampled=True)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(point, float(low), float(high), seeds)
+
+
+def _counts(rng: np.random.Generator, items: int, resamples: int) -> np.ndarray:
+    """(resamples, items): the share of each item in each resample; all alike, (1, items), for none."""
+    if not resamples:
+        return np.full((1, items), 1 / items)
+    return rng.multinomial(items, np.full(items, 1 / items), size=resamples) / items
+
+
 def smallest_difference(values: Sequence[float], comparisons: int = 1) -> float:
     """The smallest true difference, in the unit of the values, which a test over these seeds would find.
 

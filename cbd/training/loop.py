@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from cbd.data import progress
-from cbd.errors import require
+from cbd.errors import Diverged, require
 from cbd.evaluation.held_out import evaluate
 from cbd.files import replacing
 from cbd.models.checkpoints import Checkpoint, write
@@ -36,7 +36,10 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 def lr_factor(step: int, training: Training) -> float:
     """The share of the peak learning rate at `step` (from 0): warm-up, then cosine or constant and decay."""
     steps = training.steps
-    warm = max(1, round(training.warmup * steps))
+    share = training.warmup
+    if training.warmup_tokens is not None:
+        share = training.warmup_tokens / (steps * training.batch * training.context)
+    warm = max(1, min(round(share * steps), steps))
     if step < warm:
         return (step + 1) / warm
     if training.schedule == "cosine":
@@ -91,7 +94,7 @@ class Run:
         step, training = self.progress.step, self.training
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_factor(step, training)
-        sums, trained = self._accumulate(self.feed.parts(training, step))
+        sums, trained = self._accumulate(self.feed.parts(training, training.skip + step))
         norm = self.accelerator.clip_grad_norm_(self.parameters, training.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -132,8 +135,9 @@ class Run:
         self.progress.curve.append({"step": self.progress.step, "trained": tokens} | point)
 
     def check_finite(self, name: str, value: float) -> None:
-        remedy = f"training diverged; lower the learning rate ({self.lr:g})"
-        require(math.isfinite(value), f"the {name} is {value} at step {self.progress.step}: {remedy}")
+        if not math.isfinite(value):
+            remedy = f"training diverged; lower the learning rate ({self.lr:g})"
+            raise Diverged(f"the {name} is {value} at step {self.progress.step}: {remedy}")
 
 
 def train(
@@ -142,8 +146,8 @@ def train(
     """Train the checkpoint in `start` and write the result into the folder `out`.
 
     state: a folder in which the run keeps what it goes on from when it was killed. title: of its progress.
-    Returns what was measured. Raises `CbdError` when teacher and student share no vocabulary, or when the
-    loss is no longer finite.
+    Returns what was measured. Raises `CbdError` when teacher and student share no vocabulary, and `Diverged`
+    when the loss is no longer finite.
     """
     run = Run(start, lesson, training, lr)
     _restore(run, state)

@@ -1,4 +1,4 @@
-"""The one dial: every number that an experiment uses, at four scales, without torch.
+"""The one dial: every number that an experiment uses, at every scale, without torch.
 
 The paper (arXiv 2605.07783) is quoted beside a number where it gives one; "ours" marks what it leaves open.
 """
@@ -9,8 +9,9 @@ from cbd.experiments.scales.gpu import gpu
 from cbd.experiments.scales.laptop import laptop
 from cbd.experiments.scales.paper import paper
 from cbd.experiments.scales.smoke import smoke
+from cbd.experiments.scales.tuned import tuned
 
-SCALES = {scale.name: scale for scale in (smoke(), laptop(), gpu(), paper())}
+SCALES = {scale.name: scale for scale in (smoke(), laptop(), tuned(), gpu(), paper())}
 
 
 def scale_named(name: str) -> Scale:

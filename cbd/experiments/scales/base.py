@@ -84,6 +84,23 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Where the searches for rate and warm-up begin (`cbd.recipes.training.Search`)."""
+
+    lr: float
+    """For every kind of start but random weights."""
+    warmup: int
+    """In tokens; two thirds of a run at most."""
+    random_lr: float
+    """For random weights."""
+    random_warmup: int
+    seeds: tuple[int, ...] = (1000, 1001, 1002)
+    """Orders of batches that no reported run uses."""
+    budgets: tuple[int, ...] = ()
+    """Budgets at which is searched, a run takes the nearest one's; where there are none, at its own."""
+
+
+@dataclass(frozen=True)
 class ScratchVsCbd:
     """CBD without recovery against scratch (E3, E8), and both at equal budgets (E4, E13)."""
 
@@ -91,17 +108,18 @@ class ScratchVsCbd:
     """The SLMs of E3 and E8."""
     ladder: tuple[int, ...]
     """Tokens of the runs from random weights, each with a finished schedule of its own."""
-    searched: tuple[int, ...]
-    """Budgets at which the rate of random weights is searched; a run takes the nearest one's.
-
-    Where there are none, the Step Law says rate and batch.
-    """
     seeds: int
     """How many seeds E3 and E8 run."""
     equal_targets: tuple[ModelSpec, ...]
     """The SLMs of E4 and E13."""
     equal_budgets: tuple[int, ...]
     """Recovery tokens of E4 and E13, after either start."""
+    searched: tuple[int, ...] = ()
+    """Budgets at which the rate of random weights is searched; a run takes the nearest one's."""
+    step_law: bool = False
+    """Whether the Step Law says rate and batch of random weights, instead of a search."""
+    bridged: bool = True
+    """Whether the SLM of a bridged chain is compared, too."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +152,6 @@ class Scale:
     """Tokens of recovery."""
     scratch: int
     """Tokens of the longest run from random weights (E5)."""
-    rates: tuple[float, ...]
-    """Learning rates that are searched for every kind of start but random weights."""
-    random_rates: tuple[float, ...]
-    """Learning rates that are searched for random weights."""
     seeds: int
     """How many."""
     sample: int
@@ -145,6 +159,10 @@ class Scale:
     bridge: Bridge
     evaluation: Evaluation
     scratch_vs_cbd: ScratchVsCbd
+    tuning: Tuning | None = None
+    """None: rates alone are searched, from `rates` and `random_rates`, at few budgets with one seed."""
+    rates: tuple[float, ...] = ()
+    random_rates: tuple[float, ...] = ()
     families: Families | None = None
     """None from the gpu scale on, where `public_checkpoints` takes its place."""
     jobs: int = 2

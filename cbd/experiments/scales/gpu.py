@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cbd.experiments.scales.base import Scale, ScratchVsCbd
+from cbd.experiments.scales.base import Scale, ScratchVsCbd, Tuning
 from cbd.experiments.scales.hub import OPENWEBTEXT, hub_bridge, hub_evaluation, public
 from cbd.recipes.specs import NAMED, gpt2
 from cbd.recipes.training import Loss, Training
@@ -35,8 +35,7 @@ def gpu() -> Scale:
         recovery=training,
         budgets=(78_000_000, 100_000_000),  # E4
         scratch=500_000_000,  # E5
-        rates=(1e-4, 3e-4),
-        random_rates=(3e-4, 6e-4),
+        tuning=Tuning(2e-4, 2_000_000, 6e-4, 10_000_000, seeds=(1000,), budgets=(78_000_000,)),
         seeds=3,
         sample=1_048_576,
         bridge=hub_bridge(training, 100_000, NAMED["GPT2-M"], (NAMED["GPT2-B"],), gpt2(18, 896)),
@@ -44,10 +43,10 @@ def gpu() -> Scale:
         scratch_vs_cbd=ScratchVsCbd(
             targets=(slm_138m, gpt2(18, 896)),
             ladder=tuple(4_000_000 * 2**i for i in range(8)),
-            searched=(),
             seeds=3,
             equal_targets=(slm_138m, gpt2(12, 896), gpt2(18, 896)),
             equal_budgets=(78_000_000, 100_000_000),
+            step_law=True,
         ),
         jobs=1,
         threads=None,

@@ -32,8 +32,7 @@ def smoke() -> base.Scale:
         recovery=replace(training, tokens=5_120, lr=1e-3, evaluations=4),
         budgets=(5_120, 10_240),
         scratch=20_480,
-        rates=(5e-4, 1e-3),
-        random_rates=(2e-3, 4e-3),
+        tuning=base.Tuning(1e-3, 1_024, 4e-3, 2_048, seeds=(1000, 1001)),
         seeds=2,
         sample=4096,
         bridge=base.Bridge(
@@ -58,9 +57,8 @@ def smoke() -> base.Scale:
         scratch_vs_cbd=base.ScratchVsCbd(
             targets=(shape(2, 64),),
             ladder=(2_560, 5_120, 10_240, 20_480),
-            searched=(10_240,),
             seeds=2,
-            equal_targets=(shape(2, 64),),
+            equal_targets=(shape(2, 32), shape(2, 64)),  # the first lies below the chain (E13)
             equal_budgets=(10_240,),
         ),
         families=base.Families(

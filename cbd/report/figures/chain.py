@@ -12,7 +12,7 @@ from cbd.errors import si
 from cbd.recipes.starts import BLUE, SOLID
 from cbd.report import stats
 from cbd.report.figures import drawing
-from cbd.report.names import DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
+from cbd.report.names import ALONE, DIRECT_COMPUTE, DIRECT_TOKENS, SOURCE, STEPWISE
 
 
 @drawing.captioned
@@ -22,11 +22,12 @@ def chain(table: pd.DataFrame) -> drawing.Drawn:
     final = stats.summarise(drawing.pick(table, "final_loss"), ["method", "spec", "parameters"])
     smallest = curves.sort_values("parameters")["spec"].iloc[0]
     styles = drawing.styles_of(set(final["method"]) - {SOURCE})
+    ways = {method: style for method, style in styles.items() if method != ALONE}  # it has another loss
     figure = drawing.new_figure(6.0)
-    cells = figure.add_gridspec(2 * len(styles), 2)
-    upper, lower = slice(0, len(styles)), slice(len(styles), None)
-    models, ways, steps = (figure.add_subplot(cells[c]) for c in ((upper, 0), (upper, 1), (lower, 0)))
-    strips = [figure.add_subplot(cells[len(styles) + i, 1]) for i in range(len(styles))]
+    cells = figure.add_gridspec(2 * len(ways), 2)
+    upper, lower = slice(0, len(ways)), slice(len(ways), None)
+    models, direct, steps = (figure.add_subplot(cells[c]) for c in ((upper, 0), (upper, 1), (lower, 0)))
+    strips = [figure.add_subplot(cells[len(ways) + i, 1]) for i in range(len(ways))]
     own = curves[curves["method"].isin([SOURCE, STEPWISE])]
     names = own.drop_duplicates("spec").sort_values("parameters", ascending=False)
     shades = sns.color_palette("mako", len(names) + 2).as_hex()[1:-1]
@@ -35,11 +36,11 @@ def chain(table: pd.DataFrame) -> drawing.Drawn:
         for i, (spec, color) in enumerate(zip(names["spec"], shades, strict=True))
     }
     _curves(models, own, "spec", looks)
-    _curves(ways, curves[curves["spec"] == smallest], "method", styles)
+    _curves(direct, curves[curves["spec"] == smallest], "method", styles)
     _steps(steps, final, drawing.pick(table, "lost", method=STEPWISE))
-    _strips(strips, table[table["spec"] == smallest], styles)
+    _strips(strips, table[table["spec"] == smallest], ways)
     titles = ("down the chain", "stepwise or direct", "what each step loses", "stability of training")
-    drawing.letter((models, ways, steps, strips[0]), titles)
+    drawing.letter((models, direct, steps, strips[0]), titles)
     text = (
         "Validation loss, but for (d). (a) The source, and each anchor, distilled from the one before it. "
         f"(b), (d) {smallest}. (c) Numbers: loss of an anchor minus its teacher's. (d) Training loss of one "
@@ -69,7 +70,7 @@ def _steps(axes: Axes, final: pd.DataFrame, lost: pd.DataFrame) -> None:
     axes.plot(own.index, own, color=BLUE, linewidth=1, zorder=1)
     for method, style in drawing.styles_of(final["method"]).items():
         rows = final[final["method"] == method]
-        aside = {DIRECT_COMPUTE: 0.12, DIRECT_TOKENS: 0.24}.get(method, 0)
+        aside = {ALONE: -0.12, DIRECT_COMPUTE: 0.12, DIRECT_TOKENS: 0.24}.get(method, 0)
         drawing.dots(axes, rows["place"] + aside, rows, style, markersize=6)
     look = {"color": BLUE, "ha": "center", "va": "center", "bbox": {"color": "white", "pad": 1.5}}
     for spec, value in lost.groupby("spec")["value"].mean().items():

@@ -4,7 +4,7 @@ import pandas as pd
 
 from cbd.report import stats
 from cbd.report.findings.shared import NATS, TOLERATED, against, by_size, sizes, units
-from cbd.report.names import STEPWISE
+from cbd.report.names import ALONE, STEPWISE
 from cbd.report.verdicts import Entry, Facts, Tables, above, below, listed
 
 
@@ -17,7 +17,7 @@ def steps_lost(table: pd.DataFrame) -> pd.DataFrame:
 
 def stepwise_or_direct(table: pd.DataFrame) -> pd.DataFrame:
     """The smallest anchor, direct minus stepwise: final loss and noise of training, with verdict."""
-    rows = table[table["spec"] == next(iter(sizes(table)))]
+    rows = table[(table["spec"] == next(iter(sizes(table)))) & (table["method"] != ALONE)]
     parts = [against(rows, STEPWISE, metric).assign(metric=metric) for metric in ("final_loss", "loss_noise")]
     return pd.concat(parts)[["metric", "spec", "method", "point", "low", "high", "n", "verdict"]]
 

@@ -1,15 +1,18 @@
-"""E5, E12, Q2: recovery training from each start, and how many tokens random weights need to catch up."""
+"""E5, E12, Q2, Q11: training on from each start, and how many tokens random weights need to catch up."""
 
+import math
+
+import numpy as np
 import pandas as pd
 
 from cbd.report import stats
 from cbd.report.findings.chain import with_gap
 from cbd.report.findings.initialise import start_against_better
-from cbd.report.findings.shared import BETTER, NATS, TOLERATED, against, paired, units, with_better
-from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
+from cbd.report.findings.shared import BETTER, NATS, TOLERATED, against, by_size, paired, units, with_better
+from cbd.report.names import CBD, CHAIN_TOKENS, LARGER, RANDOM, SMALLER
 from cbd.report.verdicts import Entry, Facts, Tables, above, below
 
-SPEEDUPS = ("speedup_to_random_final", "speedup_to_cbd_final")
+TO_RANDOM, TO_CBD = "random's final loss", "CBD's final loss"
 
 
 def ends(table: pd.DataFrame) -> pd.DataFrame:
@@ -35,16 +38,57 @@ def insurance(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lost).groupby("budget").max()
 
 
+def needed(table: pd.DataFrame) -> pd.DataFrame:
+    """Tokens with which random weights and CBD reach the same losses, a row a size, seed, loss and budget.
+
+    Columns: spec, seed, to ("random's final loss" after its budget, as the paper counts, or "CBD's final
+    loss" after its own), budget, random, cbd (tokens; 0 where CBD starts below; inf where never), chain
+    (tokens of a model of this size that cost as many FLOPs as CBD's chain did, its source given).
+    """
+    losses, rows = table[table["metric"] == "loss"], []
+    chain = table[table["metric"] == CHAIN_TOKENS].set_index(["spec", "seed"])["value"]
+    for (spec, seed), here in losses.groupby(["spec", "seed"]):
+        curves = {
+            method: [
+                curve.sort_values("tokens") for _, curve in here[here["method"] == method].groupby("budget")
+            ]
+            for method in (RANDOM, CBD)
+        }
+        for to, method in ((TO_RANDOM, RANDOM), (TO_CBD, CBD)):
+            for run in curves[method]:
+                loss, budget = run["value"].iloc[-1], int(run["budget"].iloc[0])
+                spent = {method: int(run["tokens"].iloc[-1])}
+                other = CBD if method == RANDOM else RANDOM
+                spent[other] = min(_reached(curve, loss) for curve in curves[other])
+                row = {"spec": spec, "seed": seed, "to": to, "budget": budget}
+                row |= {"random": spent[RANDOM], "cbd": spent[CBD]}
+                rows.append(row | {"chain": chain.get((spec, seed), math.nan)})
+    return by_size(pd.DataFrame(rows), table, "to", "spec", "budget", "seed")
+
+
+def _reached(curve: pd.DataFrame, loss: float) -> float:
+    tokens = stats.tokens_to_reach(curve, loss)
+    return math.inf if math.isnan(tokens) else tokens
+
+
 def speedups(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and interval of each speed-up, a row a size and budget; `bound` marks lower bounds."""
-    bounds, keys = table["metric"].str.extract(r"^(speedup_.*)_lower_bound$")[0], ["metric", "spec", "budget"]
-    rows = table.assign(metric=bounds.fillna(table["metric"]), bound=bounds.notna())
-    rows = rows[rows["metric"].isin(SPEEDUPS)]
-    # of a value that is missing and its bound the bound; what has none stays missing, lest it flatters
-    runs = rows.groupby([*keys, "seed"]).agg(value=("value", "first"), bound=("bound", "any")).reset_index()
-    found = stats.summarise(runs, keys).join(runs.groupby(keys)["bound"].any(), on=keys)
-    place = lambda names: names.map(SPEEDUPS.index)  # noqa: E731
-    return found.sort_values("metric", key=place, kind="stable", ignore_index=True)
+    """How much less CBD needs to the same loss; means over seeds, a row a loss, size and budget.
+
+    random, cbd: tokens. at_least: random weights never get there, and `random` is their longest run, or CBD
+    starts below, and `random` is the budget which it saves whole. tokens: random over cbd, inf where CBD
+    starts below. flops_1, flops_10: the same in FLOPs, the chain counted once, divided over 1 and 10 sizes.
+    """
+    found, keys = needed(table), ["to", "spec", "budget"]
+    longest = table.loc[table["method"] == RANDOM].groupby("spec")["tokens"].max()
+    found = found.assign(at_least=np.isinf(found["random"]) | (found["cbd"] == 0))
+    found["random"] = found["random"].where(np.isfinite(found["random"]), found["spec"].map(longest))
+    means = found.groupby(keys, sort=False).agg(
+        {"random": "mean", "cbd": "mean", "chain": "mean", "at_least": "any"}
+    )
+    means["tokens"] = means["random"] / means["cbd"]
+    for sizes in (1, 10):
+        means[f"flops_{sizes}"] = means["random"] / (means["cbd"] + means["chain"] / sizes)
+    return means.reset_index().drop(columns="chain")
 
 
 def _zero_and_after(tables: Tables) -> pd.DataFrame:

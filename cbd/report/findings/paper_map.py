@@ -1,13 +1,16 @@
-"""E16, Q7: what N sizes cost by each way to make them; counted, not measured."""
+"""E16, Q7: what N sizes cost by each way to make them: counted, and to the same loss, as measured."""
 
-import math
+from collections.abc import Callable
 
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import exact
+from cbd.report.findings import convergence
+from cbd.report.findings.shared import exact, units
 from cbd.report.names import CHAIN
 from cbd.report.verdicts import Entry, Facts, Tables, above, below
+
+FREE = 0.1  # of scratch's tokens: up to which a further size is "nearly free"
 
 
 def _cost(tables: Tables) -> pd.DataFrame:
@@ -26,25 +29,44 @@ def _ratios(tables: Tables) -> pd.DataFrame:
     return exact(ratios)
 
 
+def _same_loss(tables: Tables, value: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
+    """A number from `convergence.needed` for each size and budget of random weights, as units."""
+    found = convergence.needed(tables["convergence"]).query("`to` == @convergence.TO_RANDOM")
+    found = found.assign(value=value).dropna(subset="value")
+    if found.empty:
+        return found
+    return units(stats.summarise(found, ["spec", "budget"]), "{spec}, {budget:,} tokens")
+
+
 def _break_even(tables: Tables) -> pd.DataFrame:
-    """From how many sizes on the chain is cheaper; infinite where it is not within the ladder."""
-    cost = _cost(tables)
-    others = [method for method in dict.fromkeys(cost["method"]) if method != CHAIN]
-    counts = {f"sizes needed against {other}": stats.break_even(cost, CHAIN, other) for other in others}
-    return exact({unit: math.inf if n is None else n for unit, n in counts.items()})
+    """Sizes of a kind from which on the chain, and their training to scratch's loss, cost less than scratch.
+
+    Infinite where CBD needs no fewer tokens than scratch.
+    """
+    saved = lambda found: (found["random"] - found["cbd"]).where(lambda tokens: tokens > 0, 0)  # noqa: E731
+    found = _same_loss(tables, lambda found: found["chain"] / saved(found))
+    return found.assign(sizes=int(_cost(tables)["sizes"].max()))
 
 
 ROWS = {
     "E16": Entry(
-        _ratios, below("FLOPs of the chain over each other way's, all sizes and one more size", 1, ".2f")
+        lambda tables: _same_loss(tables, lambda found: found["cbd"] / found["random"]),
+        below(
+            "One more size, trained to the loss of scratch after each budget: its tokens over scratch's",
+            FREE,
+            ".2f",
+        ),
+        needs=("convergence",),
     ),
     "Q7": Entry(
         _break_even,
         Facts(
-            "Each other way: from some number of sizes on, the chain is cheaper",
-            lambda row: math.isfinite(row.point),
-            ".0f",
+            "At the loss of scratch after each budget: sizes from which on chain and recovery cost fewer "
+            "FLOPs than scratch, no more than the cost figure has",
+            lambda row: row.high <= row.sizes,
+            ".1f",
         ),
+        needs=("convergence", "paper_map"),
     ),
 }
 

@@ -1,0 +1,95 @@
+"""The search for a learning rate and a warm-up: a walk on a grid to the lowest final validation loss.
+
+A point of the grid is the rate and warm-up where the search begins, times powers of `RATE` and `WARMUP`. The
+walk goes on to the best neighbour while one is better, so what wins has been compared with all four: a grid
+that is too narrow cannot hide a better edge. One seed walks; the two best points are run with every seed, and
+the lower mean wins (a race in two rounds, after successive halving, arXiv 1502.07943).
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from cbd.errors import Diverged, require
+from cbd.files import write_text
+from cbd.recipes.training import Training
+from cbd.training.lessons import Lesson
+from cbd.training.loop import train
+
+RATE, WARMUP = 1.5, 2.0
+
+Point = tuple[int, int]
+"""The powers of `RATE` and of `WARMUP`."""
+
+
+def walk(
+    loss: Callable[[Point, int], float], seeds: tuple[int, ...], inside: Callable[[Point], bool]
+) -> Point:
+    """The point with the lowest mean loss over the seeds among the two where the first seed's walk ends.
+
+    loss(point, seed): in nats per token, inf where training diverged; asked again for the same, it must give
+    the same. inside: whether a point may be tried. Raises `CbdError` when every point diverges.
+    """
+    at, first = (0, 0), seeds[0]
+    while True:
+        rates, warmups = [(at[0] + i, at[1]) for i in (-1, 1)], [(at[0], at[1] + i) for i in (-1, 1)]
+        around = sorted(filter(inside, [*rates, *warmups]), key=lambda point: loss(point, first))
+        if not around or loss(at, first) <= loss(around[0], first):
+            break
+        at = around[0]
+    finalists = [at, *around[:1]]
+    mean = lambda point: math.fsum(loss(point, seed) for seed in seeds) / len(seeds)  # noqa: E731
+    best = min(finalists, key=mean)
+    require(math.isfinite(mean(best)), "training diverged at every rate of the search: begin at a lower one")
+    return best
+
+
+def search(
+    start: Path, lesson: Lesson, training: Training, seeds: tuple[int, ...], state: Path, title: str
+) -> dict[str, Any]:
+    """What `walk` finds for trainings of the checkpoint in `start`, in all else like `training`.
+
+    state: a folder in which finished runs, and the one at work, survive a kill. Returns `best` (lr and
+    warmup_tokens) and `tried`: lr, warmup_tokens, seed and loss of every run, None where it diverged.
+    """
+    place = state / "tried.json"
+    tried: dict[str, dict[str, Any]] = json.loads(place.read_text()) if place.is_file() else {}
+
+    def at(point: Point) -> dict[str, Any]:
+        rate = float(f"{training.lr * RATE ** point[0]:.4g}")
+        return {"lr": rate, "warmup_tokens": round(training.warmup_tokens * WARMUP ** point[1])}
+
+    def loss(point: Point, seed: int) -> float:
+        name = f"{point[0]},{point[1]},{seed}"
+        if name not in tried:
+            run = replace(training, **at(point), seed=seed)
+            tried[name] = at(point) | {
+                "seed": seed,
+                "loss": _final_loss(start, lesson, run, state / name, title),
+            }
+            if PartialState().is_main_process:
+                write_text(place, json.dumps(tried))
+                shutil.rmtree(state / name, ignore_errors=True)
+        found = tried[name]["loss"]
+        return math.inf if found is None else found
+
+    step = training.batch * training.context  # a shorter warm-up is none; beyond the run there is none
+    inside = lambda point: step <= at(point)["warmup_tokens"] <= training.tokens  # noqa: E731
+    return {"best": at(walk(loss, seeds, inside)), "tried": list(tried.values())}
+
+
+def _final_loss(start: Path, lesson: Lesson, training: Training, place: Path, title: str) -> float | None:
+    """Of one run, whose state and checkpoint lie in `place`; None where it diverges."""
+    out, state = place / "out", place / "state"
+    for folder in (out, state):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return train(start, lesson, training, training.lr, out, state, title)["final_loss"]
+    except Diverged:
+        return None
