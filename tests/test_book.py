@@ -64,7 +64,7 @@ def test_every_verdict_is_linked_to_its_notebook_and_its_rows(staged: Path) -> N
         assert verdict.startswith(f"[{row.verdict}]")
         assert re.fullmatch(rf"/notebooks/\d\d_{needs[0] if needs else 'scorecard'}\.ipynb", notebook)
         assert (staged / notebook[1:]).is_file()
-        if row.verdict == "not yet run at this scale":
+        if row.ours == "–":
             assert targets(rows) == []
         else:
             assert targets(rows) == [f"#row-{row.id.lower()}", *(f"/tables/{name}.md" for name in needs)]
@@ -74,7 +74,7 @@ def test_every_verdict_is_linked_to_its_notebook_and_its_rows(staged: Path) -> N
 def test_the_rows_of_a_verdict_are_those_that_its_rule_judges(staged: Path) -> None:
     text = (staged / "rows.md").read_text(encoding="utf-8")
     tables = {"chain": results.read_table("laptop", "chain")}
-    for id in ("E1", "E6"):
+    for id in ("Q4", "E6"):
         section = text.split(f"(row-{id.lower()})=")[1].split("(row-")[0]
         shown = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
         found = ROWS[id].measure(tables)

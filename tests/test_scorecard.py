@@ -14,19 +14,21 @@ import pytest
 from conftest import tidy
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as student_t
 
 from cbd.errors import CbdError, si
 from cbd.experiments import EXPERIMENTS
 from cbd.report import ladder, readme, results, scorecard
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
-from cbd.report.names import CBD, LARGER, RANDOM, SMALLER
+from cbd.report.names import ALONE, CBD, LARGER, RANDOM, SMALLER
 from cbd.report.scorecard import NOTHING
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, OTHER, QUESTION, SIGN, Facts, Sides
 
 IDS = [f"E{i}" for i in range(1, 17)] + [f"Q{i}" for i in range(1, 12)]
 YES, MIXED, NO = "yes", "mixed", "no"
 SPECS = {"2x32": 1000, "4x64": 2000, "6x96": 3000}
+smallest = next(iter(SPECS))
 SEEDS = (0, 1, 2)
 
 
@@ -77,35 +79,54 @@ def starts(over_single: list[float], random: float = 7.0, others: float = 1.0) -
     """
     rows = []
     for spec, gap in zip(SPECS, over_single, strict=True):
-        rows += runs(CBD, spec, 4.0 + gap) + runs(SMALLER, spec, 4.0) + runs(LARGER, spec, 5.0)
+        rows += runs(
+            CBD, spec, 4.0 + gap, alpha=0.8, mixing="union"
+        )  # the smaller anchor is nearer, and better
+        rows += runs(SMALLER, spec, 4.0) + runs(LARGER, spec, 5.0)
         rows += runs(RANDOM, spec, random) + runs("CBD (literal)", spec, 4.0 + gap + others)
     return table(rows)
 
 
-def recovery(zero: list[float], single: float = 4.0, random: float = 6.0, end: float = -0.5) -> pd.DataFrame:
-    """`convergence`: CBD starts at `zero` in each size and ends `end` above the better single anchor."""
+def recovery(
+    zero: list[float],
+    single: float = 4.0,
+    random: float = 6.0,
+    end: float = -0.5,
+    gained: tuple[float, ...] = (0.0, 0.0, 0.0),
+    chain_tokens: float = 100.0,
+) -> pd.DataFrame:
+    """`convergence`: CBD starts at `zero` in each size and ends `end` above the better single anchor.
+
+    gained: what random weights gain in each size between the two budgets.
+    """
     rows = []
-    for spec, start in zip(SPECS, zero, strict=True):
+    for spec, start, gain in zip(SPECS, zero, gained, strict=True):
+        rows += runs(CBD, spec, chain_tokens, spread=0, metric="chain_tokens")
         for budget in (100, 200):
-            label = {"budget": budget}
+            label, later = {"budget": budget}, random - gain * (budget == 200)
             rows += runs(CBD, spec, start, **label)
             rows += runs(CBD, spec, single + end, tokens=budget, **label)
-            for method, value in ((SMALLER, single), (LARGER, single + 1), (RANDOM, random)):
+            for method, value in ((SMALLER, single), (LARGER, single + 1), (RANDOM, later)):
                 rows += runs(method, spec, 8.0, **label) + runs(method, spec, value, tokens=budget, **label)
-            for metric in ("speedup_to_random_final", "speedup_to_cbd_final"):
-                rows += runs(CBD, spec, 10.0, metric=metric, tokens=budget, **label)
     return table(rows)
 
 
-def chain(lost: list[float], compute: float = 0.5, tokens: float = 0.5, noise: float = 0.1) -> pd.DataFrame:
-    """`chain`: what each step loses; direct minus stepwise at equal compute, at equal tokens, in noise."""
+def chain(
+    lost: list[float],
+    compute: float = 0.5,
+    tokens: float = 0.5,
+    alone: tuple[float, ...] = (0.1, 0.1, 0.1),
+) -> pd.DataFrame:
+    """`chain`: what each step loses; direct, and without a teacher, minus stepwise."""
     rows, total = [], 0.0
-    for spec, loss in zip(reversed(SPECS), lost, strict=True):
+    for spec, loss, gap in zip(reversed(SPECS), lost, alone, strict=True):
         total += loss
         rows += runs("stepwise", spec, loss, metric="lost")
         rows += runs("stepwise", spec, total, metric="lost_since_source")
-    smallest = next(iter(SPECS))
-    for metric, gaps in (("final_loss", (compute, tokens)), ("loss_noise", (noise, noise))):
+        rows += runs(ALONE, spec, 4.0 + gap, metric="final_loss")
+        if spec != smallest:
+            rows += runs("stepwise", spec, 4.0, metric="final_loss")
+    for metric, gaps in (("final_loss", (compute, tokens)), ("loss_noise", (0.1, -0.1))):
         rows += runs("stepwise", smallest, 4.0, metric=metric)
         for how, gap in zip(("compute", "tokens"), gaps, strict=True):
             rows += runs(f"direct, equal {how}", smallest, 4.0 + gap, metric=metric)
@@ -144,12 +165,12 @@ BUDGETS = (100, 200, 400, 800)
 
 
 def scratch(
-    line: float, losses: list[float], cbd: float = 0.6, rouge: list[float] | None = None
+    line: float, losses: list[float], cbd: float | list[float] = 0.6, rouge: list[float] | None = None
 ) -> pd.DataFrame:
     """`scratch_vs_cbd`: CBD's loss and Rouge-L, and those of random weights by budget; chance is 0.1."""
     rows = []
-    for spec in SPECS:
-        rows += runs(CBD, spec, line) + runs(CBD, spec, cbd, metric="t/rougeL")
+    for spec, own in zip(SPECS, cbd if isinstance(cbd, list) else [cbd] * 3, strict=True):
+        rows += runs(CBD, spec, line) + runs(CBD, spec, own, metric="t/rougeL")
         rows += runs(f"{CBD[:-7]}(bridged)", spec, 0.5, metric="t/rougeL")
         for tokens, loss, score in zip(BUDGETS, losses, rouge or [0.2] * 4, strict=True):
             rows += runs(RANDOM, spec, loss, tokens=tokens)
@@ -158,14 +179,17 @@ def scratch(
     return table(rows)
 
 
-def equal(gaps: list[float]) -> pd.DataFrame:
-    """`equal_budget`: so many points CBD is above random weights in each size."""
+def equal(gaps: list[float], width: float = 1.0) -> pd.DataFrame:
+    """`equal_budget`: so many points CBD is above random weights in each size, give or take `width`."""
     rows = []
     for spec, gap in zip(SPECS, gaps, strict=True):
         for metric in ("t/acc", "u/rougeL"):
             rows += runs(CBD, spec, 0.4 + gap / 100, metric=metric, tokens=100)
             rows += runs(RANDOM, spec, 0.4, metric=metric, tokens=100)
             rows += runs(CBD, spec, 0.1, spread=0, metric=f"{metric} chance", tokens=100)
+        for end, value in (("", gap), (" low", gap - width), (" high", gap + width)):
+            label = {"metric": f"average minus random{end}", "budget": 100, "tokens": 100}
+            rows.append({"method": CBD, "spec": spec, "value": value} | label)
     return table(rows)
 
 
@@ -193,11 +217,13 @@ def costs(chain_at: list[float], per_size: float = 2.0) -> pd.DataFrame:
     return table(rows)
 
 
-UP, DOWN = [0.5, 0.5, 0.5], [-0.5, -0.5, -0.5]
+UP, DOWN, FLAT = [0.5, 0.5, 0.5], [-0.5, -0.5, -0.5], [0.0, 0.0, 0.0]
+RISING = [0.2, 0.3, 0.4, 0.5]
 FLIPS = [
-    ("E1", {"chain": chain([0.0, -0.1, 0.01])}, YES),
-    ("E1", {"chain": chain([0.0, 0.01, 0.9])}, MIXED),
-    ("E1", {"chain": chain([0.0, 0.9, 0.9])}, NO),
+    ("E1", {"chain": chain(FLAT)}, YES),
+    ("E1", {"chain": chain(FLAT, alone=(0.1, 0.1, 0.0))}, MIXED),
+    ("E1", {"chain": chain(FLAT, alone=(0.1, -0.1, -0.1))}, NO),
+    ("E1", {"chain": chain(FLAT, alone=(0.005, 0.005, 0.005))}, NO),
     ("E2", {"initialise": starts(UP)}, YES),
     ("E2", {"initialise": starts([0.0, 0.0, 9.0])}, MIXED),
     ("E2", {"initialise": starts(UP, random=4.0)}, NO),
@@ -212,31 +238,32 @@ FLIPS = [
     ("E5", {"convergence": recovery([7, 7, 5])}, NO),
     ("E6", {"chain": chain([0, 0, 0])}, YES),
     ("E6", {"chain": chain([0, 0, 0], compute=-0.5)}, MIXED),
-    ("E6", {"chain": chain([0, 0, 0], compute=-0.5, noise=-0.1)}, NO),
+    ("E6", {"chain": chain([0, 0, 0], compute=-0.5, tokens=-0.5)}, NO),
+    ("E6", {"chain": chain([0, 0, 0], compute=0.005, tokens=0.005)}, NO),
     ("E7", {"alpha": alphas([0.5, 0.5, 0.75])}, YES),
     ("E7", {"alpha": alphas([0.5, 0.5, 1.0])}, MIXED),
     ("E7", {"alpha": alphas([0.0, 0.0, 1.0])}, NO),
     ("E7", {"alpha": alphas([0.75, 0.75, 0.75], rule=0.2)}, NO),
-    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.2, 0.3, 0.4, 0.5])}, YES),
-    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.5, 0.4, 0.3, 0.2])}, MIXED),
-    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.5, 0.6, 0.8, 0.9])}, MIXED),
+    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=RISING)}, YES),
+    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=RISING, cbd=[0.6, 0.6, 0.3])}, MIXED),
+    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.5, 0.4, 0.3, 0.2])}, NO),
+    ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.5, 0.6, 0.8, 0.9])}, NO),
     ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.9, 0.9, 0.8, 0.8])}, NO),
     ("E10", {"initialise": starts(DOWN)}, YES),
     ("E10", {"initialise": starts([-0.5, -0.5, 0.5])}, MIXED),
     ("E10", {"initialise": starts([-0.5, 0.5, 0.5])}, NO),
-    ("E12", {"convergence": recovery([3, 3, 3])}, YES),
-    ("E12", {"convergence": recovery([3, 3, 5])}, MIXED),
-    ("E12", {"convergence": recovery([5, 5, 5])}, NO),
+    ("E12", {"initialise": starts(UP), "convergence": recovery([3, 3, 3])}, YES),
+    ("E12", {"initialise": starts(UP), "convergence": recovery([3, 3, 5])}, MIXED),
+    ("E12", {"initialise": starts(UP), "convergence": recovery([5, 5, 5])}, NO),
     ("E13", {"equal_budget": equal([5, -5, -5])}, YES),
     ("E13", {"equal_budget": equal([-5, 5, 5])}, NO),
+    ("E13", {"equal_budget": equal([5, 5, 5], width=6)}, NO),
     ("E15", {"bridge": bridge(-0.5)}, YES),
     ("E15", {"bridge": bridge(-0.5, compute=-0.9)}, MIXED),
     ("E15", {"bridge": bridge(0.5)}, NO),
-    ("E15", {"bridge": bridge(-0.5), "scratch_vs_cbd": scratch(3.0, [6] * 4, cbd=0.3)}, YES),
-    ("E15", {"bridge": bridge(-0.5), "scratch_vs_cbd": scratch(3.0, [6] * 4, cbd=0.9)}, NO),
-    ("E16", {"paper_map": costs([3, 3, 3, 3])}, YES),
-    ("E16", {"paper_map": costs([9, 9, 9, 9])}, MIXED),
-    ("E16", {"paper_map": costs([9, 18, 27, 36])}, NO),
+    ("E16", {"paper_map": costs([1] * 4), "convergence": recovery([5, 5, 5])}, YES),
+    ("E16", {"paper_map": costs([1] * 4), "convergence": recovery([5, 5, 7])}, MIXED),
+    ("E16", {"paper_map": costs([1] * 4), "convergence": recovery([7, 7, 7])}, NO),
     ("Q1", {"chain": chain([0, 0, 0])}, YES),
     ("Q1", {"chain": chain([0, 0, 0]), "alpha": alphas([0, 0, 0]).query("seed < 2")}, MIXED),
     ("Q1", {"alpha": alphas([0, 0, 0]).query("seed < 1"), "paper_map": costs([1])}, NO),
@@ -249,22 +276,26 @@ FLIPS = [
     ("Q4", {"chain": chain([0.0, 0.1, 0.1])}, YES),
     ("Q4", {"chain": chain([0.5, 0.1, -0.9])}, NO),
     ("Q4", {"chain": chain([0.0, 0.0, -0.01])}, MIXED),
+    ("Q5", {"chain": chain(FLAT, alone=(-0.1, -0.1, -0.1))}, YES),
+    ("Q5", {"chain": chain(FLAT, alone=(-0.1, 0.0, 0.0))}, MIXED),
+    ("Q5", {"chain": chain(FLAT)}, NO),
     ("Q6", {"alpha": alphas([0.5, 0.5, 0.5])}, YES),
     ("Q6", {"alpha": alphas([0.5, 0.5, 1.0])}, MIXED),
     ("Q6", {"alpha": alphas([0.5, 0.0, 1.0])}, NO),
-    ("Q6", {"alpha": alphas([0.5, 0.0, 1.0], depth=0.1)}, YES),
-    ("Q7", {"paper_map": costs([5, 5, 5, 5])}, YES),
-    ("Q7", {"paper_map": costs([9, 9, 9, 9])}, MIXED),
-    ("Q7", {"paper_map": costs([20, 20, 20, 20])}, NO),
+    ("Q6", {"alpha": alphas([0.5, 0.0, 1.0], depth=0.03)}, YES),
+    ("Q7", {"paper_map": costs([1] * 4), "convergence": recovery([5] * 3, chain_tokens=100)}, YES),
+    ("Q7", {"paper_map": costs([1] * 4), "convergence": recovery([5] * 3, chain_tokens=700)}, MIXED),
+    ("Q7", {"paper_map": costs([1] * 4), "convergence": recovery([5] * 3, chain_tokens=9e9)}, NO),
+    ("Q7", {"paper_map": costs([1] * 4), "convergence": recovery([9] * 3, end=3)}, NO),
     ("Q9", {"families": kindred([0.5, 0.5])}, YES),
     ("Q9", {"families": kindred([0.5, -0.5])}, MIXED),
     ("Q9", {"families": kindred([-0.5, -0.5])}, NO),
     ("Q10", {"bridge": bridge(-0.5, -0.5)}, YES),
     ("Q10", {"bridge": bridge(0.5, -0.5)}, MIXED),
     ("Q10", {"bridge": bridge(-0.5, 0.5)}, NO),
-    ("Q11", {"scratch_vs_cbd": scratch(3.0, [6, 5, 4, 3.5])}, YES),
-    ("Q11", {"scratch_vs_cbd": scratch(3.0, [6, 5, 4, 4.5])}, MIXED),
-    ("Q11", {"scratch_vs_cbd": scratch(3.0, [6, 6.5, 7, 4.5])}, NO),
+    ("Q11", {"convergence": recovery(UP, gained=(1.0, 1.0, 1.0))}, YES),
+    ("Q11", {"convergence": recovery(UP, gained=(1.0, 1.0, 0.0))}, MIXED),
+    ("Q11", {"convergence": recovery(UP, gained=(-1.0, -1.0, 1.0))}, NO),
 ]
 
 
@@ -273,14 +304,16 @@ def test_a_verdict_turns_with_the_numbers(name, tables, verdict):
     assert judged(name, tables) == verdict
 
 
-def test_every_rule_is_turned_both_ways():
+def test_every_rule_is_turned_every_way():
+    """A row of one unit is refuted by an experiment that cannot tell: it has no third verdict."""
     for name in ROWS:
-        assert {YES, NO} <= {verdict for other, _, verdict in FLIPS if other == name}, name
+        ways = {YES, NO} if name == "E13" else {YES, MIXED, NO}
+        assert {verdict for other, _, verdict in FLIPS if other == name} == ways, name
 
 
-@pytest.mark.parametrize("name", [n for n, entry in ROWS.items() if n not in ("E16", "Q1", "Q7")])
+@pytest.mark.parametrize("name", [n for n, entry in ROWS.items() if n not in ("E4", "E13", "Q1")])
 def test_one_seed_decides_nothing(name):
-    """E16 and Q7 are counted; to Q1 one seed is an answer."""
+    """The intervals of E4 and E13 come with their table; to Q1 one seed is an answer."""
     tables = next(tables for other, tables, verdict in FLIPS if (other, verdict) == (name, YES))
     single = {key: frame[frame["seed"].isna() | (frame["seed"] == 0)] for key, frame in tables.items()}
     assert judged(name, single) == NOT_RUN
@@ -309,13 +342,33 @@ def units(intervals, n: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@given(ends, st.sampled_from(sorted(OTHER)), st.floats(-2, 2), st.sampled_from([EXPERIMENT, QUESTION]))
-def test_sides_are_judged_as_the_rule_says(intervals, side, line, said):
+def counted(intervals, line: float, side: str) -> int:
+    """How many units Holm's procedure rejects, step by step: t tests of three seeds against the line."""
+    ps = []
+    for low, high in intervals:
+        lead = ((low + high) / 2 - line) * (1 if side == "above" else -1)
+        error = (high - low) / 2 / student_t.ppf(0.975, 2)
+        ps.append(1.0 if lead <= 0 else 0.0 if error == 0 else 2 * student_t.sf(lead / error, 2))
+    rejected = 0
+    for p in sorted(ps):
+        if p >= 0.05 / (len(ps) - rejected):
+            break
+        rejected += 1
+    return rejected
+
+
+@given(
+    ends,
+    st.sampled_from(sorted(OTHER)),
+    st.floats(-2, 2),
+    st.floats(0, 0.5),
+    st.sampled_from([EXPERIMENT, QUESTION]),
+)
+def test_sides_are_judged_as_the_rule_says(intervals, side, line, margin, said):
     """An independent count of what lies where."""
-    rule = Sides("x", side, line)
+    rule = Sides("x", side, line, margin)
     found = rule.verdict(units(intervals), said)
-    above = sum(low > line for low, _ in intervals)
-    below = sum(high < line for _, high in intervals)
+    above, below = counted(intervals, line + margin, "above"), counted(intervals, line - margin, "below")
     toward, away = (above, below) if side == "above" else (below, above)
     assert (found == said.yes) == (toward == len(intervals))
     if away * 2 > len(intervals):
@@ -350,8 +403,8 @@ def test_the_rule_text_is_made_from_what_the_rule_judges_by(name):
     assert all(word.lower() in text.lower() for word in (said.yes, said.mixed, said.no))
     if isinstance(rule, Facts):
         return
-    assert f"all intervals {SIGN[rule.side]} {rule.line:g};" in text
-    assert f"{SIGN[OTHER[rule.side]]} {rule.line:g};" in text
+    assert f"all {SIGN[rule.side]} {rule.bound(rule.side):g};" in text
+    assert f"{SIGN[OTHER[rule.side]]} {rule.bound(OTHER[rule.side]):g};" in text
     assert replace(rule, side=OTHER[rule.side]).text(said) != text
     assert replace(rule, line=rule.line + 1).text(said) != text
 
@@ -359,10 +412,11 @@ def test_the_rule_text_is_made_from_what_the_rule_judges_by(name):
 def test_numbers_are_told_with_their_intervals():
     rule = Sides("x", "below")
     assert rule.told(units([(-2, -1), (1, 1)])) == "u0 -1.500 [-2.000, -1.000]; u1 +1.000"
-    many = units([(-2, -1), (-1, 1), (1, 2), (1, 3), (1, 4)])
-    assert rule.told(many) == "-1.500 to +2.500 [-2.000, +4.000], 1 of 5 below 0, 3 above"
+    many = units([(-2.1, -1.9), (-1, 1), (1.9, 2.1), (2.9, 3.1), (0.1, 4)])
+    assert rule.told(many) == "-2.000 to +3.000 [-2.100, +4.000], 1 of 5 below 0, 2 above"
     grouped = rule.told(many.assign(group=["a", "a", "b", "b", "b"]))
-    assert grouped.startswith("a -1.500 to +0.000 [-2.000, +1.000], 1 of 2 below 0; b ")
+    assert grouped.startswith("a -2.000 to +0.000 [-2.100, +1.000], 1 of 2 below 0; b ")
+    assert replace(rule, margin=0.5).told(many).endswith("1 of 5 below -0.5, 2 above 0.5")
     assert rule.told(units([(float("inf"), float("inf"))])) == "u0 ∞"
 
 
@@ -426,7 +480,7 @@ def test_a_row_against_a_baseline_that_fails_the_ladder_check_is_not_judged(empt
     results.write_table(both, "laptop", "convergence")
     card = scorecard.scorecard("laptop").set_index("id")
     assert (card.loc["E5", "verdict"] == NOT_TUNED) == (not tuned)
-    assert card.loc["E12", "verdict"] != NOT_TUNED, "it compares with anchors, which pass"
+    assert ROWS["E12"].control.trained == "", "it compares with anchors, which pass"
     assert f"{'holds' if tuned else 'fails'} for random" in ladder.told("laptop")
 
 
@@ -523,7 +577,7 @@ def test_the_page_has_a_table_of_every_row_and_the_numbers_of_each_experiment(em
     assert page == empty / "results" / "laptop" / "SCORECARD.md"
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert [line.split("|")[1].strip() for line in lines[1:]] == IDS
-    assert {line.count("|") for line in lines} == {6}
+    assert {line.count("|") for line in lines} == {7}
     told = text.split("## In numbers")[1].strip().splitlines()
     assert [line.split(".**")[0] for line in told] == [f"- **{name}" for name in ("E2", "E10", "Q1", "Q3")]
     assert told[1].count("; ") == 2 and told[1].count(" -0.500 [") == 3
@@ -546,8 +600,10 @@ def test_the_tally_counts_every_row(empty):
     assert told[2] == ("14", "16", "claims", "not yet run at this scale")
     assert sum(int(count) for count, _, what, _ in told if what == "questions") == 11
     for line, (count, *_) in zip(lines, told, strict=True):
-        assert len(re.findall(r"\([EQ]\d+\)", line)) == int(count)
-    assert sorted(re.findall(r"\(([EQ]\d+)\)", "\n".join(lines))) == sorted(IDS)
+        assert len(re.findall(r"\([EQ]\d+[,)]", line)) == int(count)
+    assert sorted(re.findall(r"\(([EQ]\d+)[,)]", "\n".join(lines))) == sorted(IDS)
+    weak = {name for name, entry in ROWS.items() if entry.control and entry.control.strength == "weak"}
+    assert set(re.findall(r"\(([EQ]\d+), weak control\)", "\n".join(lines))) == weak
 
 
 def test_the_scorecard_needs_no_torch():

@@ -319,6 +319,48 @@ def test_best_alpha_is_a_point_of_the_grid():
             stats.best_alpha(alphas, losses)
 
 
+# Tests made together
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_holms_correction_keeps_order_and_never_helps(p):
+    found = stats.holm(np.array(p))
+    assert (found >= np.array(p) - 1e-12).all() and (found <= 1).all()
+    order = np.argsort(p, kind="stable")
+    assert (np.diff(found[order]) >= 0).all(), "a smaller p stays the smaller"
+    assert found.min() == pytest.approx(min(1, min(p) * len(p)))
+    if len(p) == 1:
+        assert found[0] == p[0]
+
+
+def test_holms_correction_by_hand():
+    # 4 x 0.01, 3 x 0.02, 2 x 0.03 (0.06 is no less than what came before), 1 x 0.5
+    assert stats.holm(np.array([0.5, 0.01, 0.03, 0.02])) == pytest.approx([0.5, 0.04, 0.06, 0.06])
+
+
+@given(
+    st.lists(st.floats(-3, 3), min_size=2, max_size=7, unique=True),
+    st.floats(-2, 2),
+    st.sampled_from([-1, 1]),
+)
+def test_a_p_value_is_that_of_the_t_test(values, line, sign):
+    """Against scipy's own test of the values that the interval was made from."""
+    found = pd.DataFrame([stats.interval(values)])
+    side = "above" if sign > 0 else "below"
+    [p] = stats.p_values(found, line, side)
+    ahead = sign * (np.mean(values) - line) > 0
+    assert p == pytest.approx(ttest_1samp(values, line).pvalue if ahead else 1.0, rel=1e-6, abs=1e-9)
+    outside = found["low"].iloc[0] > line if sign > 0 else found["high"].iloc[0] < line
+    assert (p < 0.05) == outside, "alone it says what the interval says"
+
+
+def test_what_is_counted_or_endless_is_sure():
+    inf, nan = math.inf, math.nan
+    rows = [(2, 2, 2, 0), (0, 0, 0, 3), (inf, 2, inf, 5), (inf, 0.5, inf, 5), (2, nan, nan, 1)]
+    found = pd.DataFrame(rows, columns=["point", "low", "high", "n"])
+    assert list(stats.p_values(found, 1.0, "above")) == [0, 1, 0, 1, 1]
+
+
 def test_break_even_counts_sizes():
     cost = pd.DataFrame(
         [{"method": m, "sizes": n, "value": v} for n in (1, 2, 3) for m, v in (("chain", 2.5), ("direct", n))]

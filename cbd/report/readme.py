@@ -10,6 +10,7 @@ from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, QUESTION
 SCALE = "laptop"  # whose results README.md tells
 START, END = "<!-- findings: written by `make figures` -->", "<!-- end of findings -->"
 WIDTH = 120
+WEAK = "\\*"  # after a claim whose control any trained model should beat
 SAID = {
     EXPERIMENT.yes: "Reproduced",
     EXPERIMENT.mixed: "In part",
@@ -23,10 +24,11 @@ ANSWERS |= {NOT_TUNED: "not tuned", NOT_RUN: "open"}
 
 def block(scale: str = SCALE) -> str:
     """The paper's claims by verdict, each in words with its notebook, and how the questions were answered."""
-    verdicts = scorecard.scorecard(scale).set_index("id")["verdict"]
-    lines = []
+    card = scorecard.scorecard(scale).set_index("id")
+    verdicts, lines = card["verdict"], []
     for verdict, title in SAID.items():
-        found = [_linked(claim) for claim in claims() if claim.short and verdicts[claim.id] == verdict]
+        rows = [claim for claim in claims() if claim.short and verdicts[claim.id] == verdict]
+        found = [_linked(claim) + WEAK * int(card.loc[claim.id, "weak"]) for claim in rows]
         if found:
             lines += _bullet(f"**{title}:** {'; '.join(found)}.")
     counts = verdicts[verdicts.index.str.startswith("Q")].value_counts()

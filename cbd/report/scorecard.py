@@ -16,19 +16,24 @@ from cbd.files import write_text
 from cbd.report import ladder, results
 from cbd.report.claims import Claim, claims, reported
 from cbd.report.findings import ROWS
-from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, QUESTION, Tables, listed
+from cbd.report.verdicts import EXPERIMENT, FIXED, MARGIN, NOT_RUN, NOT_TUNED, QUESTION, Tables, listed
 
 NOTHING = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the scorecard. seeds: the fewest behind its numbers, 0 where nothing is measured."""
+    """One line of the scorecard. seeds: the fewest behind its numbers, 0 where nothing is measured.
+
+    control: what it compares with and how strong that is. weak: whether any trained model should win.
+    """
 
     id: str
     claim: str
     paper: str
     ours: str = NOTHING
+    control: str = NOTHING
+    weak: bool = False
     scale: str
     seeds: int = 0
     verdict: str = NOT_RUN
@@ -49,11 +54,16 @@ def _row(claim: Claim, tables: Tables, scale: str, untuned: set[str]) -> Row:
         return row
     entry = ROWS[claim.id]
     row = replace(row, rule=entry.rule.text(words))
-    found = entry.measure(tables) if set(entry.needs) <= set(tables) else pd.DataFrame()
+    if entry.control:
+        row = replace(row, control=str(entry.control), weak=entry.control.strength == "weak")
+    there = set(entry.needs) <= set(tables)
+    if there and entry.control and entry.control.trained in untuned:
+        row = replace(row, verdict=NOT_TUNED)
+    found = entry.measure(tables) if there else pd.DataFrame()
     if found.empty:
         return row
     ours = ". ".join(filter(None, (entry.rule.told(found), entry.note(tables))))
-    verdict = NOT_TUNED if entry.control in untuned else entry.rule.verdict(found, words)
+    verdict = row.verdict if row.verdict == NOT_TUNED else entry.rule.verdict(found, words)
     return replace(row, ours=ours, seeds=int(found["n"].min()), verdict=verdict)
 
 
@@ -79,10 +89,11 @@ def markdown(scale: str) -> str:
 
 def table(card: pd.DataFrame) -> str:
     """The scorecard as a table in Markdown."""
-    lines = ["| | claim | paper | ours | verdict, by its rule |", "|---|---|---|---|---|"]
+    lines = ["| | claim | paper | ours | control | verdict, by its rule |", "|---|---|---|---|---|---|"]
     for row in card.itertuples():
         seeds = f" ({row.seeds} seeds)" if row.seeds else ""
-        cells = (row.id, row.claim, row.paper, row.ours + seeds, f"**{row.verdict}**. {row.rule}.")
+        judged = f"**{row.verdict}**. {row.rule}."
+        cells = (row.id, row.claim, row.paper, row.ours + seeds, row.control, judged)
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
 
@@ -93,12 +104,18 @@ def tally(card: pd.DataFrame) -> str:
     for what, letter, words in (("claims", "E", EXPERIMENT), ("questions", "Q", QUESTION)):
         rows = card[card["id"].str.startswith(letter)]
         for verdict in (words.yes, words.mixed, words.no, NOT_TUNED, NOT_RUN):
-            found = [f"{row.claim} ({row.id})" for row in rows[rows["verdict"] == verdict].itertuples()]
+            judged = rows[rows["verdict"] == verdict].itertuples()
+            found = [f"{row.claim} ({row.id}{', weak control' * row.weak})" for row in judged]
             if found:
                 told = f"{verdict} reproduced" if verdict in (EXPERIMENT.mixed, EXPERIMENT.no) else verdict
                 told = "rest on a baseline that is not tuned" if verdict == NOT_TUNED else told
                 lines.append(f"- **{len(found)} of {len(rows)} {what} {told}.** {'; '.join(found)}.")
-    how = "In brackets 95 % intervals over seeds, after a range their hull; ∞: never."
+    how = (
+        "In brackets 95 % intervals over seeds, after a range their hull; ∞: never. The units of a row are "
+        f"tested together (Holm), rows are not. A difference of up to {MARGIN:g} nats per token is a tie. A "
+        "weak control is one that any trained model should beat. Rules, lines and margins were fixed on "
+        f"{FIXED}, before all runs that are younger; bridge and families are older."
+    )
     return "\n".join(lines) + f"\n\nScale `{card['scale'].iloc[0]}`. {how}"
 
 
@@ -107,10 +124,9 @@ def numbers(scale: str) -> str:
     tables, lines = _tables(scale), []
     for claim in claims():
         entry = ROWS.get(claim.id)
-        if entry and set(entry.needs) <= set(tables):
-            lines.append(
-                f"- **{claim.id}.** {entry.rule.what}: {listed(entry.measure(tables), entry.rule.form)}."
-            )
+        found = entry.measure(tables) if entry and set(entry.needs) <= set(tables) else pd.DataFrame()
+        if len(found):
+            lines.append(f"- **{claim.id}.** {entry.rule.what}: {listed(found, entry.rule.form)}.")
     return "\n".join(lines)
 
 

@@ -30,6 +30,6 @@ def predictions(scale: str, name: str) -> None:
     tables = {table: results.read_table(scale, table) for table in (name, "chain") if table in here}
     for words, (measure, rule) in MODULES[name].PREDICTIONS.items():
         found = measure(tables)
-        side = "" if isinstance(rule, Facts) else f", all {SIGN[rule.side]} {rule.line:g}"
+        side = "" if isinstance(rule, Facts) else f", all {SIGN[rule.side]} {rule.bound(rule.side):g}"
         print(f"{rule.verdict(found, PREDICTED)}: {words}")
         print(f"    {rule.what}{side}. {rule.told(found)}")

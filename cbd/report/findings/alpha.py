@@ -3,9 +3,9 @@
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import NATS, TOLERATED, by_seed, by_size, counted, near, rule_alphas, units
+from cbd.report.findings.shared import NATS, by_seed, by_size, counted, near, rule_alphas, units
 from cbd.report.findings.shared import optima as optima_of
-from cbd.report.verdicts import Entry, Facts, Tables, below
+from cbd.report.verdicts import MARGIN, Entry, Facts, Tables, below
 
 NEAR = 0.25  # how far the best alpha may lie from the rule's: a quarter of the way between the anchors
 
@@ -26,7 +26,14 @@ def _best_alphas(tables: Tables) -> pd.DataFrame:
     best = lambda curve: stats.best_alpha(curve["alpha"], curve["value"]).alpha  # noqa: E731
     found = by_seed(_inherited(tables), ["mixing", "operator", "spec"], best)
     rule = found["spec"].map(rule_alphas(tables["alpha"], "spec"))
-    return units(found.assign(rule=rule), "{mixing}, {operator} {spec}", "{mixing}, {operator}")
+    return units(found.assign(rule=rule), "{spec}, {mixing} {operator} (rule {rule:.2f})")
+
+
+def _best_readings(tables: Tables) -> pd.DataFrame:
+    """The best alphas of the reading that is lowest at its best alpha, for each size."""
+    lowest = optima(tables["alpha"]).query("method == 'inherited'")
+    lowest = lowest.loc[lowest.groupby("spec", sort=False)["value"].idxmin()]
+    return lowest[["spec", "mixing", "operator"]].merge(_best_alphas(tables))
 
 
 def _regret(tables: Tables) -> pd.DataFrame:
@@ -45,10 +52,10 @@ def _literal(tables: Tables) -> pd.DataFrame:
 
 ROWS = {
     "E7": Entry(
-        _best_alphas,
+        _best_readings,
         Facts(
-            "Inherited anchors, each reading and target: the interval of the best alpha lies inside 0 to 1, "
-            f"and its mean within {NEAR:g} of the alpha by distance",
+            "Inherited anchors, each target by the reading with the lowest loss: the interval of the best "
+            f"alpha lies inside 0 to 1, and its mean within {NEAR:g} of the alpha by distance",
             lambda row: row.low > 0 and row.high < 1 and abs(row.point - row.rule) <= NEAR,
         ),
     ),
@@ -57,7 +64,7 @@ ROWS = {
         below(
             "Inherited anchors, union, each target: loss at the grid's alpha nearest to that by distance "
             f"minus loss at the best alpha, {NATS}",
-            TOLERATED,
+            MARGIN,
         ),
     ),
 }
@@ -75,7 +82,7 @@ PREDICTIONS = {
         Facts("What the best alpha gains over both ends: nothing", lambda r: r.point <= 0, ".3f"),
     ),
     "union has an interior optimum near the rule": (
-        lambda tables: units(_best_alphas(tables).query("mixing == 'union'"), "{spec} (rule {rule:.2f})"),
+        lambda tables: _best_alphas(tables).query("mixing == 'union'"),
         Facts(
             f"Inherited anchors: best alpha inside 0 to 1, within {NEAR} of the rule's", ROWS["E7"].rule.test
         ),

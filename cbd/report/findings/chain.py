@@ -1,11 +1,11 @@
-"""E1, E6, Q4: what each step of the chain loses, and stepwise against direct distillation."""
+"""E1, E6, Q4, Q5: what each step of the chain loses, with and without a teacher, and stepwise or direct."""
 
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import NATS, TOLERATED, against, by_size, sizes, units
+from cbd.report.findings.shared import against, by_size, paired, sizes, units
 from cbd.report.names import ALONE, STEPWISE
-from cbd.report.verdicts import Entry, Facts, Tables, above, below, listed
+from cbd.report.verdicts import MARGIN, Control, Entry, Facts, Tables, less, listed, more
 
 
 def steps_lost(table: pd.DataFrame) -> pd.DataFrame:
@@ -32,22 +32,42 @@ def _direct_against_stepwise(tables: Tables) -> pd.DataFrame:
     return units(found.assign(how=how, what=what), "{what}, {how}")
 
 
+def _taught(tables: Tables, method: str, baseline: str) -> pd.DataFrame:
+    """At each anchor: distilled step by step against trained on by cross-entropy alone, or the reverse."""
+    rows = tables["chain"].query("metric == 'final_loss' and method in [@STEPWISE, @ALONE]")
+    rows = rows[rows["spec"].isin(rows.loc[rows["method"] == ALONE, "spec"])]
+    return paired(rows, method, baseline, "final_loss") if len(rows) else rows
+
+
+def _direct(tables: Tables, metric: str) -> pd.DataFrame:
+    return _direct_against_stepwise(tables).query("metric == @metric")
+
+
+TEACHERLESS = Control("cross-entropy alone, equal tokens", "fair")
+
 ROWS = {
     "E1": Entry(
-        lambda tables: _lost(tables, "lost", "to {spec}"),
-        below(f"Each step of the chain: what it loses, {NATS}", TOLERATED),
+        lambda tables: _taught(tables, STEPWISE, ALONE),
+        less("Each anchor, distilled minus trained on by cross-entropy alone"),
+        lambda tables: f"Lost at each step: {listed(_lost(tables, 'lost', 'to {spec}'))}",
+        control=TEACHERLESS,
     ),
     "E6": Entry(
-        _direct_against_stepwise,
-        above(
-            "Smallest anchor, direct minus stepwise at equal tokens and at equal compute: "
-            f"final loss, and noise of the training loss, {NATS}"
-        ),
+        lambda tables: _direct(tables, "final_loss"),
+        more("Smallest anchor, direct minus stepwise at equal tokens and at equal compute"),
+        lambda tables: listed(_direct(tables, "loss_noise")),
+        control=Control("direct distillation, equal tokens and equal compute", "fair"),
     ),
     "Q4": Entry(
         lambda tables: _lost(tables).tail(1),
-        above(f"From the source to the smallest anchor: what is lost, {NATS}"),
+        more("From the source to the smallest anchor: what is lost"),
         lambda tables: listed(_lost(tables).iloc[:-1]),
+        control=Control("its source, which is larger", "weak"),
+    ),
+    "Q5": Entry(
+        lambda tables: _taught(tables, ALONE, STEPWISE),
+        less("A first answer. Each anchor, trained on by cross-entropy alone minus distilled"),
+        control=TEACHERLESS,
     ),
 }
 
@@ -65,12 +85,20 @@ def with_gap(found: pd.DataFrame, tables: Tables) -> pd.DataFrame:
 
 
 PREDICTIONS = {
+    "every anchor gains by its teacher, the smaller the more": (
+        lambda tables: _taught(tables, STEPWISE, ALONE),
+        less("Each anchor, distilled minus trained on by cross-entropy alone"),
+    ),
     "stepwise beats direct at equal tokens": (
-        lambda tables: _direct_against_stepwise(tables).query("unit == 'final loss, equal tokens'"),
-        above("Smallest anchor, direct minus stepwise"),
+        lambda tables: _direct(tables, "final_loss").query("unit == 'final loss, equal tokens'"),
+        more("Smallest anchor, direct minus stepwise"),
     ),
     "direct wins or ties at equal compute": (
-        lambda tables: _direct_against_stepwise(tables).query("unit == 'final loss, equal compute'"),
-        Facts("Smallest anchor, direct minus stepwise: interval not above 0", lambda r: r.low <= 0, "+.3f"),
+        lambda tables: _direct(tables, "final_loss").query("unit == 'final loss, equal compute'"),
+        Facts(
+            f"Smallest anchor, direct minus stepwise: interval not above {MARGIN:g}",
+            lambda r: r.low <= MARGIN,
+            "+.3f",
+        ),
     ),
 }

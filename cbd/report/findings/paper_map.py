@@ -7,8 +7,8 @@ import pandas as pd
 from cbd.report import stats
 from cbd.report.findings import convergence
 from cbd.report.findings.shared import exact, units
-from cbd.report.names import CHAIN
-from cbd.report.verdicts import Entry, Facts, Tables, above, below
+from cbd.report.names import CHAIN, RANDOM
+from cbd.report.verdicts import Control, Entry, Facts, Tables, above, below
 
 FREE = 0.1  # of scratch's tokens: up to which a further size is "nearly free"
 
@@ -48,6 +48,8 @@ def _break_even(tables: Tables) -> pd.DataFrame:
     return found.assign(sizes=int(_cost(tables)["sizes"].max()))
 
 
+SCRATCH_SAME = Control("scratch to the same loss", "fair", trained=RANDOM)
+
 ROWS = {
     "E16": Entry(
         lambda tables: _same_loss(tables, lambda found: found["cbd"] / found["random"]),
@@ -56,7 +58,8 @@ ROWS = {
             FREE,
             ".2f",
         ),
-        needs=("convergence",),
+        needs=("paper_map", "convergence"),
+        control=SCRATCH_SAME,
     ),
     "Q7": Entry(
         _break_even,
@@ -66,7 +69,8 @@ ROWS = {
             lambda row: row.high <= row.sizes,
             ".1f",
         ),
-        needs=("convergence", "paper_map"),
+        needs=("paper_map", "convergence"),
+        control=SCRATCH_SAME,
     ),
 }
 

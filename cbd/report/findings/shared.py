@@ -11,10 +11,10 @@ import pandas as pd
 
 from cbd.report import names, stats
 from cbd.report.names import LARGER, RANDOM, SMALLER
+from cbd.report.verdicts import Control
 
 NATS = "nats per token"
-TOLERATED = 0.05  # nats per token, 5 % of perplexity: what may get lost or be missed without much harm
-BETTER = "better single anchor"
+BETTER, NEAREST = "better single anchor", "nearest single anchor"
 BEST_FIRST = ("acc_norm", "acc", "rougeL")  # which of a task's metrics stands for it
 
 
@@ -61,6 +61,29 @@ def with_better(rows: pd.DataFrame) -> pd.DataFrame:
     singles = rows[rows["method"].isin([SMALLER, LARGER])]
     best = singles.groupby(["spec", "budget", "seed"], dropna=False)["value"].idxmin()
     return pd.concat([rows, singles.loc[best].assign(method=BETTER)])
+
+
+def nearest(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Spec -> the start from the anchor that is nearer in parameters: what one would take without measuring.
+
+    The alpha by distance is the smaller anchor's nearness; the tables `initialise` and `alpha` have it.
+    """
+    alphas = rule_alphas(tables["alpha"], "spec") if "alpha" in tables else {}
+    if "initialise" in tables:
+        mixed = tables["initialise"].dropna(subset="alpha")
+        alphas |= mixed.groupby("spec")["alpha"].mean().to_dict()
+    return {spec: SMALLER if alpha >= 0.5 else LARGER for spec, alpha in alphas.items()}
+
+
+def with_nearest(rows: pd.DataFrame, choice: Mapping[str, str]) -> pd.DataFrame:
+    """The losses with one more method, `NEAREST`: the single anchor that `nearest` names for each size."""
+    rows = rows[rows["metric"] == "loss"]
+    return pd.concat([rows, rows[rows["method"] == rows["spec"].map(choice)].assign(method=NEAREST)])
+
+
+WEAK = Control("random weights", "weak")
+TRAINED = Control("random weights", "weak", trained=RANDOM)
+SINGLE = Control("the nearest anchor alone", "fair")
 
 
 # ---- units of the scorecard
