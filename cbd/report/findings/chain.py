@@ -3,7 +3,7 @@
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import against, by_size, paired, sizes, units
+from cbd.report.findings.shared import against, by_size, sizes, units
 from cbd.report.names import ALONE, STEPWISE
 from cbd.report.verdicts import MARGIN, Control, Entry, Facts, Tables, less, listed, more
 
@@ -32,11 +32,15 @@ def _direct_against_stepwise(tables: Tables) -> pd.DataFrame:
     return units(found.assign(how=how, what=what), "{what}, {how}")
 
 
-def _taught(tables: Tables, method: str, baseline: str) -> pd.DataFrame:
-    """At each anchor: distilled step by step against trained on by cross-entropy alone, or the reverse."""
-    rows = tables["chain"].query("metric == 'final_loss' and method in [@STEPWISE, @ALONE]")
+def taught(table: pd.DataFrame, method: str = STEPWISE, baseline: str = ALONE) -> pd.DataFrame:
+    """At each anchor: distilled minus trained on by cross-entropy alone, nats per token; or the reverse."""
+    rows = table.query("metric == 'final_loss' and method in [@STEPWISE, @ALONE]")
     rows = rows[rows["spec"].isin(rows.loc[rows["method"] == ALONE, "spec"])]
-    return paired(rows, method, baseline, "final_loss") if len(rows) else rows
+    return against(rows, baseline, "final_loss") if len(rows) else rows.iloc[:0]
+
+
+def _taught(tables: Tables, method: str, baseline: str) -> pd.DataFrame:
+    return units(taught(tables["chain"], method, baseline), "{spec}")
 
 
 def _direct(tables: Tables, metric: str) -> pd.DataFrame:
@@ -85,7 +89,7 @@ def with_gap(found: pd.DataFrame, tables: Tables) -> pd.DataFrame:
 
 
 PREDICTIONS = {
-    "every anchor gains by its teacher, the smaller the more": (
+    "every anchor gains by its teacher": (
         lambda tables: _taught(tables, STEPWISE, ALONE),
         less("Each anchor, distilled minus trained on by cross-entropy alone"),
     ),

@@ -23,7 +23,7 @@ from cbd.report.findings.shared import (
     with_nearest,
 )
 from cbd.report.names import CBD, CHAIN_TOKENS, LARGER, RANDOM, SMALLER
-from cbd.report.verdicts import Entry, Facts, Tables, above, less
+from cbd.report.verdicts import MARGIN, Entry, Facts, Tables, above, less
 
 TO_RANDOM, TO_CBD = "random's final loss", "CBD's final loss"
 
@@ -198,5 +198,13 @@ PREDICTIONS = {
     "the grown smaller anchor is worst of the three where the anchors' gap is wide": (
         lambda tables: with_gap(_after(tables, SMALLER, CBD, LARGER), tables).query(f"gap > {CLEAR}"),
         above(f"The grown smaller anchor minus each, where anchors are over {CLEAR} apart"),
+    ),
+    "the mixture costs no more than a tie against the better anchor": (
+        lambda tables: _against(tables, BETTER).query("group != 'at step zero'"),
+        Facts(
+            f"CBD minus the better single anchor after each budget: interval not beyond {MARGIN:g}",
+            lambda r: r.high <= MARGIN,
+            "+.3f",
+        ),
     ),
 }
