@@ -33,7 +33,7 @@ BITS = "bits per byte"
 
 @dataclass(frozen=True)
 class Words:
-    """The three verdicts. none_is_no: whether a claim that holds for no unit is refuted, not just open."""
+    """The three verdicts. none_is_no: a claim that holds for no unit, tested by itself, is no, not mixed."""
 
     yes: str
     mixed: str
@@ -92,13 +92,17 @@ class Sides(Rule):
         return pd.Series(adjusted < stats.LEVEL, index=found.index)
 
     def refuted(self, found: pd.DataFrame, words: Words) -> bool:
-        """Whether most units lie on the other side, or, where that refutes, none on the claim's."""
+        """Whether most units lie on the other side, or, where that refutes, none on the claim's.
+
+        None by itself: that many units tested together can show less is no evidence against any of them.
+        """
+        alone = stats.p_values(found, self.bound(self.side), self.side) < stats.LEVEL
         fails = self.holds(found, OTHER[self.side]).mean() > MOST
-        return fails or (words.none_is_no and not self.holds(found).any())
+        return fails or (words.none_is_no and not alone.any())
 
     def text(self, words: Words) -> str:
         """The rule in words."""
-        none = "none, or " if words.none_is_no else ""
+        none = "none by itself, or " if words.none_is_no else ""
         toward, away = (f"{SIGN[side]} {self.bound(side):g}" for side in (self.side, OTHER[self.side]))
         return (
             f"{self.what}. {words.yes.capitalize()} if all {toward}; "

@@ -33,7 +33,7 @@ def equal_budget(table: pd.DataFrame) -> drawing.Drawn:
     for (method, budget), aside in drawing.shifts(runs, 0.64 / len(runs)).items():
         look = drawing.filled(styles[method], fullness[budget])
         looks[f"{method}, {si(budget)} tokens"] = look | {"linestyle": "none"}
-        for spec in specs:
+        for spec in set(loss.loc[loss["method"] == method, "spec"]):  # below the chain CBD is another's
             drawing.pick(loss, "loss", method=method, budget=budget, spec=spec)
         for axes, part in zip(panels, parts, strict=True):
             own = part[(part["method"] == method) & (part["budget"] == budget)]

@@ -14,7 +14,7 @@ from cbd.report.findings.shared import (
     with_verdict,
 )
 from cbd.report.names import AVERAGE, CBD, RANDOM, minus_random
-from cbd.report.verdicts import Entry, Facts, Tables, above, less
+from cbd.report.verdicts import Entry, Facts, Tables, above, less, more
 
 
 def averages(table: pd.DataFrame) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def _floored(tables: Tables) -> pd.DataFrame:
     if rows.empty:
         return rows
     ends = rows["metric"].str.removeprefix(name).str.strip().replace("", "point")
-    wide = rows.assign(end=ends).pivot_table("value", ["spec", "budget"], "end").reset_index()
+    wide = rows.assign(end=ends).pivot(index=["spec", "budget"], columns="end", values="value").reset_index()
     seeds = table.groupby("spec")["seed"].nunique()
     return units(
         by_size(wide.assign(n=wide["spec"].map(seeds)), table, "spec", "budget"), "{spec}, {budget:,} tokens"
@@ -102,7 +102,8 @@ FEW = 5  # points of 100: "a few points"
 def _leads(tables: Tables, by: str, along: str) -> pd.DataFrame:
     """By how much CBD is ahead in loss, minus the same at the first (smallest) of a column's values."""
     rows = tables["equal_budget"].query("metric == 'loss'").sort_values(["parameters", "tokens"])
-    rows = rows.assign(place=rows[along].astype(str), value=-rows["value"])
+    ours = rows["method"].where(rows["method"] == RANDOM, CBD)  # or what stands for it below the chain
+    rows = rows.assign(method=ours, place=rows[along].astype(str), value=-rows["value"])
     wide = rows.pivot_table("value", [by, "place", "seed"], "method").eval(f"`{CBD}` - `{RANDOM}`")
     lead = wide.rename("value").reset_index().rename(columns={"place": "method"})
     return units(stats.paired(lead, [by], baseline=rows["place"].iloc[0]), f"{{method}}, {{{by}}}")
@@ -119,7 +120,7 @@ PREDICTIONS = {
     ),
     "by less at the smallest size": (
         lambda tables: _leads(tables, "tokens", "spec"),
-        above("CBD's lead in loss minus that at the smallest size"),
+        more("CBD's lead in loss minus that at the smallest size"),
     ),
     "the average of the tasks moves with the loss, by a few points at most": (
         _inside,
