@@ -27,8 +27,7 @@ PREDICTED = Words("held", "failed", "failed", none_is_no=True)
 def predictions(scale: str, name: str) -> None:
     """Prints what an experiment's notebook predicted: held or failed, by which rule, with the numbers."""
     here = results.names(scale)
-    read = (name, "chain", "initialise", "alpha")
-    tables = {table: results.read_table(scale, table) for table in read if table in here}
+    tables = {table: results.read_table(scale, table) for table in (name, "chain") if table in here}
     for words, (measure, rule) in MODULES[name].PREDICTIONS.items():
         found = measure(tables)
         side = "" if isinstance(rule, Facts) else f", all {SIGN[rule.side]} {rule.bound(rule.side):g}"

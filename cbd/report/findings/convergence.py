@@ -200,7 +200,7 @@ PREDICTIONS = {
         above(f"The grown smaller anchor minus each, where anchors are over {CLEAR} apart"),
     ),
     "the mixture costs no more than a tie against the better anchor": (
-        lambda tables: _against(tables, BETTER).query("group != 'at step zero'"),
+        lambda tables: units(against_better_anchor(tables["convergence"]), "{spec} after {budget:,}"),
         Facts(
             f"CBD minus the better single anchor after each budget: interval not beyond {MARGIN:g}",
             lambda r: r.high <= MARGIN,
