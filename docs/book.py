@@ -151,8 +151,8 @@ def scorecard_page(card: pd.DataFrame, found: Mapping[str, pd.DataFrame]) -> str
         if needs(row.id):
             behind += f", from {links(needs(row.id))}"
         behind = behind if len(found[row.id]) else scorecard.NOTHING
-        lines.append([row.id, escaped(row.claim), escaped(row.paper), ours, verdict, behind])
-    return text + grid(["id", "claim", "paper", "ours", "verdict", "rows"], lines, "scorecard")
+        lines.append([row.id, escaped(row.claim), escaped(row.paper), ours, row.control, verdict, behind])
+    return text + grid(["id", "claim", "paper", "ours", "control", "verdict", "rows"], lines, "scorecard")
 
 
 def rows_page(card: pd.DataFrame, found: Mapping[str, pd.DataFrame]) -> str:

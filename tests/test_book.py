@@ -58,7 +58,7 @@ def test_every_verdict_is_linked_to_its_notebook_and_its_rows(staged: Path) -> N
     assert set(lines) == {"id", "---", *card["id"]}
     assert anchors == [f"row-{id.lower()}" for id in card["id"]]
     for row in card.itertuples():
-        verdict, rows = lines[row.id][4:]
+        verdict, rows = lines[row.id][5:]
         needs = ROWS[row.id].needs if row.id in ROWS else ()
         [notebook] = targets(verdict)
         assert verdict.startswith(f"[{row.verdict}]")
