@@ -16,6 +16,7 @@ def tuned() -> base.Scale:
     return replace(
         old,
         name="tuned",
+        cost="about six hours on two CPU cores, without the bridge and the families",
         source_training=replace(training, tokens=6_000_000),
         # gaps of 2.1 to 3.0 in parameters; the paper's are 2 to 2.9
         anchors=(shape(6, 128), shape(4, 96), shape(3, 64), shape(2, 32)),
