@@ -33,7 +33,7 @@ from cbd.realize import store
 from cbd.realize.run import realize
 from cbd.recipes.models import Random
 from cbd.recipes.specs import gpt2
-from cbd.recipes.training import Anchor, Loss, Trained, Training
+from cbd.recipes.training import Anchor, Loss, Search, Trained, Training
 from cbd.training import loop
 from cbd.training.lessons import DistilledLesson, Objective, PlainLesson
 from cbd.training.loop import lr_factor, train
@@ -750,6 +750,24 @@ def test_two_processes_with_sharded_weights_give_the_one_process_curve(zygote, w
     zygote.begin(pair)
     assert zygote.end() == [0, 0], logs(pair)
     assert_same_curve(prepared, whole, recipe)
+
+
+def test_two_processes_search_together_and_find_what_one_finds(zygote, whole, prepared, recipes):
+    run = recipes["plain"]
+    short = replace(TRAINING, tokens=4 * 4 * CONTEXT, warmup_tokens=2 * 4 * CONTEXT, evaluations=1)
+    recipe = Search(run.start, run.corpus, short, (1, 2))
+    pair = ranks(recipe, prepared)
+    zygote.begin(pair)
+    assert zygote.end() == [0, 0], logs(pair)
+    with store_at(whole):
+        realize(recipe)
+    together, alone = (
+        json.loads((place / "Search" / recipe.key / "search.json").read_text()) for place in (prepared, whole)
+    )
+    assert together["best"] == alone["best"]
+    for ours, theirs in zip(together["tried"], alone["tried"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    assert not list((prepared / "work").glob("*"))
 
 
 def test_every_process_of_a_launch_gets_the_refusal(zygote, prepared, recipes):

@@ -61,8 +61,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def searched(recipe: Search, out: Path, state: Path) -> Measured:
     lesson = lessons.PlainLesson(folder(recipe.corpus))
-    found = search(folder(recipe.start), lesson, recipe.training, recipe.seeds, state, named(recipe))
-    (out / "search.json").write_text(json.dumps(found))
+    found = search(folder(recipe.start), lesson, recipe.training, recipe.seeds, out, state, named(recipe))
     each = {name: getattr(recipe, name) // recipe.fewest for name in ("tokens", "flops")}
     return found | {name: spent * len(found["tried"]) for name, spent in each.items()}
 

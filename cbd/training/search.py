@@ -51,12 +51,19 @@ def walk(
 
 
 def search(
-    start: Path, lesson: Lesson, training: Training, seeds: tuple[int, ...], state: Path, title: str
+    start: Path,
+    lesson: Lesson,
+    training: Training,
+    seeds: tuple[int, ...],
+    out: Path,
+    state: Path,
+    title: str = "train",
 ) -> dict[str, Any]:
     """What `walk` finds for trainings of the checkpoint in `start`, in all else like `training`.
 
-    state: a folder in which finished runs, and the one at work, survive a kill. Returns `best` (lr and
-    warmup_tokens) and `tried`: lr, warmup_tokens, seed and loss of every run, None where it diverged.
+    state: a folder in which finished runs, and the one at work, survive a kill. Returns, and writes to
+    search.json in the folder `out`, `best` (lr and warmup_tokens) and `tried`: lr, warmup_tokens, seed and
+    loss of every run, None where it diverged. Of several processes that train together the main one writes.
     """
     place = state / "tried.json"
     tried: dict[str, dict[str, Any]] = json.loads(place.read_text()) if place.is_file() else {}
@@ -81,7 +88,10 @@ def search(
 
     step = training.batch * training.context  # a shorter warm-up is none; beyond the run there is none
     inside = lambda point: step <= at(point)["warmup_tokens"] <= training.tokens  # noqa: E731
-    return {"best": at(walk(loss, seeds, inside)), "tried": list(tried.values())}
+    found = {"best": at(walk(loss, seeds, inside)), "tried": list(tried.values())}
+    if PartialState().is_main_process:
+        write_text(out / "search.json", json.dumps(found))
+    return found
 
 
 def _final_loss(start: Path, lesson: Lesson, training: Training, place: Path, title: str) -> float | None:
