@@ -11,7 +11,7 @@ from conftest import tidy
 
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
-from cbd.report.findings.shared import BETTER, against, with_better
+from cbd.report.findings.shared import BETTER, NEAREST, against, nearest, with_better, with_nearest
 from cbd.report.names import CBD, LARGER, SMALLER
 from cbd.report.verdicts import NOT_RUN
 
@@ -84,6 +84,19 @@ def test_the_lossy_hypothesis_is_judged_by_its_rule(lossy, preserving, verdict):
     assert judged_hypothesis(rows) == verdict
     other = alpha_curve("lossy", [5, 4, 4.5], "4x64") + alpha_curve("preserving", [5, 4.6, 4.0], "4x64")
     assert judged_hypothesis([*rows, *other, rule("4x64")]) == verdict, "one of two targets is not enough"
+
+
+def test_the_nearest_anchor_is_the_one_that_distance_names():
+    rows = [row | {"alpha": alpha} for spec, alpha in (("2x32", 0.5), ("4x64", 0.4))
+            for row in starts({CBD: [4.0, 4.1]}, spec)]  # fmt: skip
+    choice = nearest({"initialise": table(rows)})
+    assert choice == {"2x32": SMALLER, "4x64": LARGER}
+    ends = [row for spec in ("2x32", "4x64", "6x96")
+            for row in starts({SMALLER: [1.0, 1.0], LARGER: [2.0, 2.0]}, spec)]  # fmt: skip
+    found = with_nearest(table(ends), choice)
+    found = found[found["method"] == NEAREST]
+    assert dict(zip(found["spec"], found["value"], strict=False)) == {"2x32": 1.0, "4x64": 2.0}
+    assert len(found) == 4, "of a size between no known anchors nothing is nearest"
 
 
 def test_insurance_is_what_one_start_costs_at_worst():

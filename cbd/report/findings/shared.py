@@ -76,8 +76,11 @@ def nearest(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def with_nearest(rows: pd.DataFrame, choice: Mapping[str, str]) -> pd.DataFrame:
-    """The losses with one more method, `NEAREST`: the single anchor that `nearest` names for each size."""
-    rows = rows[rows["metric"] == "loss"]
+    """The losses with one more method, `NEAREST`: the single anchor that `nearest` names for each size.
+
+    Sizes of which it names none are left out.
+    """
+    rows = rows[(rows["metric"] == "loss") & rows["spec"].isin(choice)]
     return pd.concat([rows, rows[rows["method"] == rows["spec"].map(choice)].assign(method=NEAREST)])
 
 
