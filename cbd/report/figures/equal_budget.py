@@ -8,6 +8,7 @@ from cbd.report import stats
 from cbd.report.figures import drawing
 from cbd.report.figures.tasks import tasks_of
 from cbd.report.findings.shared import chance
+from cbd.report.names import RANDOM
 
 RUN = ["method", "spec", "budget", "seed"]
 
@@ -33,8 +34,10 @@ def equal_budget(table: pd.DataFrame) -> drawing.Drawn:
     for (method, budget), aside in drawing.shifts(runs, 0.64 / len(runs)).items():
         look = drawing.filled(styles[method], fullness[budget])
         looks[f"{method}, {si(budget)} tokens"] = look | {"linestyle": "none"}
-        for spec in set(loss.loc[loss["method"] == method, "spec"]):  # below the chain CBD is another's
-            drawing.pick(loss, "loss", method=method, budget=budget, spec=spec)
+        for spec in specs:
+            others = set(loss.loc[loss["spec"] == spec, "method"]) - {RANDOM, method}
+            if method == RANDOM or not others:  # below the chain another start stands for CBD
+                drawing.pick(loss, "loss", method=method, budget=budget, spec=spec)
         for axes, part in zip(panels, parts, strict=True):
             own = part[(part["method"] == method) & (part["budget"] == budget)]
             drawing.dots(axes, [list(specs).index(spec) + aside for spec in own["spec"]], own, look)
