@@ -45,13 +45,11 @@ def _found(search: dict[str, Any], runs: Mapping[str, dict[str, Any]]) -> dict[s
 
 
 def _rates(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """What each search tried, what won, what it cost, and whether its rates reached far enough.
+    """The same for the searches of rates alone that older records hold (`TunedRate`).
 
-    Columns: spec, start ("Random", "Interpolated", "Transferred from 4x96"), tokens (of each run), "rate
-    <rate>" -> final validation loss in nats per token, those outside the search included
-    (`TunedRate.beyond`), best (the rate that the runs use), missed (the winner's loss minus the lowest of
-    all; 0 where the winner is the best of all), search_tokens and search_flops (all candidates together).
-    Empty where nothing was searched.
+    Columns: spec, start, tokens, "rate <rate>" -> final validation loss, those run as a check outside the
+    search included, best (the rate), missed (the winner's loss minus the lowest of all), search_tokens and
+    search_flops.
     """
     runs = {record["key"]: record for record in records}
     rows = [_row(record, runs) for record in records if record.get("recipe") == "TunedRate"]

@@ -76,10 +76,8 @@ def search(
         name = f"{point[0]},{point[1]},{seed}"
         if name not in tried:
             run = replace(training, **at(point), seed=seed)
-            tried[name] = at(point) | {
-                "seed": seed,
-                "loss": _final_loss(start, lesson, run, state / name, title),
-            }
+            final = _final_loss(start, lesson, run, state / name, title)
+            tried[name] = at(point) | {"seed": seed, "loss": final}
             if PartialState().is_main_process:
                 write_text(place, json.dumps(tried))
                 shutil.rmtree(state / name, ignore_errors=True)
