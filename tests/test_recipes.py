@@ -21,7 +21,7 @@ from cbd.experiments.scales import SCALES, scale_named
 from cbd.experiments.starts import chain, initialised, source
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe, walk
-from cbd.recipes.data import Corpus, Items, Pairs, Written
+from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
 from cbd.recipes.models import (
     Chain,
@@ -63,6 +63,7 @@ SEARCH = Search(RANDOM, CORPUS, replace(TRAINING, warmup_tokens=10_000), (1000, 
 SEARCHED = replace(TRAINING, lr=SEARCH)
 TRANS = Trans()
 TEXT = Generated(PUBLIC, CORPUS, Sampling(7))
+TOLD = Generated(PUBLIC, None, Sampling(7, opening="text"))
 SCORED = Scored(PUBLIC, CORPUS, 1000)
 PAIRS = Pairs(CORPUS)
 
@@ -143,6 +144,14 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
     ),
     (TUNED, {"candidates": (TRAINED,)}),
     (TEXT, {"source": TRAINED, "corpus": replace(CORPUS, fingerprint="b"), "sampling": Sampling(9)}),
+    (
+        SelfWritten(PUBLIC, (TOLD,)),
+        {
+            "source": TRAINED,
+            "texts": (TOLD, replace(TOLD, sampling=Sampling(7, opening="user"))),
+            "held_out": 0.1,
+        },
+    ),
     (Written(TEXT, CORPUS), {"text": replace(TEXT, source=TRAINED), "corpus": replace(CORPUS, column="b")}),
     (
         SCORED,
@@ -244,6 +253,9 @@ NESTED: list[tuple[object, dict]] = [
             "top_k": 5,
             "seed": 1,
             "batch": 2,
+            "opening": "user",
+            "top_p": 0.9,
+            "precision": "bf16",
         },
     ),
     (BridgeLoss(), {"divergence": "uld", "cross_entropy": 0.1, "temperature": 2.0}),
@@ -275,15 +287,18 @@ def holder(part: object) -> Recipe:
         Loss: lambda: Anchor(PUBLIC, RANDOM, CORPUS, TRAINING, part),
         Trans: lambda: Interpolated(RANDOM, TRAINED, SPEC, 0.5, Operator("union", part)),
         Operator: lambda: Interpolated(RANDOM, TRAINED, SPEC, 0.5, part),
-        Sampling: lambda: Generated(PUBLIC, CORPUS, part),
+        Sampling: lambda: Generated(PUBLIC, CORPUS if part.opening == "document" else None, part),
         BridgeLoss: lambda: Bridged(RANDOM, SCORED, TRAINING, part),
         type(SPEC): lambda: Evaluated(Random(part, CORPUS), CORPUS),
     }[type(part)]()
 
 
 def changed(recipe: Recipe, name: str, value: object) -> Recipe:
-    """The recipe with another value; what the value excludes is left out with it."""
-    return replace(recipe, **{name: value}, **({"corpus": None} if value == "dolly" else {}))
+    """The recipe with another value, and what that value needs beside it."""
+    others = {"corpus": None} if value == "dolly" else {}
+    if isinstance(recipe, SelfWritten) and name == "source":
+        others = {"texts": tuple(replace(text, source=value) for text in recipe.texts)}
+    return replace(recipe, **{name: value}, **others)
 
 
 # Keys

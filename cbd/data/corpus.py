@@ -21,7 +21,7 @@ from cbd.data.embedded import EMBEDDED
 from cbd.data.tokens import DTYPES
 from cbd.errors import CbdError, first_line, require
 from cbd.files import sha256
-from cbd.recipes.data import Corpus
+from cbd.recipes.data import Corpus, SelfWritten
 
 CHUNK = 500  # documents encoded at a time: enough to keep every thread busy, little enough memory
 
@@ -51,27 +51,56 @@ def build(corpus: Corpus, folder: Path) -> None:
     given = corpus.tokenizer_location or corpus.tokenizer
     tokenizer = _load_tokenizer(given) if given else None
     split_for = partial(split_of, held_out=corpus.held_out)
-    found = Counter(map(split_for, _progress(documents(corpus), "reading")))  # bad input shows here
-    empty = [split for split in SPLITS if not found[split]]
-    wrong = f"{corpus.name} has {found.total():,} documents and none for {' and '.join(empty)}"
-    require(not empty, f"{wrong}; add text, or raise held_out (now {corpus.held_out}, at most 0.25)")
-    tokenizer = tokenizer or _train_tokenizer(corpus, found.total())
-    tokenizer.save_pretrained(folder)
-    size = max(tokenizer.get_vocab().values()) + 1
-    dtype = "uint16" if size <= 2**16 else "uint32"
-    texts = _progress(documents(corpus), "tokenizing", found.total())
+    read = _progress(documents(corpus), "reading")  # bad input shows here
+    total = _require_splits(map(split_for, read), corpus.name, corpus.held_out)
+    tokenizer = tokenizer or _train_tokenizer(corpus, total)
+    texts = _progress(documents(corpus), "tokenizing", total)
     sources = {corpus.location or corpus.name: corpus.fingerprint}
     if corpus.kind == "embedded":
         sources = {package: importlib.metadata.version(package) for package in EMBEDDED}
-    content = {
-        "dtype": dtype,
-        "vocab_size": size,
-        "eos": tokenizer.eos_token_id,
-        "tokenizer": corpus.tokenizer or "byte-level BPE trained on the training split",
-        "sources": sources,
-        "splits": _pack(texts, split_for, tokenizer, DTYPES[dtype], folder),
-    }
-    _describe(folder, content)
+    named = corpus.tokenizer or "byte-level BPE trained on the training split"
+    _packed(texts, split_for, tokenizer, folder, {"tokenizer": named, "sources": sources})
+
+
+def build_self_written(texts: Iterable[str], recipe: SelfWritten, tokenizer: Path, folder: Path) -> None:
+    """As `build`, for texts that the tokenizer's model wrote; each once, whatever its blanks and capitals.
+
+    They are parted by the token with which the model was taught to begin a text (`beginning_of_text`).
+    """
+    loaded = _load_tokenizer(str(tokenizer))
+    loaded.eos_token = loaded.convert_ids_to_tokens(beginning_of_text(loaded))
+    once = list({" ".join(text.split()).casefold(): text for text in texts}.values())
+    split_for = partial(split_of, held_out=recipe.held_out)
+    _require_splits(map(split_for, once), "the text of its own", recipe.held_out)
+    about = {"tokenizer": recipe.source.key, "sources": {"generated": _digest(once)}}
+    _packed(_progress(once, "tokenizing"), split_for, loaded, folder, about)
+
+
+def beginning_of_text(tokenizer: Any) -> int:
+    """The token that begins a text in pretraining, which a chat model's `bos_token` need not be."""
+    named = (tokenizer.get_vocab().get(END), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return next(token for token in named if token is not None)
+
+
+def _require_splits(found: Iterable[str], name: str, held_out: float) -> int:
+    """How many documents there are. Raises `CbdError` unless each split has one."""
+    counts = Counter(found)
+    empty = [split for split in SPLITS if not counts[split]]
+    wrong = f"{name} has {counts.total():,} documents and none for {' and '.join(empty)}"
+    require(not empty, f"{wrong}; add text, or raise held_out (now {held_out}, at most 0.25)")
+    return counts.total()
+
+
+def _packed(
+    texts: Iterable[str], split_for: Callable[[str], str], tokenizer: Any, folder: Path, about: dict
+) -> None:
+    """Write tokenizer, ids and corpus.json."""
+    tokenizer.save_pretrained(folder)
+    size = max(tokenizer.get_vocab().values()) + 1
+    dtype = "uint16" if size <= 2**16 else "uint32"
+    splits = _pack(texts, split_for, tokenizer, DTYPES[dtype], folder)
+    own = {"dtype": dtype, "vocab_size": size, "eos": tokenizer.eos_token_id, "splits": splits}
+    _describe(folder, own | about)
 
 
 def build_written(texts: list[str], corpus: Path, folder: Path) -> None:
@@ -80,11 +109,15 @@ def build_written(texts: list[str], corpus: Path, folder: Path) -> None:
     content = json.loads((corpus / "corpus.json").read_text("utf-8"))
     shown = _progress(texts, "tokenizing")
     content["splits"] |= _pack(shown, lambda _: "train", tokenizer, DTYPES[content["dtype"]], folder)
-    content["sources"] = {"generated": hashlib.sha256("\0".join(texts).encode()).hexdigest()}
+    content["sources"] = {"generated": _digest(texts)}
     for split in SPLITS[1:]:
         shutil.copyfile(corpus / f"{split}.bin", folder / f"{split}.bin")
     tokenizer.save_pretrained(folder)
     _describe(folder, content)
+
+
+def _digest(texts: list[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def _describe(folder: Path, content: dict[str, Any]) -> None:

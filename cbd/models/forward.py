@@ -1,6 +1,7 @@
 """Models in memory: loading a checkpoint, and its final hidden states."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,11 @@ def load(folder: Path) -> nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def load_llm(folder: Path) -> nn.Module:
-    """A checkpoint for reading and writing text: fp32 on a CPU; bf16, spread over the cards, where there are.
+def load_llm(folder: Path, precision: Literal["fp32", "bf16"] = "fp32") -> nn.Module:
+    """A checkpoint for reading and writing text: bf16, spread over the cards, or `precision` on a CPU.
 
     Layers that no card has room for stay on the CPU (accelerate's device map).
     """
     if not torch.cuda.is_available():
-        return load(folder)
+        return load(folder) if precision == "fp32" else load(folder).to(torch.bfloat16)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="auto").eval()

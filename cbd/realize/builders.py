@@ -23,7 +23,7 @@ from cbd.models.interpolation import initialize, transfer
 from cbd.realize.progress import named
 from cbd.realize.store import folder, record
 from cbd.recipes.base import Recipe
-from cbd.recipes.data import Corpus, Items, Pairs, Written
+from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
 from cbd.recipes.models import Generated, Interpolated, Random, Sorted, Source, Transferred
 from cbd.recipes.operators import Trans
@@ -99,6 +99,9 @@ def downstream(recipe: Downstream, out: Path, state: Path) -> Measured:
 BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Corpus: lambda r, out, state: corpus.build(r, out),
     Written: lambda r, out, state: corpus.build_written(texts(folder(r.text)), folder(r.corpus), out),
+    SelfWritten: lambda r, out, state: corpus.build_self_written(
+        [text for part in r.texts for text in texts(folder(part))], r, folder(r.source), out
+    ),
     Items: lambda r, out, state: items.build(r, out),
     Pairs: lambda r, out, state: pairs.build(r, out),
     Source: lambda r, out, state: sources.fetch(r, out),

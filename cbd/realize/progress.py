@@ -14,6 +14,7 @@ SOON, SHARE = 20, 0.02  # seconds, and share of the work, before which nobody kn
 VERBS: dict[type[Recipe], str] = {
     data.Corpus: "tokenize",
     data.Written: "tokenize",
+    data.SelfWritten: "tokenize",
     data.Items: "cut items",
     data.Pairs: "cut pairs",
     models.Source: "fetch",

@@ -34,10 +34,15 @@ class Corpus(Recipe):
 
     def __post_init__(self) -> None:
         check_choices(self)
-        share = "the share of each held-out split must lie in (0, 0.25]"
-        require(0 < self.held_out <= 0.25, f"held_out is {self.held_out}: {share}")
+        check_share(self.held_out)
         enough = self.tokenizer is not None or self.vocab_size >= 257
         require(enough, f"vocab_size {self.vocab_size} is too small: 256 bytes and one end of text need 257")
+
+
+def check_share(held_out: float) -> None:
+    """Raise `CbdError` unless this can be the share of each of two held-out splits."""
+    share = "the share of each held-out split must lie in (0, 0.25]"
+    require(0 < held_out <= 0.25, f"held_out is {held_out}: {share}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,26 @@ class Written(Recipe):
 
     text: Recipe  # a `Generated`
     corpus: Corpus
+
+
+@dataclass(frozen=True)
+class SelfWritten(Recipe):
+    """What a source wrote from nothing, as a corpus of its own, in the ids of its own tokenizer.
+
+    texts: its `Generated` ones, with different openings or seeds. A text that stands there twice counts once.
+    held_out: the share of each held-out split.
+    """
+
+    source: Recipe
+    texts: tuple[Recipe, ...]
+    held_out: float = 0.04
+
+    name = "self-written"
+
+    def __post_init__(self) -> None:
+        own = {text.source for text in self.texts} == {self.source}
+        require(own, "a text of its own is written by the source alone: name its texts, and no others")
+        check_share(self.held_out)
 
 
 @dataclass(frozen=True)

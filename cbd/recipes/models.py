@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Literal
 
 from cbd.errors import CbdError, require
-from cbd.recipes.base import Recipe
+from cbd.recipes.base import Recipe, check_choices
 from cbd.recipes.data import Corpus
 from cbd.recipes.operators import LITERAL, Operator, Trans
 from cbd.recipes.specs import ModelSpec
@@ -117,9 +117,13 @@ def aligned(large: Recipe, small: Recipe) -> Recipe:
 class Sampling:
     """How the source writes.
 
-    documents: how many continuations. prompt: tokens of a training document's beginning that are given. new:
-    tokens written at most (fewer where the source ends its text). temperature, top_k: the distribution that
-    is sampled (0: all tokens). batch: continuations written side by side.
+    documents: how many texts. opening: what each begins with. "document": the first `prompt` tokens of a
+        training document; "text": nothing but the token that begins a text; "user": the chat template up to
+        the empty user turn, which the source fills, in at most half of its tokens, and then answers (the
+        self-synthesis of Magpie, arXiv 2406.08464).
+    new: tokens written at most (fewer where the source ends its text). batch: texts written side by side.
+    temperature, top_k (0: all tokens), top_p: the distribution that is sampled.
+    precision: of the weights on a CPU; on cards they are bf16.
     """
 
     documents: int
@@ -129,29 +133,40 @@ class Sampling:
     top_k: int = 0
     seed: int = 0
     batch: int = 64
+    opening: Literal["document", "text", "user"] = "document"
+    top_p: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
+        check_choices(self)
         least = min(self.documents, self.prompt, self.new, self.batch)
         require(least >= 1, "documents, prompt, new and batch of a sampling must be at least 1")
         asked = f"temperature {self.temperature} must be positive and top_k {self.top_k} not negative"
         require(self.temperature > 0 and self.top_k >= 0, asked)
+        require(0 < self.top_p <= 1, f"top_p {self.top_p} must lie in (0, 1]")
+        enough = self.opening != "user" or self.new >= 2
+        require(enough, "a user turn and its answer need at least 2 new tokens")
 
 
 @dataclass(frozen=True)
 class Generated(Recipe):
-    """Text that `source` wrote: continuations of the beginnings of the corpus' training documents.
+    """Text that `source` wrote: continuations of the corpus' training documents, or, with none, from nothing.
 
     Shared by all that name the same source, corpus and sampling.
     """
 
     source: Recipe
-    corpus: Corpus
+    corpus: Corpus | None
     sampling: Sampling
 
     spec = property(attrgetter("source.spec"))
 
+    def __post_init__(self) -> None:
+        told = (self.corpus is not None) == (self.sampling.opening == "document")
+        require(told, "only text that continues documents has a corpus, and that needs one")
+
     @property
     def flops(self) -> int:
         """One forward pass a token, at most, thanks to the key-value cache."""
-        length = self.sampling.prompt + self.sampling.new
+        length = self.sampling.new + (self.sampling.prompt if self.corpus else 0)
         return self.sampling.documents * length * self.spec.forward_flops(length)
