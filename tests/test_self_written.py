@@ -104,7 +104,7 @@ def test_each_text_counts_once_and_ends_as_texts_do(source, tiny_corpus_folder, 
     assert (again / "train.bin").read_bytes() == (tmp_path / "train.bin").read_bytes()
 
 
-def test_a_model_learns_from_what_its_source_wrote(source, tmp_path, monkeypatch):
+def test_a_model_learns_from_what_its_source_wrote(source, tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
     llm = local(source)
     texts = tuple(
@@ -112,14 +112,19 @@ def test_a_model_learns_from_what_its_source_wrote(source, tmp_path, monkeypatch
         for seed, opening in enumerate(("text", "user"))
     )
     corpus = SelfWritten(llm, texts, held_out=0.2)
+    told = replace(tiny_corpus, tokenizer=llm)  # other text in the source's own ids
     training = Training(tokens=10 * 2 * 8, lr=1e-2, batch=2, context=8, evaluations=1, evaluation_tokens=32)
     start = Random(gpt2(1, 32, head_dim=16, vocab=300, positions=64), corpus)
-    models = [start, Trained(start, corpus, training)]
-    before, after = (
-        json.loads((realize(Evaluated(model, corpus, 32, 8)) / "metrics.json").read_text())["loss"]
-        for model in models
+    asked = [Evaluated(model, corpus, 32, 8) for model in (start, Trained(start, corpus, training))]
+    before, after, other = (
+        json.loads((realize(recipe) / "metrics.json").read_text())["loss"]
+        for recipe in (*asked, replace(asked[1], corpus=told))
     )
-    assert after < before
+    assert after < before and after != other
+    # the source's tokenizer was trained on this text: its ids are those of the text's own corpus
+    for split in ("train", "test"):
+        ours, theirs = (Tokens(realize(text)).array(split) for text in (told, tiny_corpus))
+        assert np.array_equal(ours, theirs)
     assert store.record(texts[0])["generated_tokens"] > 40
 
 

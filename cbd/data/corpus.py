@@ -30,7 +30,7 @@ def _progress(texts: Iterable[str], what: str, total: int | None = None) -> Iter
     return progress.bar(texts, what, total=total, unit=" documents", unit_scale=True)
 
 
-def build(corpus: Corpus, folder: Path) -> None:
+def build(corpus: Corpus, folder: Path, tokenizer: Path | None = None) -> None:
     """Write a finished corpus into `folder`, which exists and is empty. Equal input gives equal bytes.
 
     Files: the tokenizer's (`AutoTokenizer.from_pretrained(folder)`); train.bin, validation.bin and test.bin,
@@ -39,27 +39,30 @@ def build(corpus: Corpus, folder: Path) -> None:
     split, sha256 of each file). Training documents stand in their own order, held-out ones in the order of
     their hash, so that the first tokens of a held-out split are a fair sample of it.
 
-    The tokenizer is a byte-level BPE trained on the training split alone, or `corpus.tokenizer`. Tokenizing
-    uses all cores unless TOKENIZERS_PARALLELISM is "false". Raises `CbdError` as `documents` does, and when a
-    folder is not the one that the corpus was named after, a split is empty, the text is too little for the
-    vocabulary, or the tokenizer cannot be loaded or has no end-of-text token.
+    The tokenizer is a byte-level BPE trained on the training split alone, or `corpus.tokenizer`; where that
+    is a recipe, `tokenizer` is its folder. Tokenizing uses all cores unless TOKENIZERS_PARALLELISM is
+    "false". Raises `CbdError` as `documents` does, and when a folder is not the one that the corpus was named
+    after, a split is empty, the text is too little for the vocabulary, or the tokenizer cannot be loaded or
+    has no end-of-text token.
     """
     if corpus.kind == "folder" and corpus.fingerprint:
         same = corpus.fingerprint == fingerprint_of(Path(corpus.location))
         wrong = f"the files in {corpus.location} changed after the corpus was named"
         require(same, f"{wrong}; call folder_corpus again")
-    given = corpus.tokenizer_location or corpus.tokenizer
-    tokenizer = _load_tokenizer(given) if given else None
+    given = tokenizer or corpus.tokenizer_location or corpus.tokenizer
+    loaded = _load_tokenizer(str(given)) if given else None
     split_for = partial(split_of, held_out=corpus.held_out)
     read = _progress(documents(corpus), "reading")  # bad input shows here
     total = _require_splits(map(split_for, read), corpus.name, corpus.held_out)
-    tokenizer = tokenizer or _train_tokenizer(corpus, total)
+    loaded = loaded or _train_tokenizer(corpus, total)
     texts = _progress(documents(corpus), "tokenizing", total)
     sources = {corpus.location or corpus.name: corpus.fingerprint}
     if corpus.kind == "embedded":
         sources = {package: importlib.metadata.version(package) for package in EMBEDDED}
-    named = corpus.tokenizer or "byte-level BPE trained on the training split"
-    _packed(texts, split_for, tokenizer, folder, {"tokenizer": named, "sources": sources})
+    named = (
+        getattr(corpus.tokenizer, "key", corpus.tokenizer) or "byte-level BPE trained on the training split"
+    )
+    _packed(texts, split_for, loaded, folder, {"tokenizer": named, "sources": sources})
 
 
 def build_self_written(texts: Iterable[str], recipe: SelfWritten, tokenizer: Path, folder: Path) -> None:

