@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from cbd.data import items, pairs
+from cbd.data.documents import folder_corpus
 from cbd.errors import CbdError
 from cbd.experiments import (
     EXPERIMENTS,
@@ -945,3 +946,50 @@ def test_the_average_is_in_the_table_with_its_interval(tables):
     floors = {m: only(table, metric=f"{m} chance")["value"].mean() for m in ours}
     wanted = [max(ours[m], floors[m]) - max(random[m], floors[m]) for m in ours]
     assert point == pytest.approx(100 * np.mean(wanted), abs=1e-6)
+
+
+# Other texts and tasks at step zero ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(micro, tiny_corpus, tmp_path_factory) -> Scale:
+    """Models judged on another text as well, and on tasks before any training."""
+    folder = tmp_path_factory.mktemp("other")
+    for i in range(12):
+        (folder / f"{i}.txt").write_text("the dog likes the rain before the king. " * (4 + i), "utf-8")
+    other = folder_corpus(folder, tokenizer=tiny_corpus, held_out=0.25)
+    other = replace(other, name="other text")
+    return replace(micro, name="wide", domains=(other,), benchmarked=("union", "grown"), independent=False)
+
+
+def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
+    _, tables = ran(2, wide, ("chain", "initialise", "alpha"))
+    losses = ("loss", "loss on other text")
+    about = ["spec", "method", "mixing", "operator", "alpha", "seed"]
+    for name, own in (("chain", "final_loss"), ("initialise", "loss"), ("alpha", "loss")):
+        ours, other = (only(tables[name], metric=metric) for metric in (own, losses[1]))
+        assert ours[about].reset_index(drop=True).equals(other[about].reset_index(drop=True))
+        assert set(ours["recipe"]).isdisjoint(other["recipe"]), "measured on the other text"
+        apart = np.abs(ours["value"].to_numpy() - other["value"].to_numpy())
+        assert apart.min() > 0
+    assert set(tables["alpha"].query("metric == 'loss'")["method"]) == {"inherited"}
+    at_zero = tables["initialise"]
+    scored = at_zero[at_zero["metric"] == "cbd_cloze/acc"]
+    assert set(scored["method"]) == {"CBD (union)", "smaller anchor, grown"} and set(scored["tokens"]) == {0}
+    assert set(scored["spec"]) == {spec.name for spec in wide.ladder}
+    chains = tables["chain"].query("metric == 'cbd_cloze/acc'")
+    assert set(chains["method"]) == set(tables["chain"].query("metric == 'final_loss'")["method"])
+    for metric in losses:
+        bits = metric.replace("loss", "bits_per_byte")
+        both = [
+            only(at_zero, metric=m).set_index(["spec", "method", "seed"])["value"] for m in (metric, bits)
+        ]
+        ratio = both[0] / both[1]
+        assert ratio.max() - ratio.min() < 1e-6 * ratio.mean()
+
+
+def test_a_scale_without_a_source_of_another_family_has_no_bridge(micro):
+    without = replace(micro, bridge=None)
+    assert "bridge" not in names_at(without) and "bridge" in names_at(micro)
+    with pytest.raises(CbdError, match="no source of another family"):
+        design_of("bridge", without, 0)

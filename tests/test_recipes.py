@@ -511,7 +511,7 @@ def test_the_points_of_a_long_run() -> None:
         (lambda: Trans(grow_layers="zeros"), "choose one of zero, copy"),
         (lambda: Trans(cut_width="largest"), "choose one of leading, importance, sorted"),
         (lambda: Operator("mean"), "choose one of literal, union"),
-        (lambda: scale_named("huge"), "choose one of smoke, laptop, tuned, gpu, paper"),
+        (lambda: scale_named("huge"), "choose one of smoke, laptop, tuned, smollm, gpu, paper"),
         (lambda: design_of("nothing", SMOKE, 0), "choose one of alpha"),
         pytest.param(
             lambda: Training(10_000, 1e-3, batch=0),

@@ -1,6 +1,7 @@
 """E7: step-zero loss against alpha: both kinds of anchors, by three readings of the formula."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ def over_alpha(
     scale: Scale,
     measured: Callable[[Recipe], Evaluated],
     method: str,
+    metric: str = "loss",
     **labels,
 ) -> list[Measurement]:
     """A target between two anchors at each of the scale's alphas, by each reading of the formula."""
@@ -30,6 +32,7 @@ def over_alpha(
         Measurement(
             measured(Interpolated(*pair, spec, alpha, operator)),
             method,
+            metric,
             labels={"alpha": alpha, "mixing": mixing, "operator": expansion, **labels},
         )
         for (mixing, expansion), operator in READINGS.items()
@@ -51,8 +54,10 @@ def by_rule(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterable[dict]:
 def design(scale: Scale, seed: int) -> Design:
     """A grid of alphas for each target, kind of anchor and reading of the formula."""
     found = []
-    for kind in ("inherited", "independent"):
+    for kind in ("inherited", "independent") if scale.independent else ("inherited",):
         knowledge = chain(scale, seed, kind)
         for spec in scale.alpha_targets:
-            found += over_alpha(knowledge.pair_around(spec), spec, scale, scale.evaluated, kind)
+            for metric, text in scale.texts.items():
+                measured = partial(scale.evaluated, corpus=text)
+                found += over_alpha(knowledge.pair_around(spec), spec, scale, measured, kind, metric)
     return Design(tuple(found), by_rule)

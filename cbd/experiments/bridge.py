@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cbd.errors import require
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import HomeGrown, Scale
 from cbd.experiments.starts import inherited, initialised
@@ -67,7 +68,14 @@ class Bridges:
         return inherited(proxy, dial.anchors, self.scale.corpus, training, self.scale.loss)
 
 
+def runs_at(scale: Scale) -> bool:
+    """Whether `cbd run all` runs this at a scale: where a source of another family is at hand."""
+    return scale.bridge is not None
+
+
 def bridges(scale: Scale, seed: int) -> list[Bridges]:
+    """The ways from each source. Raises `CbdError` at a scale that has none."""
+    require(scale.bridge, f"scale {scale.name} has no source of another family: take the laptop scale")
     return [Bridges(scale, source, seed) for source in scale.bridge.sources]
 
 

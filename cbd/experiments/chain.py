@@ -11,6 +11,7 @@ import pandas as pd
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain, source, stage
+from cbd.experiments.tasks import chosen
 from cbd.realize import store
 from cbd.recipes.models import Source
 from cbd.recipes.training import Anchor
@@ -39,6 +40,10 @@ def design(scale: Scale, seed: int) -> Design:
         models += [(ALONE, anchor) for anchor in chain(scale, seed, "alone").models[1:]]
     curves = [Measurement(model, method) for method, model in models if not isinstance(model, Source)]
     ends = [Measurement(scale.evaluated(model), method, "final_loss") for method, model in models]
+    for method, model in models:
+        others = [(metric, text) for metric, text in scale.texts.items() if metric != "loss"]
+        ends += [Measurement(scale.evaluated(model, corpus=text), method, metric) for metric, text in others]
+        ends += [Measurement(recipe, method) for recipe in chosen(scale, model) if scale.benchmarked]
     return Design(tuple(curves + ends), _derive)
 
 

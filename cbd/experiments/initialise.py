@@ -3,16 +3,24 @@
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import starts
+from cbd.experiments.tasks import chosen
 from cbd.recipes.operators import OPERATORS
 from cbd.recipes.starts import STARTS
 
 
 def design(scale: Scale, seed: int) -> Design:
-    """Every size of the ladder, initialised in every way, evaluated without training."""
+    """Every size of the ladder, initialised in every way, evaluated without training on every text.
+
+    Of some ways, as the scale says, the tasks are scored, too.
+    """
     alone = [key for key, start in STARTS.items() if start.operator is None]
     labels = {STARTS[key].label: {"mixing": o.mixing, "operator": key} for key, o in OPERATORS.items()}
-    found = []
+    benchmarked, found = {STARTS[key].label for key in scale.benchmarked}, []
     for spec in scale.ladder:
         for method, start in starts(scale, seed, spec, [*alone, *OPERATORS]).items():
-            found.append(Measurement(scale.evaluated(start), method, labels=labels.get(method, {})))
+            said = labels.get(method, {})
+            for metric, text in scale.texts.items():
+                found.append(Measurement(scale.evaluated(start, corpus=text), method, metric, said))
+            if method in benchmarked:
+                found += [Measurement(recipe, method, labels=said) for recipe in chosen(scale, start)]
     return Design(tuple(found))

@@ -22,7 +22,7 @@ from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import resolve_alpha
 from cbd.recipes.training import Run, Tuned
 from cbd.report import results
-from cbd.report.names import chance
+from cbd.report.names import chance, loss_on
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,8 @@ def rows_of(measurement: Measurement) -> list[dict]:
     labels |= {"tokens": model.tokens, "flops": model.flops}
     if isinstance(recipe, Downstream):
         return [labels | row for row in _task_rows(metrics, recipe.shots)]
-    bits = labels | {"metric": "bits_per_byte", "value": metrics["bits_per_byte"]}
+    other = metric.removeprefix("loss") if metric.startswith(loss_on("")) else ""
+    bits = labels | {"metric": f"bits_per_byte{other}", "value": metrics["bits_per_byte"]}
     error = {"stderr": metrics["stderr"]}
     if isinstance(recipe, BitsPerByte):
         return [bits | error]

@@ -27,11 +27,17 @@ def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> lis
     dial = scale.evaluation
     tuned = Tuned(model, dial.pairs, replace(dial.tuning, seed=seed))
     measured = [scale.evaluated(model, "test")]
-    for shots in dial.shots:
-        asked = {"shots": shots, "limit": dial.limit}
-        measured.append(Downstream(model, dial.choice, items=dial.items, **asked))
-        measured.append(Downstream(tuned, dial.generation, pairs=dial.pairs, **asked))
+    for choice in chosen(scale, model):
+        asked = {"shots": choice.shots, "limit": dial.limit}
+        measured += [choice, Downstream(tuned, dial.generation, pairs=dial.pairs, **asked)]
     return [Measurement(recipe, method, labels=labels) for recipe in measured]
+
+
+def chosen(scale: Scale, model: Recipe) -> list[Downstream]:
+    """The tasks that are scored by likelihood, the model as it is; one recipe a number of examples."""
+    dial = scale.evaluation
+    asked = {"items": dial.items, "limit": dial.limit}
+    return [Downstream(model, dial.choice, shots=shots, **asked) for shots in dial.shots]
 
 
 def gaps(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:

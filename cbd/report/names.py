@@ -57,6 +57,11 @@ CURVE = "validation_loss"  # a metric: a training's curve, where "loss" is that 
 AVERAGE = "average"  # of the tasks' main metrics, in points of 100
 
 
+def loss_on(text: str) -> str:
+    """The metric that holds the loss on another text than the scale's own."""
+    return f"loss on {text}"
+
+
 def chance(metric: str) -> str:
     """The metric that holds what guessing gets."""
     return f"{metric} chance"

