@@ -5,7 +5,7 @@ the storage dtype, so that memory peaks at about the target plus one tensor of e
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from cbd.models.checkpoints import Checkpoint, write
 from cbd.models.families import Role
 from cbd.models.trans import Transfer, check_transferable, put
 from cbd.recipes.models import encloses
-from cbd.recipes.operators import LITERAL, Operator, Trans, resolve_alpha
+from cbd.recipes.operators import LITERAL, Operator, Trans, patched, resolve_alpha
 from cbd.recipes.specs import ModelSpec
 
 
@@ -85,6 +85,34 @@ class Mixer:
         return mixed
 
 
+class Patch:
+    """A small model with the large one's blocks put back (`cbd.recipes.operators.patched`).
+
+    What comes before the blocks is the small model's, and so is a head that is tied to it; what comes after
+    them is the large one's, once its last block is; with all blocks back it is the large one. Raises
+    `CbdError` unless depth alone tells them apart.
+    """
+
+    def __init__(self, small: Checkpoint, large: Checkpoint, spec: ModelSpec, operator: Operator):
+        alike = replace(small.spec, layers=spec.layers) == replace(large.spec, layers=spec.layers) == spec
+        remedy = "mix them by another operator"
+        require(alike, f"{small.spec.name} and {large.spec.name} differ in more than depth: {remedy}")
+        cut = operator.trans.cut_layers
+        require(cut != "importance", "blocks chosen by importance cannot be put back: use another cut")
+        self.small, self.large = small, large
+        self.blocks = patched(small.spec.layers, large.spec.layers, spec.layers, cut)
+        self.epsilon = small.family.norm_epsilon(small.config)
+
+    def tensor(self, role: Role, layer: int | None) -> Tensor:
+        """One tensor of the target, fp32."""
+        source = self.blocks[-1 if layer is None else layer]
+        after = role.feeds_head or role == self.large.family.head
+        theirs = source >= 0 and (layer is not None or after or min(self.blocks) >= 0)
+        block = source if source >= 0 else -1 - source
+        model = self.large if theirs else self.small
+        return model.tensor(role.name.format(layer=block)).to(torch.float32)
+
+
 def initialize(
     small: str | Path | Checkpoint,
     large: str | Path | Checkpoint,
@@ -103,7 +131,10 @@ def initialize(
     check_anchors(first.spec, second.spec, spec, outside=outside)
     check_alike(first, second)
     value = resolve_alpha(alpha, first.spec, second.spec, spec)
-    mix = Mixer(first, second, spec, value, operator)
+    if operator.mixing == "patch":
+        mix: Mixer | Patch = Patch(first, second, spec, operator)
+    else:
+        mix = Mixer(first, second, spec, value, operator)
     config = first.family.with_norm_epsilon(first.family.config(spec, first.config), mix.epsilon)
     _write(out, first, spec, config, mix.tensor, f"initialise {spec.name}")
     return {

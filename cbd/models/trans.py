@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cbd.errors import require
 from cbd.models.families import Axis, Family, Role
-from cbd.recipes.operators import Trans
+from cbd.recipes.operators import Trans, kept
 from cbd.recipes.specs import ModelSpec
 
 Read = Callable[[str], Tensor]
@@ -78,17 +78,14 @@ class Transfer:
     def layers(self) -> tuple[int, ...]:
         """For each new block the old block it is taken from, or -1 - neighbour for a new, silent block."""
         old, new, cut = self.old.layers, self.new.layers, self.trans.cut_layers
-        if new > old and self.trans.grow_layers == "copy":
-            return tuple(i * old // new for i in range(new))
-        if new < old and cut == "prefix":
-            return tuple(range(new))
-        if new < old and cut == "even":
-            return tuple(round(i * (old - 1) / (new - 1)) if new > 1 else 0 for i in range(new))
         if new < old and cut == "importance":
             return tuple(sorted(_by_score(self._layer_scores())[:new]))
-        first = math.ceil(min(old, new) / 2)  # cut or grown in the middle: aligned from both ends
-        fresh = (-first,) * (new - old)  # silent copies of the block before them
-        return tuple(range(first)) + fresh + tuple(range(old - min(old, new) + first, old))
+        if new < old:
+            return kept(old, new, cut)
+        if self.trans.grow_layers == "copy":
+            return tuple(i * old // new for i in range(new))
+        first = math.ceil(old / 2)  # grown where "ends" cuts, by silent copies of the block before
+        return (*range(first), *(-first,) * (new - old), *range(first, old))
 
     @property
     def stream(self) -> UnitMap:

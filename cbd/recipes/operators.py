@@ -4,6 +4,7 @@ The paper (arXiv 2605.07783) names *subset* and *expansion* but does not specify
 reading is an option here, and the experiments put them side by side. `cbd.models.trans` carries them out.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,10 +49,12 @@ class Operator:
     """A Trans and a way to mix.
 
     mixing: "literal" applies alpha * Trans(small) + (1 - alpha) * Trans(large) to every coordinate, as the
-        paper's formula reads; "union" keeps the larger anchor's weight where the small one has no unit.
+        paper's formula reads; "union" keeps the larger anchor's weight where the small one has no unit;
+        "patch" puts the larger one's blocks back into a small one that was cut from it by `trans`
+        (boomerang distillation, arXiv 2510.05064; see `patched`). It has no use for alpha.
     """
 
-    mixing: Literal["literal", "union"] = "literal"
+    mixing: Literal["literal", "union", "patch"] = "literal"
     trans: Trans = Trans()
 
     __post_init__ = check_choices
@@ -61,7 +64,40 @@ LITERAL, UNION = Operator("literal"), Operator("union")
 LOSSY = Operator("literal", Trans(grow_layers="copy", grow_width="raw_pad"))
 DUPLICATE = Operator("literal", Trans(grow_width="duplicate"))
 TILE = Operator("literal", Trans(grow_layers="copy", grow_width="tile"))
+PATCH = Operator("patch", Trans(cut_layers="even"))
 OPERATORS = {"literal": LITERAL, "union": UNION, "lossy": LOSSY, "duplicate": DUPLICATE, "tile": TILE}
+
+
+def kept(old: int, new: int, cut: Literal["ends", "even", "prefix"]) -> tuple[int, ...]:
+    """The blocks of `old` that a cut to `new` keeps, where that follows from the numbers alone."""
+    if cut == "prefix":
+        return tuple(range(new))
+    if cut == "even":
+        return tuple(round(i * (old - 1) / (new - 1)) if new > 1 else 0 for i in range(new))
+    first = math.ceil(new / 2)  # cut in the middle: aligned from both ends
+    return (*range(first), *range(old - new + first, old))
+
+
+def patched(small: int, large: int, target: int, cut: Literal["ends", "even", "prefix"]) -> tuple[int, ...]:
+    """The blocks of a boomerang model: block i of the small model as -1 - i, block i of the large one as i.
+
+    Each block of the small model stands for itself and for those after it that were cut away. From the end
+    on, such a block is replaced by the large model's own, as the paper does for most families, until there
+    are `target` of them. Where a whole group is more than is missing, its last blocks alone are put back:
+    the paper makes no such size, this is ours. In the paper the large model's norm and head come with its
+    last blocks (see `cbd.models.interpolation.Patch`).
+    """
+    if target == large > small:
+        return tuple(range(large))
+    places, missing = (*kept(large, small, cut), large), target - small
+    found: list[int] = []
+    for i in reversed(range(small)):
+        own = list(range(places[i], places[i + 1]))
+        whole = 0 < missing >= len(own) - 1
+        group = own if whole else [-1 - i, *own[len(own) - missing :]]
+        missing -= len(group) - 1
+        found = group + found
+    return tuple(found)
 
 
 def distance_alpha(small: ModelSpec, large: ModelSpec, target: ModelSpec) -> float:

@@ -1,0 +1,136 @@
+"""Boomerang distillation (arXiv 2510.05064): a teacher's blocks put back into a student cut from it."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import random_model
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cbd.errors import CbdError
+from cbd.models.checkpoints import Checkpoint
+from cbd.models.interpolation import initialize, transfer
+from cbd.recipes.operators import PATCH, Operator, Trans, kept, patched
+from cbd.recipes.specs import ModelSpec, gpt2, llama
+
+SHAPES = {
+    "llama": llama(7, 32, 4, 2, 48, vocab=300, positions=64, tied=False),
+    "tied llama": llama(7, 32, 4, 2, 48, vocab=300, positions=64),
+    "gpt2": gpt2(7, 32, head_dim=16, vocab=300, positions=64),
+}
+
+
+@st.composite
+def sizes(draw) -> tuple[int, int, int, str]:
+    small = draw(st.integers(1, 12))
+    target = draw(st.integers(small, 30))
+    return small, draw(st.integers(target, 30)), target, draw(st.sampled_from(["ends", "even", "prefix"]))
+
+
+@given(sizes())
+def test_every_block_has_its_place_and_the_large_ones_stand_at_the_end(case):
+    small, large, target, cut = case
+    blocks, places = patched(small, large, target, cut), kept(large, small, cut)
+    assert len(blocks) == target
+    at = [block if block >= 0 else places[-1 - block] for block in blocks]
+    assert at == sorted(set(at)), "in the order of the large model, each place once"
+    theirs = [block >= 0 for block in blocks]
+    if theirs != sorted(theirs):  # but for one group that is put back in part
+        first = theirs.index(True)
+        rest = theirs[first:]
+        assert rest.count(False) == 0 or all(rest[: rest.index(False)])
+    if target == small:
+        assert blocks == tuple(-1 - i for i in range(small))
+    if target == large > small:
+        assert blocks == tuple(range(large))
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def pair(request, tiny_corpus_folder, tmp_path) -> tuple[Path, Path]:
+    """A student of 4 blocks that was cut from a teacher of 7, and moved away from it; and the teacher."""
+    spec = SHAPES[request.param]
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    random_model(spec, seed=1, mean=0.0).save_pretrained(teacher)
+    AutoTokenizer.from_pretrained(tiny_corpus_folder).save_pretrained(teacher)
+    student.mkdir()
+    transfer(teacher, replace(spec, layers=4), student, PATCH.trans)
+    model = AutoModelForCausalLM.from_pretrained(student)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.05)
+    model.save_pretrained(student)
+    return student, teacher
+
+
+def body(model: nn.Module) -> tuple[nn.Module, str, str]:
+    """The part that holds blocks and final norm, and how it names them."""
+    return (
+        (model.transformer, "h", "ln_f") if hasattr(model, "transformer") else (model.model, "layers", "norm")
+    )
+
+
+def reference(student: Path, teacher: Path, patches: int) -> nn.Module:
+    """As the paper says it, on loaded models: the last `patches` student blocks make way for their groups."""
+    small, large = (AutoModelForCausalLM.from_pretrained(f).eval() for f in (student, teacher))
+    copied = [0, 2, 4, 6]  # every second block of seven
+    (ours, blocks, norm), (theirs, _, _) = body(small), body(large)
+    first = len(copied) - 1 - patches  # the last student block stands for itself alone
+    mine = list(getattr(ours, blocks))[:first]
+    others = list(getattr(theirs, blocks))[copied[first] :]
+    setattr(ours, blocks, nn.ModuleList(deepcopy(mine + others)))
+    setattr(ours, norm, deepcopy(getattr(theirs, norm)))
+    small.config.num_hidden_layers = len(mine) + len(others)
+    if not small.config.tie_word_embeddings:
+        small.lm_head = deepcopy(large.lm_head)
+    for i, block in enumerate(getattr(ours, blocks)):
+        for part in block.modules():
+            if hasattr(part, "layer_idx"):
+                part.layer_idx = i
+    return small
+
+
+@pytest.mark.parametrize("patches", [1, 2])
+def test_patched_models_compute_what_the_papers_surgery_does(pair, tmp_path, patches):
+    student, teacher = pair
+    spec: ModelSpec = replace(Checkpoint(teacher).spec, layers=4 + patches)
+    out = tmp_path / "out"
+    out.mkdir()
+    initialize(student, teacher, spec, out, operator=PATCH)
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        found = AutoModelForCausalLM.from_pretrained(out).eval()(ids, use_cache=False).logits
+        expected = reference(student, teacher, patches)(ids, use_cache=False).logits
+        plain = AutoModelForCausalLM.from_pretrained(student).eval()(ids, use_cache=False).logits
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, plain, atol=1e-2), "else the case says nothing"
+
+
+@pytest.mark.parametrize(("layers", "whose"), [(4, "student"), (7, "teacher")])
+def test_none_put_back_is_the_student_and_all_the_teacher(pair, tmp_path, layers, whose):
+    student, teacher = pair
+    out = tmp_path / "out"
+    out.mkdir()
+    initialize(student, teacher, replace(Checkpoint(teacher).spec, layers=layers), out, operator=PATCH)
+    given_, made = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in (whose, "out"))
+    expected = given_.state_dict()
+    for name, weight in made.state_dict().items():
+        assert torch.equal(weight, expected[name])
+
+
+def test_models_that_differ_in_more_than_depth_cannot_be_patched(save_gpt2, tiny_corpus_folder, tmp_path):
+    small, large = (
+        save_gpt2(layers=n, width=16 * n, heads=n, vocab=300, tokenizer=tiny_corpus_folder) for n in (2, 4)
+    )
+    with pytest.raises(CbdError, match="differ in more than depth: mix them by another operator"):
+        initialize(small, large, replace(Checkpoint(large).spec, layers=3), tmp_path, operator=PATCH)
+    chosen = Operator("patch", Trans(cut_layers="importance"))
+    with pytest.raises(CbdError, match="chosen by importance"):
+        initialize(large, large, Checkpoint(large).spec, tmp_path, operator=chosen)
