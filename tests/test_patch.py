@@ -12,14 +12,24 @@ from conftest import random_model
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import CosineEmbeddingLoss
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.interpolation import initialize, transfer
+from cbd.models.sources import local
+from cbd.realize import realize
+from cbd.recipes.data import Corpus
+from cbd.recipes.models import Random, Sorted, Transferred
 from cbd.recipes.operators import PATCH, Operator, Trans, kept, patched
 from cbd.recipes.specs import ModelSpec, gpt2, llama
+from cbd.recipes.training import Anchor, Loss, Training
+from cbd.training.lessons import Objective
 
+TRAINING = Training(tokens=30 * 4 * 16, lr=2e-3, batch=4, context=16, evaluations=1, evaluation_tokens=64)
+ALIGNED = Loss("forward_kl", cross_entropy=0.5, alignment=2.0)
 SHAPES = {
     "llama": llama(7, 32, 4, 2, 48, vocab=300, positions=64, tied=False),
     "tied llama": llama(7, 32, 4, 2, 48, vocab=300, positions=64),
@@ -134,3 +144,69 @@ def test_models_that_differ_in_more_than_depth_cannot_be_patched(save_gpt2, tiny
     chosen = Operator("patch", Trans(cut_layers="importance"))
     with pytest.raises(CbdError, match="chosen by importance"):
         initialize(large, large, Checkpoint(large).spec, tmp_path, operator=chosen)
+
+
+# Alignment ---------------------------------------------------------------------------------------------
+
+
+def distances(ours: nn.Module, theirs: nn.Module, ids: torch.Tensor, pairs) -> torch.Tensor:
+    """By torch's own loss, on the states that transformers gives, embeddings first."""
+    found = []
+    for model in (ours, theirs):
+        with torch.set_grad_enabled(model is ours):
+            found.append(model(ids, output_hidden_states=True, use_cache=False).hidden_states)
+    one = torch.ones(ids.numel())
+    states = [(found[0][i].flatten(0, 1), found[1][j].flatten(0, 1)) for i, j in pairs]
+    return torch.stack([CosineEmbeddingLoss()(*both, one) for both in states]).mean()
+
+
+def gradient(model: nn.Module) -> torch.Tensor:
+    return torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()]
+    )
+
+
+def test_alignment_is_the_cosine_distance_at_mapped_blocks(pair):
+    student, teacher = (AutoModelForCausalLM.from_pretrained(folder).eval() for folder in pair)
+    pairs = ((0, 0), (1, 2), (2, 4), (3, 6), (4, 7))
+    anchor = Anchor.boomerang(local(pair[1]), 4, Corpus(), TRAINING, ALIGNED)
+    assert anchor.aligned == pairs
+    ids = torch.arange(60).reshape(2, 30) * 4
+    batch = {"input_ids": ids[:, :-1], "labels": ids[:, 1:]}
+    totals, gradients = [], []
+    for loss in (ALIGNED, replace(ALIGNED, alignment=0.0)):
+        student.zero_grad()
+        aligned = anchor.aligned if loss.alignment else ()
+        sums = Objective(student, loss, teacher.requires_grad_(False), aligned=aligned)(**batch)
+        sums.total.backward()
+        totals.append(sums.total.detach())
+        gradients.append(gradient(student).clone())
+    student.zero_grad()
+    expected = distances(student, teacher, batch["input_ids"], pairs) * ids[:, 1:].numel() * ALIGNED.alignment
+    expected.backward()
+    assert totals[0] - totals[1] == pytest.approx(float(expected.detach()), rel=1e-4)
+    own = gradient(student)
+    assert torch.allclose(gradients[0] - gradients[1], own, atol=1e-4 * own.abs().max())
+
+
+def test_alignment_brings_the_states_together(pair, tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
+    teacher, corpus = local(pair[1]), replace(tiny_corpus, tokenizer=local(pair[1]))
+    ids = torch.from_numpy(Tokens(realize(corpus)).windows("validation", 128, 32)[:, :-1])
+    found = []
+    for loss in (replace(ALIGNED, alignment=8.0), replace(ALIGNED, alignment=0.0)):
+        anchor = Anchor.boomerang(teacher, 4, corpus, TRAINING, loss)
+        models = [AutoModelForCausalLM.from_pretrained(f).eval() for f in (realize(anchor), pair[1])]
+        found.append(float(distances(*models, ids, ((1, 2), (2, 4), (3, 6), (4, 7))).detach()))
+    assert found[0] < 0.9 * found[1]
+
+
+def test_alignment_without_a_teacher_cut_in_depth_is_refused():
+    spec = SHAPES["gpt2"]
+    teacher = Random(spec, Corpus())
+    small = replace(spec, layers=4)
+    for start in (Random(small, Corpus()), Transferred(Sorted(teacher), small)):
+        with pytest.raises(CbdError, match="start from the teacher itself, cut in depth alone"):
+            Anchor(teacher, start, Corpus(), TRAINING, ALIGNED)
+    with pytest.raises(CbdError, match="needs a teacher"):
+        Loss(alignment=1.0)

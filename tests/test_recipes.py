@@ -238,7 +238,10 @@ NESTED: list[tuple[object, dict]] = [
             "skip": 3,
         },
     ),
-    (Loss("jsd", 0.5), {"divergence": "forward_kl", "cross_entropy": 0.2, "temperature": 2.0, "beta": 0.1}),
+    (
+        Loss("jsd", 0.5),
+        {"divergence": "forward_kl", "cross_entropy": 0.2, "temperature": 2.0, "beta": 0.1, "alignment": 1.0},
+    ),
     (
         TRANS,
         {"grow_layers": "copy", "grow_width": "tile", "cut_layers": "even", "cut_width": "importance"},
@@ -284,7 +287,7 @@ def holder(part: object) -> Recipe:
     """A recipe that has this choice somewhere inside."""
     return {
         Training: lambda: Trained(RANDOM, CORPUS, part),
-        Loss: lambda: Anchor(PUBLIC, RANDOM, CORPUS, TRAINING, part),
+        Loss: lambda: Anchor.boomerang(PUBLIC, 1, CORPUS, TRAINING, part),
         Trans: lambda: Interpolated(RANDOM, TRAINED, SPEC, 0.5, Operator("union", part)),
         Operator: lambda: Interpolated(RANDOM, TRAINED, SPEC, 0.5, part),
         Sampling: lambda: Generated(PUBLIC, CORPUS if part.opening == "document" else None, part),

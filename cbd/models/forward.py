@@ -18,6 +18,12 @@ def hidden_states(model: nn.Module, input_ids: Tensor) -> tuple[Tensor, Tensor]:
     return states, model.get_output_embeddings().weight
 
 
+def all_states(model: nn.Module, input_ids: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The states (B, T, D) before each block and, normalised, after the last, and the head's weight."""
+    found = model.base_model(input_ids=input_ids, use_cache=False, output_hidden_states=True)
+    return found.hidden_states, model.get_output_embeddings().weight
+
+
 def load(folder: Path) -> nn.Module:
     """A checkpoint in fp32, without dropout: a model in evaluation mode, also while it trains."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -116,7 +116,9 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Generated: lambda r, out, state: generate(folder(r.source), r.corpus, r.sampling, out, state),
     Trained: run(lambda r: lessons.PlainLesson(folder(r.corpus))),
     Anchor: run(
-        lambda r: lessons.DistilledLesson(folder(r.corpus), folder(r.teacher), r.loss, r.shared_vocab)
+        lambda r: lessons.DistilledLesson(
+            folder(r.corpus), folder(r.teacher), r.loss, r.shared_vocab, r.aligned
+        )
     ),
     Bridged: run(lambda r: lessons.BridgedLesson(folder(r.corpus), folder(r.scored), r.loss)),
     Tuned: run(lambda r: lessons.TunedLesson(folder(r.pairs))),

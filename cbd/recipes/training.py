@@ -16,6 +16,7 @@ from cbd.errors import require
 from cbd.recipes.base import Recipe, check_choices
 from cbd.recipes.data import Corpus, Pairs
 from cbd.recipes.models import Random, Sorted, Transferred
+from cbd.recipes.operators import PATCH, kept
 from cbd.recipes.specs import ModelSpec
 
 Divergence = Literal["none", "forward_kl", "reverse_kl", "jsd"]
@@ -29,18 +30,23 @@ class Loss:
         student), "reverse_kl" KL(student || teacher) (the paper's), or "jsd", the generalised Jensen-Shannon
         divergence with mixture beta * teacher + (1 - beta) * student (arXiv 2306.13649).
     temperature: divides both logits in the divergence, which is multiplied by its square (arXiv 1503.02531).
+    alignment: this times the mean cosine distance between the states after each of the student's blocks and
+        after the teacher's blocks that it stands for is added (boomerang distillation, arXiv 2510.05064).
     """
 
     divergence: Divergence = "none"
     cross_entropy: float = 1.0
     temperature: float = 1.0
     beta: float = 0.5
+    alignment: float = 0.0
 
     def __post_init__(self) -> None:
         _check_mixture(self)
         sole = self.divergence != "none" or self.cross_entropy == 1
         require(sole, "without a divergence the loss is cross-entropy alone: set cross_entropy to 1")
         require(0 <= self.beta <= 1, f"beta {self.beta} must lie in [0, 1]")
+        taught = self.alignment == 0 or (self.alignment > 0 and self.divergence != "none")
+        require(taught, f"alignment {self.alignment} must be at least 0, and needs a teacher: a divergence")
 
 
 def _check_mixture(loss: "Loss | BridgeLoss") -> None:
@@ -166,6 +172,8 @@ class Anchor(Run, Recipe):
         )
         most = min(theirs, ours)
         require(shared is None or 0 < shared <= most, f"shared_vocab {shared} must lie in 1..{most:,}")
+        aligns = "alignment compares blocks: start from the teacher itself, cut in depth alone"
+        require(not self.loss.alignment or self._cut_in_depth, f"{aligns} (`Anchor.boomerang`)")
 
     @property
     def flops_per_token(self) -> int:
@@ -178,6 +186,27 @@ class Anchor(Run, Recipe):
     ) -> Self:
         """An anchor that starts from the leading slices of its sorted teacher."""
         return cls(teacher, Transferred(Sorted(teacher), spec), corpus, training, loss)
+
+    @classmethod
+    def boomerang(cls, teacher: Recipe, layers: int, corpus: Corpus, training: Training, loss: Loss) -> Self:
+        """A student cut evenly from the teacher, in depth alone, whose blocks can be put back (`PATCH`)."""
+        start = Transferred(teacher, replace(teacher.spec, layers=layers), PATCH.trans)
+        return cls(teacher, start, corpus, training, loss)
+
+    @property
+    def _cut_in_depth(self) -> bool:
+        """Whether the start is the teacher without some blocks, which the numbers tell."""
+        start, teacher = self.start, self.teacher
+        cut = isinstance(start, Transferred) and start.model == teacher
+        return cut and start.spec.width == teacher.spec.width and start.trans.cut_layers != "importance"
+
+    @property
+    def aligned(self) -> tuple[tuple[int, int], ...]:
+        """The states that alignment compares, (student's, teacher's), counted in blocks that come before."""
+        if not self.loss.alignment:
+            return ()
+        ours, theirs = self.start.spec.layers, self.teacher.spec.layers
+        return tuple(enumerate((*kept(theirs, ours, self.start.trans.cut_layers), theirs)))
 
     @classmethod
     def from_random(

@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from cbd.data.tokens import Tokens
 from cbd.errors import require
 from cbd.evaluation.held_out import HeldOut
-from cbd.models.forward import hidden_states, load
+from cbd.models.forward import all_states, hidden_states, load
 from cbd.recipes.training import BridgeLoss, Loss, Training
 from cbd.training.bridge import bridged
 from cbd.training.likelihoods import Likelihoods
 from cbd.training.losses import Sums, check_vocabularies, chunked, per_row_loss
 from cbd.training.responses import Responses
+
+Pairs = tuple[tuple[int, int], ...]
 
 
 class Objective(nn.Module):
@@ -40,16 +43,20 @@ class Objective(nn.Module):
         loss: Loss | BridgeLoss,
         teacher: nn.Module | None = None,
         shared_vocab: int | None = None,
+        aligned: Pairs = (),
     ):
         super().__init__()
         self.student = student
         self.loss = loss
         self.shared_vocab = shared_vocab
+        self.aligned = aligned
         self._teacher = (teacher,)  # in a tuple: not a submodule, never wrapped, trained or saved
 
     def forward(
         self, input_ids: Tensor, labels: Tensor, per_row: bool = False, **likelihoods: Tensor
     ) -> Sums | Tensor:
+        if self.aligned and not per_row:
+            return self._aligned(input_ids, labels)
         hidden, head = hidden_states(self.student, input_ids)
         if per_row:
             return per_row_loss(hidden, head, labels)
@@ -59,7 +66,24 @@ class Objective(nn.Module):
         if self._teacher[0] is not None:
             with torch.no_grad():
                 states, teacher_head = hidden_states(self._teacher[0], input_ids)
-            teacher = (states.flatten(0, 1), self._real(teacher_head))
+            teacher = (states, teacher_head)
+        return self._chunked(hidden, head, labels, teacher)
+
+    def _aligned(self, input_ids: Tensor, labels: Tensor) -> Sums:
+        """The cosine distance between states is added, its mean over pairs, summed over positions."""
+        ours, head = all_states(self.student, input_ids)
+        with torch.no_grad():
+            theirs, teacher_head = all_states(self._teacher[0], input_ids)
+        sums = self._chunked(ours[-1], head, labels, (theirs[-1], teacher_head))
+        alike = [cosine_similarity(ours[i].float(), theirs[j].float(), dim=-1) for i, j in self.aligned]
+        apart = (1 - torch.stack(alike)).mean(0).sum()
+        return sums._replace(total=sums.total + self.loss.alignment * apart)
+
+    def _chunked(
+        self, hidden: Tensor, head: Tensor, labels: Tensor, teacher: tuple[Tensor, Tensor] | None
+    ) -> Sums:
+        if teacher is not None:
+            teacher = (teacher[0].flatten(0, 1), self._real(teacher[1]))
         return chunked(hidden.flatten(0, 1), self._real(head), labels.flatten(), self.loss, teacher)
 
     def _real(self, head: Tensor) -> Tensor:
@@ -98,13 +122,15 @@ class PlainLesson:
 class DistilledLesson:
     """The output distributions of a teacher with the student's tokenizer, on the text of a corpus.
 
-    shared_vocab: tokens that the two share where their tables are padded differently.
+    shared_vocab: tokens that the two share where their tables are padded differently. aligned: the states,
+    (student's, teacher's), that an alignment compares.
     """
 
     corpus: Path
     teacher: Path
     loss: Loss
     shared_vocab: int | None = None
+    aligned: Pairs = ()
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         _tokens_for(self.corpus, student)  # refused before the teacher is loaded
@@ -112,7 +138,7 @@ class DistilledLesson:
         if self.shared_vocab is None:
             check_vocabularies(student.config.vocab_size, teacher.config.vocab_size)
         text = Text(_tokens_for(self.corpus, teacher))
-        return Objective(student, self.loss, teacher, self.shared_vocab), text
+        return Objective(student, self.loss, teacher, self.shared_vocab, self.aligned), text
 
 
 @dataclass(frozen=True)
