@@ -34,7 +34,16 @@ from cbd.experiments import (
 from cbd.experiments import starts as models
 from cbd.experiments.run import design_of, kept, names_at, rows_of, run, seeds_of
 from cbd.experiments.scales import SCALES
-from cbd.experiments.scales.base import Bridge, Evaluation, Families, HomeGrown, Scale, ScratchVsCbd, Tuning
+from cbd.experiments.scales.base import (
+    Boomerang,
+    Bridge,
+    Evaluation,
+    Families,
+    HomeGrown,
+    Scale,
+    ScratchVsCbd,
+    Tuning,
+)
 from cbd.experiments.scales.hub import Public
 from cbd.models.sources import local
 from cbd.realize import store
@@ -45,7 +54,7 @@ from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY, Downstream
 from cbd.recipes.models import Sampling
 from cbd.recipes.operators import OPERATORS, distance_alpha
 from cbd.recipes.specs import gpt2, llama, pythia, qwen3
-from cbd.recipes.training import Search, Training, Tuned
+from cbd.recipes.training import Loss, Search, Training, Tuned
 from cbd.report import figures, findings, results, scorecard, stats
 from cbd.report.findings.shared import BETTER, detectable, main_metrics, sizes, with_better
 from cbd.report.names import ALONE, CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
@@ -959,7 +968,10 @@ def wide(micro, tiny_corpus, tmp_path_factory) -> Scale:
         (folder / f"{i}.txt").write_text("the dog likes the rain before the king. " * (4 + i), "utf-8")
     other = folder_corpus(folder, tokenizer=tiny_corpus, held_out=0.25)
     other = replace(other, name="other text")
-    return replace(micro, name="wide", domains=(other,), benchmarked=("union", "grown"), independent=False)
+    rival = Boomerang(1, micro.anchor_training, Loss("forward_kl", 0.9, alignment=2.0))
+    sizes = {"ladder": (shape(1, 32), shape(2, 48)), "boomerang": rival}
+    more = {"domains": (other,), "benchmarked": ("union", "grown"), "independent": False}
+    return replace(micro, name="wide", **sizes, **more)
 
 
 def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
@@ -975,8 +987,10 @@ def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
     assert set(tables["alpha"].query("metric == 'loss'")["method"]) == {"inherited"}
     at_zero = tables["initialise"]
     scored = at_zero[at_zero["metric"] == "cbd_cloze/acc"]
-    assert set(scored["method"]) == {"CBD (union)", "smaller anchor, grown"} and set(scored["tokens"]) == {0}
-    assert set(scored["spec"]) == {spec.name for spec in wide.ladder}
+    benchmarked = {"CBD (union)", "smaller anchor, grown"}
+    for spec, methods in (("1x32", benchmarked), ("2x48", benchmarked | {"boomerang"})):
+        assert set(only(scored, spec=spec)["method"]) == methods
+    assert set(scored["tokens"]) == {0}
     chains = tables["chain"].query("metric == 'cbd_cloze/acc'")
     assert set(chains["method"]) == set(tables["chain"].query("metric == 'final_loss'")["method"])
     for metric in losses:

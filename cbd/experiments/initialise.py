@@ -1,11 +1,12 @@
-"""E2, Q2, Q3: SLMs of many sizes at step zero: CBD by every operator, either anchor alone, random weights."""
+"""E2, Q2, Q3: SLMs of many sizes at step zero: CBD by every operator, one anchor, a rival, random weights."""
 
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import starts
+from cbd.experiments.starts import boomerang, starts
 from cbd.experiments.tasks import chosen
 from cbd.recipes.operators import OPERATORS
 from cbd.recipes.starts import STARTS
+from cbd.report.names import BOOMERANG
 
 
 def design(scale: Scale, seed: int) -> Design:
@@ -15,9 +16,11 @@ def design(scale: Scale, seed: int) -> Design:
     """
     alone = [key for key, start in STARTS.items() if start.operator is None]
     labels = {STARTS[key].label: {"mixing": o.mixing, "operator": key} for key, o in OPERATORS.items()}
-    benchmarked, found = {STARTS[key].label for key in scale.benchmarked}, []
+    benchmarked, found = {STARTS[key].label for key in scale.benchmarked} | {BOOMERANG}, []
     for spec in scale.ladder:
-        for method, start in starts(scale, seed, spec, [*alone, *OPERATORS]).items():
+        rival = boomerang(scale, seed, spec)
+        ways = starts(scale, seed, spec, [*alone, *OPERATORS]) | ({BOOMERANG: rival} if rival else {})
+        for method, start in ways.items():
             said = labels.get(method, {})
             for metric, text in scale.texts.items():
                 found.append(Measurement(scale.evaluated(start, corpus=text), method, metric, said))

@@ -9,7 +9,7 @@ from cbd.experiments.scales.base import Scale
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
 from cbd.recipes.models import Chain, Interpolated, Random, Sorted, Source, Transferred
-from cbd.recipes.operators import UNION
+from cbd.recipes.operators import PATCH, UNION
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import STARTS
 from cbd.recipes.training import Anchor, Loss, Search, Trained, Training, TunedRate
@@ -83,6 +83,16 @@ def from_random(scale: Scale, training: Training) -> Training:
 def initialised(chain: Chain, spec: ModelSpec) -> Interpolated:
     """An SLM of any size inside the chain, as `cbd init` makes it unless told otherwise."""
     return Interpolated(*chain.pair_around(spec), spec, operator=UNION)
+
+
+def boomerang(scale: Scale, seed: int, spec: ModelSpec) -> Interpolated | None:
+    """A size between the rival's student and the source; None where there is no rival, or no such size."""
+    llm, dial = source(scale, seed), scale.boomerang
+    if dial is None or not dial.layers <= spec.layers or replace(spec, layers=llm.spec.layers) != llm.spec:
+        return None
+    training = stage(scale, dial.training, seed, 0)
+    student = Anchor.boomerang(llm, dial.layers, scale.corpus, training, dial.loss)
+    return Interpolated(student, llm, spec, operator=PATCH)
 
 
 def starts(scale: Scale, seed: int, spec: ModelSpec, keys: Iterable[str] = COMPARED) -> dict[str, Recipe]:

@@ -13,6 +13,7 @@ CBD, SMALLER, LARGER, RANDOM, LITERAL = (
     STARTS[key].label for key in ("union", "grown", "cut", "random", "literal")
 )
 BRIDGED = "CBD (bridged)"
+BOOMERANG = "boomerang"
 SOURCE = "source"
 # ways down to an anchor, in chain
 STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "direct, equal tokens"
@@ -45,6 +46,7 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     BRIDGED: (starts.ORANGE, "h", starts.DASHDOT),
     f"{BRIDGED}: meta-llama/Meta-Llama-3-8B": (starts.ORANGE, "h", starts.DASHDOT),
     f"{BRIDGED}: Qwen/Qwen3-4B": (starts.PINK, "d", starts.LONG),
+    BOOMERANG: (starts.GREY, "h", starts.LONG),
     SOURCE: ("#000000", "*", starts.SOLID),
     RANDOM: _PLAIN,
     SCRATCH: _PLAIN,

@@ -47,6 +47,16 @@ class Bridge:
 
 
 @dataclass(frozen=True)
+class Boomerang:
+    """The rival in depth (arXiv 2510.05064): one student, cut evenly from the source and aligned with it."""
+
+    layers: int
+    """Of the student; the sizes between it and the source are made by putting blocks back."""
+    training: Training
+    loss: Loss
+
+
+@dataclass(frozen=True)
 class Families:
     """One small chain in each family (E2 and E7 beyond GPT-2; Q9)."""
 
@@ -171,6 +181,7 @@ class Scale:
     """Starts, by their keys, whose tasks are scored before any training."""
     independent: bool = True
     """Whether anchors that begin at random weights are compared, too (E7)."""
+    boomerang: Boomerang | None = None
     families: Families | None = None
     """None from the gpu scale on, where `public_checkpoints` takes its place."""
     jobs: int = 2
