@@ -613,3 +613,33 @@ def test_the_scorecard_needs_no_torch():
     code = "import sys, cbd.report.scorecard as s; s.markdown('laptop'); sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr or "cbd.report.scorecard imports torch"
+
+
+# ---- other texts
+
+
+def on_another_text(own: pd.DataFrame, other: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
+    """One table with the losses of both, the second's on another text."""
+    moved = other[other["metric"] == metric].assign(metric="loss on prose")
+    moved["recipe"] += "prose"
+    return pd.concat([own, moved], ignore_index=True)
+
+
+@pytest.mark.parametrize("name", ["E1", "E2", "E6", "E7", "E10", "Q3", "Q5", "Q6"])
+def test_a_row_is_judged_on_every_text(name):
+    if name in ("E2", "E10", "Q3"):
+        yes, no = {"initialise": starts(DOWN)}, {"initialise": starts([3.5] * 3, others=-1.0)}
+    elif name in ("E7", "Q6"):
+        yes, no = {"alpha": alphas([0.5] * 3)}, {"alpha": alphas([0.1] * 3, rule=0.9)}
+    else:
+        lost = [0.1] * 3
+        yes, no = {"chain": chain(lost)}, {"chain": chain(lost, -0.5, -0.5, (-0.1, -0.1, -0.1))}
+        yes, no = (no, yes) if name == "Q5" else (yes, no)
+    [table] = yes
+    metric = "final_loss" if table == "chain" else "loss"
+    both = {table: on_another_text(yes[table], no[table], metric)}
+    alike = {table: on_another_text(yes[table], yes[table], metric)}
+    assert judged(name, yes) == judged(name, alike) == YES
+    assert judged(name, both) != YES, "it does not hold on the other text"
+    units = ROWS[name].measure(both)["unit"]
+    assert sum(units.str.endswith(" on prose")) == len(units) / 2

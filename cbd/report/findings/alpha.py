@@ -3,7 +3,16 @@
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import NATS, by_seed, by_size, counted, near, rule_alphas, units
+from cbd.report.findings.shared import (
+    NATS,
+    by_seed,
+    by_size,
+    counted,
+    near,
+    on_every_text,
+    rule_alphas,
+    units,
+)
 from cbd.report.findings.shared import optima as optima_of
 from cbd.report.verdicts import MARGIN, Entry, Facts, Tables, below
 
@@ -52,7 +61,7 @@ def _literal(tables: Tables) -> pd.DataFrame:
 
 ROWS = {
     "E7": Entry(
-        _best_readings,
+        on_every_text("alpha", _best_readings),
         Facts(
             "Inherited anchors, each target by the reading with the lowest loss: the interval of the best "
             f"alpha lies inside 0 to 1, and its mean within {NEAR:g} of the alpha by distance",
@@ -60,7 +69,7 @@ ROWS = {
         ),
     ),
     "Q6": Entry(
-        _regret,
+        on_every_text("alpha", _regret),
         below(
             "Inherited anchors, union, each target: loss at the grid's alpha nearest to that by distance "
             f"minus loss at the best alpha, {NATS}",

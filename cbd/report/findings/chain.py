@@ -3,7 +3,7 @@
 import pandas as pd
 
 from cbd.report import stats
-from cbd.report.findings.shared import against, by_size, sizes, units
+from cbd.report.findings.shared import against, by_size, on_every_text, sizes, units
 from cbd.report.names import ALONE, STEPWISE
 from cbd.report.verdicts import MARGIN, Control, Entry, Facts, Tables, less, listed, more
 
@@ -51,13 +51,13 @@ TEACHERLESS = Control("cross-entropy alone, equal tokens", "fair")
 
 ROWS = {
     "E1": Entry(
-        lambda tables: _taught(tables, STEPWISE, ALONE),
+        on_every_text("chain", lambda tables: _taught(tables, STEPWISE, ALONE), "final_loss"),
         less("Each anchor, distilled minus trained on by cross-entropy alone"),
         lambda tables: f"Lost at each step: {listed(_lost(tables, 'lost', 'to {spec}'))}",
         control=TEACHERLESS,
     ),
     "E6": Entry(
-        lambda tables: _direct(tables, "final_loss"),
+        on_every_text("chain", lambda tables: _direct(tables, "final_loss"), "final_loss"),
         more("Smallest anchor, direct minus stepwise at equal tokens and at equal compute"),
         lambda tables: listed(_direct(tables, "loss_noise")),
         control=Control("direct distillation, equal tokens and equal compute", "fair"),
@@ -69,7 +69,7 @@ ROWS = {
         control=Control("its source, which is larger", "weak"),
     ),
     "Q5": Entry(
-        lambda tables: _taught(tables, ALONE, STEPWISE),
+        on_every_text("chain", lambda tables: _taught(tables, ALONE, STEPWISE), "final_loss"),
         less("A first answer. Each anchor, trained on by cross-entropy alone minus distilled"),
         control=TEACHERLESS,
     ),

@@ -12,6 +12,7 @@ from cbd.report.findings.shared import (
     WEAK,
     against,
     nearest,
+    on_every_text,
     paired,
     sizes,
     units,
@@ -55,18 +56,18 @@ def against_oracle(found: pd.DataFrame) -> str:
 
 ROWS = {
     "E2": Entry(
-        lambda tables: paired(tables["initialise"], CBD, RANDOM),
+        on_every_text("initialise", lambda tables: paired(tables["initialise"], CBD, RANDOM)),
         less("Step zero, each size: CBD (union) minus random"),
         control=WEAK,
     ),
     "E10": Entry(
-        lambda tables: start_against(tables, NEAREST),
+        on_every_text("initialise", lambda tables: start_against(tables, NEAREST)),
         less("Step zero, each size: CBD (union) minus the nearest single anchor"),
         lambda tables: against_oracle(start_against(tables, BETTER)),
         control=SINGLE,
     ),
     "Q3": Entry(
-        _other_operators,
+        on_every_text("initialise", _other_operators),
         more("Step zero, each size: each other operator minus union"),
         control=Control("the other readings of the formula", "fair"),
     ),

@@ -105,6 +105,26 @@ def paired(rows: pd.DataFrame, method: str, baseline: str, metric: str = "loss")
     return units(against(two, baseline, metric), "{spec}")
 
 
+def on_every_text(
+    name: str, measure: Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame], own: str = "loss"
+) -> Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame]:
+    """A measure of the table `name`, taken on each text that it has losses on; a unit says which other text.
+
+    own: the metric that the measure reads, on the scale's own text.
+    """
+
+    def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        table, parts = tables[name], [measure(tables)]
+        for metric in table["metric"].unique():
+            if metric.startswith(names.loss_on("")):
+                moved = table["metric"].replace({own: "", metric: own})
+                found = measure({**tables, name: table.assign(metric=moved)})
+                parts.append(found.assign(unit=found["unit"] + metric.removeprefix("loss")))
+        return pd.concat(parts, ignore_index=True)
+
+    return measured
+
+
 def exact(values: Mapping[str, float]) -> pd.DataFrame:
     """Units whose numbers are counted: an interval of no width, no seeds."""
     return counted(pd.DataFrame(values.items(), columns=["name", "value"]), "value", "{name}")
