@@ -70,6 +70,20 @@ def test_a_walk_stays_inside_and_steps_over_what_diverges():
         walk(lambda point, seed: math.inf, (1, 2), EVERYWHERE)
 
 
+@pytest.mark.parametrize(("longest", "tried"), [(True, {64, 128, 192}), (False, {16 * 2, 64, 128, 192})])
+def test_the_longest_warm_up_is_the_whole_run(tmp_path, monkeypatch, longest, tried):
+    run = replace(TRAINING, warmup_tokens=128)
+    asked = []
+
+    def loss(start, lesson, training, place, title):
+        asked.append(training.warmup_tokens)
+        return abs(math.log(training.lr / run.lr)) + (-1 if longest else 1) * training.warmup_tokens / 1000
+
+    monkeypatch.setattr(search, "_final_loss", loss)
+    best = search.search(tmp_path, None, run, (1, 2), tmp_path, tmp_path)["best"]
+    assert best == {"lr": run.lr, "warmup_tokens": run.tokens if longest else 32} and set(asked) == tried
+
+
 @pytest.fixture
 def searched(tiny_corpus, tmp_path, monkeypatch) -> Search:
     monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))

@@ -10,7 +10,7 @@ compared over groups of tokens that cover the same bytes (`Scored`, `Bridged`). 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from cbd.errors import require
 from cbd.recipes.base import Recipe, check_choices
@@ -239,6 +239,8 @@ class Search(Run, Recipe):
     `cbd.training.search` describes. It begins at the rate and warm-up of `training`. seeds: orders of
     batches; the first walks the grid, all of them together choose between the two best points.
     """
+
+    version: ClassVar[int] = 2  # its grid reaches a warm-up of the whole run
 
     start: Recipe
     corpus: Corpus

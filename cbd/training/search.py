@@ -1,9 +1,10 @@
 """The search for a learning rate and a warm-up: a walk on a grid to the lowest final validation loss.
 
-A point of the grid is the rate and warm-up where the search begins, times powers of `RATE` and `WARMUP`. The
-walk goes on to the best neighbour while one is better, so what wins has been compared with all four: a grid
-that is too narrow cannot hide a better edge. One seed walks; the two best points are run with every seed, and
-the lower mean wins (a race in two rounds, after successive halving, arXiv 1502.07943).
+A point of the grid is the rate and warm-up where the search begins, times powers of `RATE` and `WARMUP`; the
+longest warm-up lasts the whole run. The walk goes on to the best neighbour while one is better, so what wins
+has been compared with all four: a grid that is too narrow cannot hide a better edge. One seed walks; the two
+best points are run with every seed, and the lower mean wins (a race in two rounds, after successive halving,
+arXiv 1502.07943).
 """
 
 import json
@@ -68,9 +69,12 @@ def search(
     place = state / "tried.json"
     tried: dict[str, dict[str, Any]] = json.loads(place.read_text()) if place.is_file() else {}
 
+    def warmup(power: int) -> int:
+        return round(training.warmup_tokens * WARMUP**power)
+
     def at(point: Point) -> dict[str, Any]:
         rate = float(f"{training.lr * RATE ** point[0]:.4g}")
-        return {"lr": rate, "warmup_tokens": round(training.warmup_tokens * WARMUP ** point[1])}
+        return {"lr": rate, "warmup_tokens": min(warmup(point[1]), training.tokens)}
 
     def loss(point: Point, seed: int) -> float:
         name = f"{point[0]},{point[1]},{seed}"
@@ -84,8 +88,8 @@ def search(
         found = tried[name]["loss"]
         return math.inf if found is None else found
 
-    step = training.batch * training.context  # a shorter warm-up is none; beyond the run there is none
-    inside = lambda point: step <= at(point)["warmup_tokens"] <= training.tokens  # noqa: E731
+    step = training.batch * training.context  # a shorter warm-up is none
+    inside = lambda p: step <= warmup(p[1]) and warmup(p[1] - 1) < training.tokens  # noqa: E731
     found = {"best": at(walk(loss, seeds, inside)), "tried": list(tried.values())}
     if PartialState().is_main_process:
         write_text(out / "search.json", json.dumps(found))
