@@ -25,7 +25,7 @@ from cbd.training.likelihoods import Likelihoods
 from cbd.training.losses import Sums, check_vocabularies, chunked, per_row_loss
 from cbd.training.responses import Responses
 
-Pairs = tuple[tuple[int, int], ...]
+StatePairs = tuple[tuple[int, int], ...]
 
 
 class Objective(nn.Module):
@@ -43,7 +43,7 @@ class Objective(nn.Module):
         loss: Loss | BridgeLoss,
         teacher: nn.Module | None = None,
         shared_vocab: int | None = None,
-        aligned: Pairs = (),
+        aligned: StatePairs = (),
     ):
         super().__init__()
         self.student = student
@@ -130,7 +130,7 @@ class DistilledLesson:
     teacher: Path
     loss: Loss
     shared_vocab: int | None = None
-    aligned: Pairs = ()
+    aligned: StatePairs = ()
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         _tokens_for(self.corpus, student)  # refused before the teacher is loaded
