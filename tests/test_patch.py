@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn import CosineEmbeddingLoss
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import cbd
+from cbd.commands.init import Size
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
 from cbd.models.checkpoints import Checkpoint
@@ -121,6 +123,14 @@ def test_patched_models_compute_what_the_papers_surgery_does(pair, tmp_path, pat
         plain = AutoModelForCausalLM.from_pretrained(student).eval()(ids, use_cache=False).logits
     assert torch.allclose(found, expected, atol=1e-5)
     assert not torch.allclose(found, plain, atol=1e-2), "else the case says nothing"
+
+
+def test_a_user_can_patch_and_the_card_says_so(pair, tmp_path):
+    student, teacher = pair
+    cbd.init_checkpoint(student, teacher, tmp_path / "slm", Size(layers=5, width=32), operator=PATCH)
+    assert Checkpoint(tmp_path / "slm").spec.layers == 5
+    card = (tmp_path / "slm" / "README.md").read_text()
+    assert "blocks of the large one put back" in card and "theta" not in card
 
 
 @pytest.mark.parametrize(("layers", "whose"), [(4, "student"), (7, "teacher")])

@@ -190,6 +190,8 @@ def _card(name: str, used: dict[str, Checkpoint], target: ModelSpec, done: dict[
     if "alpha" in done:
         alpha, mixing = done["alpha"], done["operator"]["mixing"]
         how = f"theta = {alpha:.4f} * Trans(small) + {1 - alpha:.4f} * Trans(large), mixing: {mixing}."
+        if mixing == "patch":
+            how = "It is the small model with blocks of the large one put back (arXiv 2510.05064)."
     return card(name, "An initialisation, not trained since.", rows, f"{how} The models' licences apply.")
 
 
