@@ -58,9 +58,21 @@ def test_on_any_landscape_the_end_beats_its_neighbours_and_the_start(heights, da
     walked = walk(loss, (1,), EVERYWHERE)
     assert all(ground(walked) <= ground(point) for point in around(walked))
     assert ground(walked) <= ground((0, 0))
-    assert best == walked or best in around(walked)
     mean = lambda point: sum(loss(point, seed) for seed in (1, 2, 3)) / 3  # noqa: E731
     assert mean(best) <= mean(walked) + 1e-9
+
+
+def test_where_the_seeds_disagree_with_the_walk_it_goes_on_from_their_choice():
+    """The first seed sees its bottom at (0, 0), the others far from there."""
+    asked = set()
+
+    def loss(point, seed):
+        asked.add((point, seed))
+        return (point[0] + (0 if seed == 1 else 4)) ** 2 + 50 * point[1] ** 2
+
+    assert walk(loss, (1, 2, 3), EVERYWHERE) == (-3, 0), "where the mean is lowest on the grid"
+    assert {(-4, 0), (-2, 0)} <= {point for point, seed in asked if seed == 3}
+    assert walk(loss, (2, 3), EVERYWHERE) == (-4, 0) and walk(loss, (1,), EVERYWHERE) == (0, 0)
 
 
 def test_a_walk_stays_inside_and_steps_over_what_diverges():

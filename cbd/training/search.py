@@ -4,7 +4,8 @@ A point of the grid is the rate and warm-up where the search begins, times power
 longest warm-up lasts the whole run. The walk goes on to the best neighbour while one is better, so what wins
 has been compared with all four: a grid that is too narrow cannot hide a better edge. One seed walks; the two
 best points are run with every seed, and the lower mean wins (a race in two rounds, after successive halving,
-arXiv 1502.07943).
+arXiv 1502.07943). Where that is not the walk's end, the best of its neighbours that has not been raced runs
+with every seed as well, and so on while one is better.
 """
 
 import json
@@ -32,21 +33,32 @@ Point = tuple[int, int]
 def walk(
     loss: Callable[[Point, int], float], seeds: tuple[int, ...], inside: Callable[[Point], bool]
 ) -> Point:
-    """The point with the lowest mean loss over the seeds among the two where the first seed's walk ends.
+    """The point with the lowest mean loss over the seeds where the first seed's walk ends, or beside it.
 
     loss(point, seed): in nats per token, inf where training diverged; asked again for the same, it must give
     the same. inside: whether a point may be tried. Raises `CbdError` when every point diverges.
     """
     at, first = (0, 0), seeds[0]
-    while True:
-        rates, warmups = [(at[0] + i, at[1]) for i in (-1, 1)], [(at[0], at[1] + i) for i in (-1, 1)]
-        around = sorted(filter(inside, [*rates, *warmups]), key=lambda point: loss(point, first))
-        if not around or loss(at, first) <= loss(around[0], first):
-            break
-        at = around[0]
-    finalists = [at, *around[:1]]
     mean = lambda point: math.fsum(loss(point, seed) for seed in seeds) / len(seeds)  # noqa: E731
-    best = min(finalists, key=mean)
+
+    def around(point: Point) -> list[Point]:
+        """The neighbours, from the best for the first seed to the worst."""
+        rates, warmups = (
+            [(point[0] + i, point[1]) for i in (-1, 1)],
+            [(point[0], point[1] + i) for i in (-1, 1)],
+        )
+        return sorted(filter(inside, [*rates, *warmups]), key=lambda point: loss(point, first))
+
+    while (near := around(at)) and loss(near[0], first) < loss(at, first):
+        at = near[0]
+    raced = [at, *near[:1]]
+    best = min(raced, key=mean)
+    # where all seeds together choose another point than the walk, its own neighbours have to be compared, too
+    while best != at and (near := [point for point in around(best) if point not in raced]):
+        raced.append(near[0])
+        if mean(near[0]) >= mean(best):
+            break
+        best = near[0]
     require(math.isfinite(mean(best)), "training diverged at every rate of the search: begin at a lower one")
     return best
 
