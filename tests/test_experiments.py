@@ -576,10 +576,9 @@ def test_costs_accumulate_over_sizes_at_every_scale(micro, name):
     training = replace(scale.recovery, tokens=scale.scratch)
     target, context = scale.ladder[0], scale.recovery.context
     steps = training.tokens // (training.batch * context)
-    forward = 2 * (
-        target.layers * (4 * target.width**2 + 2 * target.width * target.ffn + target.width * (context + 1))
-        + target.vocab * target.width
-    )
+    width, shared = target.width, target.kv * target.head_dim  # SmolLM2's heads share keys and values
+    matrices = 2 * width * (width + shared) + (2 + target.traits.gated) * width * target.ffn
+    forward = 2 * (target.layers * (matrices + width * (context + 1)) + target.vocab * width)
     evaluated = len(training.evaluated_steps) * training.evaluation_tokens
     by_hand = forward * (3 * steps * training.batch * context + evaluated)
     assert first["scratch"] == pytest.approx(by_hand, rel=1e-12)

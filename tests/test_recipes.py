@@ -18,7 +18,8 @@ from cbd.errors import CbdError
 from cbd.experiments import EXPERIMENTS, paper_map
 from cbd.experiments.run import design_of
 from cbd.experiments.scales import SCALES, scale_named
-from cbd.experiments.starts import chain, initialised, source
+from cbd.experiments.starts import chain, initialised
+from cbd.experiments.starts import given as free_at
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
@@ -599,16 +600,16 @@ def test_a_tuned_run_pays_for_its_search() -> None:
 def test_the_cost_of_n_sizes_comes_from_the_trees_that_are_run(scale) -> None:
     frame = paper_map.cumulative(scale, seed=1)
     trees = paper_map.trees(scale, 1, scale.ladder)
-    llm = source(scale, 1)
+    free = free_at(scale, 1)
     assert set(frame.method) == set(trees)
     for method, rows in frame.groupby("method"):
         values = rows.sort_values("sizes").value.tolist()
-        expected = [costs.flops(trees[method][:n], given=[llm]) for n in range(1, len(scale.ladder) + 1)]
+        expected = [costs.flops(trees[method][:n], given=free) for n in range(1, len(scale.ladder) + 1)]
         assert values == [float(value) for value in expected]
         assert values == sorted(values)
         growth = [b - a for a, b in pairwise(values)]
         if method == "chain (CBD)":  # O(1): no target costs anything once the anchors around it are there
-            assert values[-1] <= costs.flops(chain(scale, 1).models, given=[llm])
+            assert values[-1] <= costs.flops(chain(scale, 1).models, given=free)
             anchors = {recipe.key for tree in trees[method] for recipe in tree.inputs}
             assert sum(step > 0 for step in growth) <= len(anchors)
         else:  # O(N): each target costs its own run

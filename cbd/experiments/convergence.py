@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import recovery, source, starts
+from cbd.experiments.starts import given, recovery, starts
 from cbd.recipes import costs
 from cbd.report.names import CBD, CHAIN_TOKENS, RANDOM
 
@@ -27,6 +27,6 @@ def _chain_tokens(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
     for seed, design in designs.items():
         for m in design.measurements:
             if m.method == CBD and m.labels["budget"] == scale.budgets[0]:
-                work = costs.flops([m.recipe.start], [source(scale, seed)])
+                work = costs.flops([m.recipe.start], given(scale, seed))
                 spent = {"flops": work, "value": work / m.recipe.flops_per_token}
                 yield row_labels(m) | {"seed": seed, "metric": CHAIN_TOKENS} | spent

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cbd.experiments.run import Design, frame_of
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import chain, from_random, initialised, source
+from cbd.experiments.starts import chain, from_random, given, initialised, source
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe
 from cbd.recipes.models import Random
@@ -29,11 +29,11 @@ def trees(scale: Scale, seed: int, specs: tuple[ModelSpec, ...]) -> dict[str, li
 
 
 def cumulative(scale: Scale, seed: int = 0) -> pd.DataFrame:
-    """FLOPs of the first N targets of the ladder, the source LLM given, for N = 1, 2, ...; nothing is run."""
-    rows, given = [], [source(scale, seed)]
+    """FLOPs of the first N targets of the ladder, N = 1, 2, ...; source LLM and text are given."""
+    rows, free = [], given(scale, seed)
     for method, recipes in trees(scale, seed, scale.ladder).items():
         for n in range(1, len(recipes) + 1):
-            work = costs.flops(recipes[:n], given)
+            work = costs.flops(recipes[:n], free)
             row = {"method": method, "family": scale.source_spec.family, "sizes": n, "flops": work}
             row |= {"metric": "cumulative_flops", "value": float(work), "recipe": recipes[n - 1].key}
             rows.append(row | {"seed": seed})

@@ -8,7 +8,7 @@ import pandas as pd
 from cbd.experiments.bridge import bridges
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import chain, initialised, nearest, recovery, source, tuned
+from cbd.experiments.starts import chain, given, initialised, nearest, recovery, tuned
 from cbd.experiments.tasks import gaps, scored
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe
@@ -78,10 +78,10 @@ def chain_tokens(scale: Scale, seed: int) -> Iterator[dict]:
     The source LLMs are given; anchors, and a bridge's text and proxy, are counted.
     """
     bridged = bridges(scale, seed) if scale.scratch_vs_cbd.bridged else []
-    given = [source(scale, seed), *(ways.llm for ways in bridged)]
+    free = [*given(scale, seed), *(ways.llm for ways in bridged)]
     for spec in scale.scratch_vs_cbd.targets:
         for method, (name, slm) in initialisations(scale, seed, spec).items():
-            work = costs.flops([slm], given)
+            work = costs.flops([slm], free)
             tokens = work / spec.training_flops(scale.recovery.context)
             labels = row_labels(Measurement(slm, method, labels={"source": name}))
             yield labels | {"flops": work, "metric": CHAIN_TOKENS, "value": tokens}

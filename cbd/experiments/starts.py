@@ -27,6 +27,11 @@ def source(scale: Scale, seed: int) -> Recipe:
     return Trained(Random(scale.source, scale.corpus, seed), scale.corpus, training)
 
 
+def given(scale: Scale, seed: int) -> list[Recipe]:
+    """What no cost counts: the source LLM and the text, which the source may have written."""
+    return [source(scale, seed), scale.corpus]
+
+
 def inherited(
     source: Recipe, specs: Iterable[ModelSpec], corpus: Corpus, training: Training, loss: Loss
 ) -> Chain:
