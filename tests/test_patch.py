@@ -54,10 +54,7 @@ def test_every_block_has_its_place_and_the_large_ones_stand_at_the_end(case):
     at = [block if block >= 0 else places[-1 - block] for block in blocks]
     assert at == sorted(set(at)), "in the order of the large model, each place once"
     theirs = [block >= 0 for block in blocks]
-    if theirs != sorted(theirs):  # but for one group that is put back in part
-        first = theirs.index(True)
-        rest = theirs[first:]
-        assert rest.count(False) == 0 or all(rest[: rest.index(False)])
+    assert theirs == sorted(theirs), "a group that is put back in part follows the small block that stays"
     if target == small:
         assert blocks == tuple(-1 - i for i in range(small))
     if target == large > small:

@@ -95,7 +95,7 @@ def test_each_text_counts_once_and_ends_as_texts_do(source, tiny_corpus_folder, 
         ids = tokens.array(split)
         parts = np.split(ids, np.flatnonzero(ids == tokens.eos) + 1)[:-1]
         found |= dict.fromkeys((tokenizer.decode(part[:-1]) for part in parts), split)
-    assert {text.casefold().split().__str__() for text in found} == {str(text.split()) for text in words}
+    assert {" ".join(text.casefold().split()) for text in found} == set(words)
     assert len(found) == len(words)
     assert all(split_of(text, 0.2) == split for text, split in found.items())
     again = tmp_path / "again"

@@ -40,10 +40,12 @@ def design(scale: Scale, seed: int) -> Design:
         models += [(ALONE, anchor) for anchor in chain(scale, seed, "alone").models[1:]]
     curves = [Measurement(model, method) for method, model in models if not isinstance(model, Source)]
     ends = [Measurement(scale.evaluated(model), method, "final_loss") for method, model in models]
+    others = {metric: text for metric, text in scale.texts.items() if metric != "loss"}
     for method, model in models:
-        others = [(metric, text) for metric, text in scale.texts.items() if metric != "loss"]
-        ends += [Measurement(scale.evaluated(model, corpus=text), method, metric) for metric, text in others]
-        ends += [Measurement(recipe, method) for recipe in chosen(scale, model) if scale.benchmarked]
+        for metric, text in others.items():
+            ends.append(Measurement(scale.evaluated(model, corpus=text), method, metric))
+        if scale.benchmarked:
+            ends += [Measurement(recipe, method) for recipe in chosen(scale, model)]
     return Design(tuple(curves + ends), _derive)
 
 
