@@ -106,6 +106,7 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
             "corpus": replace(CORPUS, fingerprint="b"),
             "training": replace(SEARCH.training, lr=2e-3),
             "seeds": (1000,),
+            "others": (PUBLIC,),
         },
     ),
     (Sorted(TRAINED), {"model": RANDOM}),

@@ -92,15 +92,17 @@ def test_the_longest_warm_up_is_the_whole_run(tmp_path, monkeypatch, longest, tr
         return abs(math.log(training.lr / run.lr)) + (-1 if longest else 1) * training.warmup_tokens / 1000
 
     monkeypatch.setattr(search, "_final_loss", loss)
-    best = search.search(tmp_path, None, run, (1, 2), tmp_path, tmp_path)["best"]
+    best = search.search([tmp_path] * 2, None, run, (1, 2), tmp_path, tmp_path)["best"]
     assert best == {"lr": run.lr, "warmup_tokens": run.tokens if longest else 32} and set(asked) == tried
 
 
 @pytest.fixture
 def searched(tiny_corpus, tmp_path, monkeypatch) -> Search:
+    """Each of its seeds has random weights of its own."""
     monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
     spec = gpt2(1, 32, head_dim=16, vocab=300, positions=32)
-    return Search(Random(spec, tiny_corpus), tiny_corpus, TRAINING, (1000, 1001))
+    first, second = (Random(spec, tiny_corpus, seed) for seed in (0, 1))
+    return Search(first, tiny_corpus, TRAINING, (1000, 1001), (second,))
 
 
 def found(recipe: Search) -> dict:
@@ -112,9 +114,9 @@ def test_a_search_is_of_real_runs_and_says_what_it_cost(searched):
     tried = {(r["lr"], r["warmup_tokens"], r["seed"]): r["loss"] for r in result["tried"]}
     assert len(tried) == len(result["tried"]) >= searched.fewest
     best = result["best"]["lr"], result["best"]["warmup_tokens"]
-    for seed in searched.seeds:  # the very losses of plain runs
+    for start, seed in zip(searched.starts, searched.seeds, strict=True):  # the very losses of plain runs
         training = replace(TRAINING, lr=best[0], warmup_tokens=best[1], seed=seed)
-        run = Trained(searched.start, searched.corpus, training)
+        run = Trained(start, searched.corpus, training)
         realize(run)
         assert store.record(run)["final_loss"] == tried[*best, seed]
         assert record["tokens"] == len(tried) * run.tokens and record["flops"] == len(tried) * run.flops
@@ -169,4 +171,11 @@ def test_a_rate_that_diverges_is_told_apart_from_a_mistake(searched, monkeypatch
 
     monkeypatch.setattr(search, "train", broken)
     with pytest.raises(CbdError, match="no such tokenizer"):
-        realize(replace(searched, seeds=(7,)))
+        realize(replace(searched, seeds=(7,), others=()))
+
+
+def test_other_starts_are_one_for_each_seed_after_the_first(searched):
+    with pytest.raises(CbdError, match="one for each seed after the first"):
+        replace(searched, seeds=(1, 2, 3))
+    same = replace(searched, others=())
+    assert same.starts == (searched.start,) * 2 and same.key != searched.key

@@ -120,7 +120,10 @@ def below(scale: Scale, spec: ModelSpec) -> bool:
 
 
 def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> Search | TunedRate:
-    """The best rate and warm-up for a kind of start at a budget, searched with the first seed's chain."""
+    """The best rate and warm-up for a kind of start at a budget, searched with the first seed's chain.
+
+    Random weights are drawn for each seed of the search: one draw can be lucky, and they cost nothing.
+    """
     start, dial = starts(scale, 0, spec)[method], scale.tuning
     if dial is None:
         training = replace(scale.recovery, tokens=tokens, seed=SEARCH_SEED, evaluations=1)
@@ -130,7 +133,8 @@ def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> Search | T
     lr, warmup = (dial.random_lr, dial.random_warmup) if method == RANDOM else (dial.lr, dial.warmup)
     begin = {"lr": lr, "warmup_tokens": min(warmup, tokens * 2 // 3), "evaluations": 1}
     training = stage(scale, replace(scale.recovery, tokens=tokens, **begin), 0, len(scale.anchors))
-    return Search(start, scale.corpus, training, dial.seeds)
+    drawn = [Random(spec, scale.corpus, i) for i in range(1, len(dial.seeds))] if method == RANDOM else []
+    return Search(start, scale.corpus, training, dial.seeds, tuple(drawn))
 
 
 def nearest(tokens: int, budgets: Iterable[int]) -> int:

@@ -61,7 +61,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def searched(recipe: Search, out: Path, state: Path) -> Measured:
     lesson = lessons.PlainLesson(folder(recipe.corpus))
-    found = search(folder(recipe.start), lesson, recipe.training, recipe.seeds, out, state, named(recipe))
+    starts = [folder(start) for start in recipe.starts]
+    found = search(starts, lesson, recipe.training, recipe.seeds, out, state, named(recipe))
     each = {name: getattr(recipe, name) // recipe.fewest for name in ("tokens", "flops")}
     return found | {name: spent * len(found["tried"]) for name, spent in each.items()}
 

@@ -237,7 +237,8 @@ class Search(Run, Recipe):
 
     Used as `Training.lr`: the run that uses it then depends on, and pays for, the whole search, which
     `cbd.training.search` describes. It begins at the rate and warm-up of `training`. seeds: orders of
-    batches; the first walks the grid, all of them together choose between the two best points.
+    batches; the first walks the grid, all of them together choose between the two best points. others: what
+    the seeds after the first start from, where that is not `start` itself (other draws of random weights).
     """
 
     version: ClassVar[int] = 2  # its grid reaches a warm-up of the whole run
@@ -246,11 +247,19 @@ class Search(Run, Recipe):
     corpus: Corpus
     training: Training
     seeds: tuple[int, ...]
+    others: tuple[Recipe, ...] = ()
 
     def __post_init__(self) -> None:
         begins = isinstance(self.training.lr, float) and self.training.warmup_tokens
         require(begins, "a search begins at a rate and at a warm-up in tokens: give both")
         require(self.seeds, "a search needs at least one seed")
+        each = not self.others or len(self.others) == len(self.seeds) - 1
+        require(each, "a search that names other starts names one for each seed after the first")
+
+    @property
+    def starts(self) -> tuple[Recipe, ...]:
+        """What each seed starts from."""
+        return (self.start, *(self.others or (self.start,) * (len(self.seeds) - 1)))
 
     @property
     def fewest(self) -> int:

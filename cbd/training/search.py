@@ -11,7 +11,7 @@ with every seed as well, and so on while one is better.
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def walk(
 
 
 def search(
-    start: Path,
+    starts: Sequence[Path],
     lesson: Lesson,
     training: Training,
     seeds: tuple[int, ...],
@@ -72,11 +72,12 @@ def search(
     state: Path,
     title: str = "train",
 ) -> dict[str, Any]:
-    """What `walk` finds for trainings of the checkpoint in `start`, in all else like `training`.
+    """What `walk` finds for trainings of checkpoints, one for each seed, in all else like `training`.
 
-    state: a folder in which finished runs, and the one at work, survive a kill. Returns, and writes to
-    search.json in the folder `out`, `best` (lr and warmup_tokens) and `tried`: lr, warmup_tokens, seed and
-    loss of every run, None where it diverged. Of several processes that train together the main one writes.
+    starts: the checkpoints' folders. state: a folder in which finished runs, and the one at work, survive a
+    kill. Returns, and writes to search.json in the folder `out`, `best` (lr and warmup_tokens) and `tried`:
+    lr, warmup_tokens, seed and loss of every run, None where it diverged. Of several processes that train
+    together the main one writes.
     """
     place = state / "tried.json"
     tried: dict[str, dict[str, Any]] = json.loads(place.read_text()) if place.is_file() else {}
@@ -92,7 +93,7 @@ def search(
         name = f"{point[0]},{point[1]},{seed}"
         if name not in tried:
             run = replace(training, **at(point), seed=seed)
-            final = _final_loss(start, lesson, run, state / name, title)
+            final = _final_loss(starts[seeds.index(seed)], lesson, run, state / name, title)
             tried[name] = at(point) | {"seed": seed, "loss": final}
             if PartialState().is_main_process:
                 write_text(place, json.dumps(tried))
