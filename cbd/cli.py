@@ -140,7 +140,7 @@ def _run(options: argparse.Namespace) -> None:
 
     scale = _scale(options)
     for name in names_at(scale, options.experiment):
-        table = run(name, scale, options.seed, options.jobs, options.fresh)
+        table = run(name, scale, options.seed, options.jobs, options.fresh, options.seeds)
         print(f"{name}: {len(table)} rows in {results.table_path(scale.name, name)}")
 
 
@@ -281,7 +281,8 @@ COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
             "experiment": EXPERIMENT,
             **SCALE,
             "--jobs": _option("processes side by side", kind=int),
-            "--fresh": _flag("even where results/ has the table already"),
+            "--seeds": _option("how many, from --seed on (default: the scale's number)", kind=int),
+            "--fresh": _flag("even where results/ has the table already, or parts of it"),
         },
     ),
     "plan": (

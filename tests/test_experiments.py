@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -338,6 +339,76 @@ def test_a_table_that_does_not_fit_its_design_is_never_shown(micro, name, monkey
     finally:
         path.write_bytes(whole)
     assert len(run(name, micro)) == len(lines) - 1
+
+
+@pytest.fixture
+def elsewhere(root, tmp_path, monkeypatch) -> Path:
+    """A copy of the results alone: the store of that machine is empty."""
+    shutil.copytree(root / "results", tmp_path / "results")
+    monkeypatch.setenv("CBD_ROOT", str(tmp_path))
+    monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURED if name != "chain"])
+def test_a_table_grows_by_a_seed_from_results_alone(name, micro, root, elsewhere, tables, monkeypatch):
+    """Fewer seeds are taken from it without a run; one more, from a store that has nothing of the first."""
+    made = []
+    monkeypatch.setattr("cbd.experiments.run._realised", lambda recipes, *_: made.extend(recipes))
+    one = run(name, micro, seeds=1)
+    assert not made and set(one["seed"].dropna()) == {0} and len(one) < len(tables[name])
+    second = design_of(name, micro, 1).recipes
+    for key, recipe in walk(second).items():
+        shutil.copytree(root / "store" / type(recipe).__name__ / key, store.folder(recipe))
+    first = {measurement.recipe.key for measurement in design_of(name, micro, 0).measurements}
+    whole = run(name, micro)
+    assert {recipe.key for recipe in made} == {recipe.key for recipe in second} - first
+    pd.testing.assert_frame_equal(whole, tables[name], rtol=1e-6)
+    again = {record["key"]: record for record in results.read_records("micro", name)}
+    monkeypatch.setenv("CBD_ROOT", str(root))
+    before = {record["key"]: record for record in results.read_records("micro", name)}
+    before["table"] = again["table"]  # rounded twice: a digit may differ
+    assert again == before
+
+
+@pytest.mark.parametrize("name", ["chain", "bridge"])
+def test_what_needs_more_of_a_run_than_its_rows_is_made_whole(name, micro, elsewhere, monkeypatch):
+    monkeypatch.setattr("cbd.experiments.run._realised", unexpected_run)
+    with pytest.raises(AssertionError, match="runs"):
+        run(name, micro, seeds=1)
+
+
+def test_a_measurement_without_all_that_is_asked_of_it_is_made_again(micro, elsewhere, monkeypatch):
+    """No record, no scores of items, other labels, a damaged table: each alone is enough."""
+    made = []
+
+    def stop(recipes, *_):
+        made.append({recipe.key for recipe in recipes})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cbd.experiments.run._realised", stop)
+    folder = results.results_folder("micro")
+    runs, items_file = folder / "equal_budget.runs.jsonl", folder / "equal_budget.items.parquet"
+    measured = design_of("equal_budget", micro, 0).recipes
+    tasks = {recipe.key for recipe in measured if isinstance(recipe, Downstream)}
+
+    def asked() -> set[str]:
+        with pytest.raises(KeyboardInterrupt):
+            run("equal_budget", micro, seeds=1)
+        return made.pop()
+
+    whole = runs.read_text()
+    runs.write_text(
+        "".join(line for line in whole.splitlines(True) if f'"key": "{measured[0].key}"' not in line)
+    )
+    assert asked() == {measured[0].key}
+    runs.write_text(whole)
+    items_file.rename(items_file.with_suffix(".gone"))
+    assert asked() == tasks
+    items_file.with_suffix(".gone").rename(items_file)
+    table = folder / "equal_budget.csv"
+    table.write_text(table.read_text().replace("0.0", "0.1", 1))
+    assert asked() == {recipe.key for recipe in measured}
 
 
 def test_samples_are_kept_beside_the_table(micro, tables, monkeypatch, root):
@@ -855,7 +926,7 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
 
 def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
     assert len(EXPERIMENTS) == 10 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
-    assert not {"run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
+    assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
     assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"families"}
 

@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 
 from cbd.report.claims import claims
 
-HELPERS = ("run", "starts", "tasks")
+HELPERS = ("earlier", "run", "starts", "tasks")
 EXPERIMENTS = tuple(
     module.name for module in iter_modules(__path__) if not module.ispkg and module.name not in HELPERS
 )

@@ -5,6 +5,7 @@ from functools import partial
 
 import pandas as pd
 
+from cbd.experiments.earlier import Items
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain
@@ -40,7 +41,7 @@ def over_alpha(
     ]
 
 
-def by_rule(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterable[dict]:
+def by_rule(frame: pd.DataFrame, designs: dict[int, Design], items: Items) -> Iterable[dict]:
     """Where the parameter-distance rule puts alpha for each target."""
     for seed, design in designs.items():
         models = (m.recipe.model for m in design.measurements)

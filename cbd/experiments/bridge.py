@@ -98,8 +98,8 @@ def design(scale: Scale, seed: int) -> Design:
                 measured = BitsPerByte(model, scale.corpus, scale.bridge.bytes)
                 labels = {"source": ways.source.name, "stage": stage}
                 found.append(Measurement(measured, method, labels=labels))
-    costs = lambda frame, designs: _costs(scale, designs)  # noqa: E731
-    return Design(tuple(found), costs, samples=lambda: samples(scale, seed))
+    costs = lambda frame, designs, items: _costs(scale, designs)  # noqa: E731
+    return Design(tuple(found), costs, samples=lambda: samples(scale, seed), by_parts=False)
 
 
 def samples(scale: Scale, seed: int) -> dict[str, Any]:

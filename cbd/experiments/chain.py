@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from cbd.experiments.earlier import Items
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain, source, stage
@@ -46,10 +47,10 @@ def design(scale: Scale, seed: int) -> Design:
             ends.append(Measurement(scale.evaluated(model, corpus=text), method, metric))
         if scale.benchmarked:
             ends += [Measurement(recipe, method) for recipe in chosen(scale, model)]
-    return Design(tuple(curves + ends), _derive)
+    return Design(tuple(curves + ends), _derive, by_parts=False)
 
 
-def _derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterable[dict]:
+def _derive(frame: pd.DataFrame, designs: dict[int, Design], items: Items) -> Iterable[dict]:
     """What each step loses (Q4), and how steady training was (E6b)."""
     finals = frame[frame.metric == "final_loss"].set_index("recipe").value
     for seed, design in designs.items():

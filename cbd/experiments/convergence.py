@@ -19,7 +19,7 @@ def design(scale: Scale, seed: int) -> Design:
                 run = recovery(scale, seed, spec, method, start, tokens)
                 found.append(Measurement(run, method, labels={"budget": tokens}))
 
-    return Design(tuple(found), lambda frame, designs: _chain_tokens(scale, designs))
+    return Design(tuple(found), lambda frame, designs, items: _chain_tokens(scale, designs))
 
 
 def _chain_tokens(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:

@@ -42,4 +42,4 @@ def cumulative(scale: Scale, seed: int = 0) -> pd.DataFrame:
 
 def design(scale: Scale, seed: int) -> Design:
     """Nothing is measured: the rows are derived from the trees."""
-    return Design((), lambda frame, designs: cumulative(scale, min(designs)).to_dict("records"))
+    return Design((), lambda frame, designs, items: cumulative(scale, min(designs)).to_dict("records"))

@@ -9,10 +9,12 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cbd.errors import CbdError, require
 from cbd.experiments import EXPERIMENTS, PAPER
+from cbd.experiments.earlier import Earlier, Items, labels
 from cbd.experiments.scales.base import Scale
 from cbd.realize import realize_all, store
 from cbd.recipes.base import Recipe, walk
@@ -43,14 +45,16 @@ class Measurement:
 class Design:
     """An experiment at one scale and seed.
 
-    derive: from the table of all seeds (and the designs by seed) to further rows, such as a speed-up.
-    samples: what a reader is shown beside the table, as JSON; the first seed's is written to
-    results/<scale>/<name>.samples.json.
+    derive: from the table of all seeds, the designs by seed and the scores of all items to further rows, such
+    as a speed-up. samples: what a reader is shown beside the table, as JSON; the first seed's is written to
+    results/<scale>/<name>.samples.json. by_parts: whether rows of an earlier table may stand for runs that
+    are not in the store; not where `derive` reads more of a run than that.
     """
 
     measurements: tuple[Measurement, ...]
-    derive: "Callable[[pd.DataFrame, dict[int, Design]], Iterable[dict]] | None" = None
+    derive: "Callable[[pd.DataFrame, dict[int, Design], Items], Iterable[dict]] | None" = None
     samples: Callable[[], dict[str, Any]] | None = None
+    by_parts: bool = True
 
     @property
     def recipes(self) -> list[Recipe]:
@@ -62,9 +66,9 @@ def design_of(name: str, scale: Scale, seed: int) -> Design:
     return _module(name).design(scale, seed)
 
 
-def seeds_of(name: str, scale: Scale, first: int = 0) -> range:
-    """The seeds that an experiment runs at a scale: the scale's, unless it has a number of its own."""
-    count = getattr(_module(name), "seeds", lambda scale: scale.seeds)(scale)
+def seeds_of(name: str, scale: Scale, first: int = 0, count: int | None = None) -> range:
+    """The seeds that an experiment runs at a scale: `count`, else the scale's, or a number of its own."""
+    count = count or getattr(_module(name), "seeds", lambda scale: scale.seeds)(scale)
     return range(first, first + count)
 
 
@@ -96,28 +100,48 @@ def plan(names: Iterable[str], scale: Scale, seed: int = 0, on: str = "", tree: 
     return f"{scale.name}: {scale.cost}; {max(map(len, seeds.values()))} seeds\n{told}"
 
 
-def run(name: str, scale: Scale, seed: int = 0, jobs: int | None = None, fresh: bool = False) -> pd.DataFrame:
+def run(
+    name: str,
+    scale: Scale,
+    seed: int = 0,
+    jobs: int | None = None,
+    fresh: bool = False,
+    seeds: int | None = None,
+) -> pd.DataFrame:
     """The tidy table of an experiment for the scale's seeds, from `seed` on (see `cbd.report.results`).
 
-    A table in results/<scale>/ that was made from these very recipes answers, and a line says so; otherwise,
-    or when a `fresh` one is asked for, what is missing in the store is realised, and table and records are
-    written. jobs: processes side by side; where it is not given, CBD_JOBS or else the scale says it.
+    A table in results/<scale>/ that was made from these very recipes answers, and a line says so. Otherwise
+    what neither that table nor the store has is realised, and table, records and items are written; all of
+    it when a `fresh` one is asked for. jobs: processes side by side; where it is not given, CBD_JOBS or else
+    the scale says it. seeds: how many, instead of the scale's number.
     """
-    designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale, seed)}
+    designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale, seed, seeds)}
     if not fresh and (table := kept(name, scale, designs)) is not None:
         print(_told(name, scale))
         return table
-    recipes = _realised(designs, scale, jobs)
-    measured = [(s, m) for s, design in designs.items() for m in design.measurements]
-    rows = [{"seed": s} | row for s, m in measured for row in rows_of(m)]
     first = designs[seed]
+    earlier = Earlier.read(name, scale.name) if first.by_parts and not fresh else Earlier()
+    measured = [(s, m) for s, design in designs.items() for m in design.measurements]
+    asked = [m.recipe for _, m in measured]
+    said = labels(_wanted(name, measured))
+    here = [earlier.of(about, m.recipe, m.metric) for about, (_, m) in zip(said, measured, strict=True)]
+    made = [recipe for recipe, rows in zip(asked, here, strict=True) if not rows]
+    if len(made) < len(asked):
+        print(f"{name}: {len(asked) - len(made)} of {len(asked)} measurements are in results/ already")
+    _realised(made, scale, jobs)
+    items = {r.key: earlier.items.get(r.key) or _items(r) for r in asked if isinstance(r, Downstream)}
+    found = [rows or rows_of(m) for rows, (_, m) in zip(here, measured, strict=True)]
+    rows = [{"seed": s} | row for rows, (s, _) in zip(found, measured, strict=True) for row in rows]
     frame = frame_of(name, rows)
     if first.derive is not None:
-        frame = frame_of(name, rows + list(first.derive(frame, designs)))
+        frame = frame_of(name, rows + list(first.derive(frame, designs, items)))
     if first.samples is not None:
         results.write_samples(first.samples(), scale.name, name)
     results.write_table(frame, scale.name, name)
-    results.write_records(_records(recipes), scale.name, name)
+    if items:
+        results.write_items(items, scale.name, name)
+    known = earlier.run_records(walk(asked).values())
+    results.write_records((known | _records(made)).values(), scale.name, name)
     return frame
 
 
@@ -135,15 +159,14 @@ def kept(name: str, scale: Scale, designs: dict[int, Design]) -> pd.DataFrame | 
         table = results.read_table(scale.name, name)
     except CbdError:  # of another schema
         return None
-    wanted = frame_of(name, [{"seed": s, "metric": m.metric} | row_labels(m) for s, m in measured])
+    wanted = _wanted(name, measured)
     here = table["recipe"].isin(set(wanted["recipe"])) | table["stderr"].notna()
-    return table if _labels(table[here]) == _labels(wanted) else None
+    return table if set(labels(table[here])) == set(labels(wanted)) else None
 
 
-def _labels(frame: pd.DataFrame) -> set[str]:
-    """What rows are about, seed and recipe included, as the lines of a table have it."""
-    said = frame.drop(columns=["tokens", "flops", "metric", "value", "stderr"])
-    return set(said.to_csv(index=False, float_format=results.DIGITS).splitlines())
+def _wanted(name: str, measured: list[tuple[int, Measurement]]) -> pd.DataFrame:
+    """A row without a value for every measurement of a seed."""
+    return frame_of(name, [{"seed": s, "metric": m.metric} | row_labels(m) for s, m in measured])
 
 
 def _told(name: str, scale: Scale) -> str:
@@ -158,11 +181,8 @@ def _told(name: str, scale: Scale) -> str:
     )
 
 
-def _realised(designs: dict[int, Design], scale: Scale, jobs: int | None) -> list[Recipe]:
-    """Realises what the designs measure, and returns these recipes."""
-    recipes = [recipe for design in designs.values() for recipe in design.recipes]
+def _realised(recipes: list[Recipe], scale: Scale, jobs: int | None) -> None:
     realize_all(recipes, jobs=jobs or int(os.environ.get("CBD_JOBS", scale.jobs)), threads=scale.threads)
-    return recipes
 
 
 def frame_of(name: str, rows: list[dict]) -> pd.DataFrame:
@@ -208,6 +228,16 @@ def _task_rows(metrics: dict[str, dict], shots: int) -> Iterator[dict]:
             yield {"metric": metric_name(task, f"option {place}", shots), "value": share}
 
 
+def _items(recipe: Downstream) -> dict[str, list[float]]:
+    """The score of every item, by metric, as exact as a table of items has it."""
+    found = json.loads((store.folder(recipe) / "items.json").read_text())
+    return {
+        metric_name(task, metric, recipe.shots): np.float32(values).tolist()
+        for task, metrics in found.items()
+        for metric, values in metrics.items()
+    }
+
+
 def metric_name(task: str, metric: str, shots: int = 0) -> str:
     """What a task's metric is called in a table: "cbd_cloze/acc", "hellaswag@5/acc_norm"."""
     return f"{task}{f'@{shots}' if shots else ''}/{metric}"
@@ -233,18 +263,17 @@ def row_labels(measurement: Measurement) -> dict:
 _SAID_ELSEWHERE = {"tree", "small", "large", "target", "operator"}
 
 
-def _records(recipes: Iterable[Recipe]) -> list[dict]:
-    """One record a recipe that was run for these, the tree flattened: each names its inputs by key.
+def _records(recipes: Iterable[Recipe]) -> dict[str, dict]:
+    """One record a recipe that was run for these, by key, the tree flattened: each names its inputs by key.
 
     Versions, commit and machine are the same for most: they are records of their own, named by `ran_on`.
     """
-    found = []
-    places: dict[str, dict] = {}
+    found: dict[str, dict] = {}
     for recipe in walk(recipes).values():
         if store.finished(recipe):
             record = {k: v for k, v in store.record(recipe).items() if k not in _SAID_ELSEWHERE}
             place = {name: record.pop(name) for name in ("versions", "commit", "machine")}
             name = "ran-" + hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()[:8]
-            places[name] = {"key": name, **place}
-            found.append(record | {"ran_on": name, "fields": recipe.describe()})
-    return found + list(places.values())
+            found[name] = {"key": name, **place}
+            found[recipe.key] = record | {"ran_on": name, "fields": recipe.describe()}
+    return found

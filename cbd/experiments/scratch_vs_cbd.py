@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from cbd.experiments.bridge import bridges
+from cbd.experiments.earlier import Items
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import chain, given, initialised, nearest, recovery, tuned
@@ -65,8 +66,8 @@ def design(scale: Scale, seed: int) -> Design:
             if scale.tuning:
                 found.append(Measurement(run, RANDOM, CURVE, {"budget": tokens}))
 
-    def derive(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
-        yield from gaps(frame, designs)
+    def derive(frame: pd.DataFrame, designs: dict[int, Design], items: Items) -> Iterator[dict]:
+        yield from gaps(frame, designs, items)
         yield from chain_tokens(scale, seed)
 
     return Design(tuple(found), derive)

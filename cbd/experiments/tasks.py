@@ -1,6 +1,5 @@
 """What is measured on every model that is compared with scratch: held-out loss and tasks, item by item."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -8,9 +7,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from cbd.experiments.run import Design, Measurement, metric_name, pretrained, row_labels
+from cbd.experiments.earlier import Items
+from cbd.experiments.run import Design, Measurement, pretrained, row_labels
 from cbd.experiments.scales.base import Scale
-from cbd.realize import store
 from cbd.recipes.base import Recipe
 from cbd.recipes.evaluation import Downstream
 from cbd.recipes.training import Tuned
@@ -40,7 +39,7 @@ def chosen(scale: Scale, model: Recipe) -> list[Downstream]:
     return [Downstream(model, dial.choice, shots=shots, **asked) for shots in dial.shots]
 
 
-def gaps(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
+def gaps(frame: pd.DataFrame, designs: dict[int, Design], items: Items) -> Iterator[dict]:
     """Every method's tasks minus those of random weights of the same size; of the same budget, if it has one.
 
     Then their average (`_average`). A row's `budget` and `tokens` are the random weights'.
@@ -52,20 +51,20 @@ def gaps(frame: pd.DataFrame, designs: dict[int, Design]) -> Iterator[dict]:
         kinds = ours.method != RANDOM and random.method == RANDOM and asked(ours) == asked(random)
         if kinds and ours.labels.get("budget", random.labels["budget"]) == random.labels["budget"]:
             pairs = [(found[i], found[j]) for found in by_seed]
-            yield from paired_items(pairs)
+            yield from paired_items(pairs, items)
             # the task that is scored by likelihood comes first, then the one after fine-tuning
             together.setdefault(_about(pairs[0]), []).append(pairs)
     for pairs in together.values():
-        yield from _average(frame, pairs)
+        yield from _average(frame, pairs, items)
 
 
-def paired_items(pairs: Sequence[tuple[Measurement, Measurement]]) -> Iterator[dict]:
+def paired_items(pairs: Sequence[tuple[Measurement, Measurement]], items: Items) -> Iterator[dict]:
     """The first minus the second of each pair (one a seed), over seeds and items, for every task and metric.
 
     The interval resamples seeds and items, independently of each other (`stats.crossed_interval`): rows
     "<task>/<metric> minus random", with " low" and " high" for its ends.
     """
-    first, second = ([_items(m.recipe) for m in side] for side in zip(*pairs, strict=True))
+    first, second = ([items[m.recipe.key] for m in side] for side in zip(*pairs, strict=True))
     ours, random = pairs[0]
     tokens = pretrained(random.recipe.model).tokens
     labels = row_labels(ours) | {"budget": random.labels["budget"], "tokens": tokens, "recipe": ""}
@@ -85,7 +84,7 @@ def _about(pair: tuple[Measurement, Measurement]) -> tuple:
 
 
 def _average(
-    frame: pd.DataFrame, sets: Sequence[Sequence[tuple[Measurement, Measurement]]]
+    frame: pd.DataFrame, sets: Sequence[Sequence[tuple[Measurement, Measurement]]], items: Items
 ) -> Iterator[dict]:
     """The mean over tasks of the difference, in points of 100, each score floored at what guessing gets.
 
@@ -94,7 +93,7 @@ def _average(
     task, items.
     """
     ours, random = sets[0][0]
-    scored = [[[_items(m.recipe) for m in pair] for pair in pairs] for pairs in sets]
+    scored = [[[items[m.recipe.key] for m in pair] for pair in pairs] for pairs in sets]
     tables = []
     for metric in main_metrics(frame):
         for pairs in scored:
@@ -107,12 +106,3 @@ def _average(
     name = f"{AVERAGE}@{ours.recipe.shots}" if ours.recipe.shots else AVERAGE
     for end, value in {"": found.point, "low": found.low, "high": found.high}.items():
         yield labels | {"metric": minus_random(name, end), "value": 100 * value}
-
-
-def _items(recipe: Downstream) -> dict[str, list[float]]:
-    found = json.loads((store.folder(recipe) / "items.json").read_text())
-    return {
-        metric_name(task, metric, recipe.shots): values
-        for task, metrics in found.items()
-        for metric, values in metrics.items()
-    }

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from cbd.errors import CbdError, require
-from cbd.files import write_text
+from cbd.files import replacing, write_text
 
 TEXT, WHOLE, REAL = "str", "Int64", "float64"
 NAMED = {TEXT: "text", WHOLE: "a whole number", REAL: "a number"}
@@ -156,6 +156,37 @@ def write_samples(samples: Mapping[str, Any], scale: str, experiment: str) -> Pa
 def read_samples(scale: str, experiment: str) -> dict[str, Any]:
     """What `write_samples` wrote. Raises `CbdError` when there is nothing, naming the command."""
     return json.loads(_existing(samples_path, scale, experiment).read_text(encoding="utf-8"))
+
+
+def items_path(scale: str, experiment: str) -> Path:
+    """The Parquet file of the score of every item of an experiment's tasks, whether or not it exists."""
+    return table_path(scale, experiment).with_suffix(".items.parquet")
+
+
+def write_items(items: Mapping[str, Mapping[str, list[float]]], scale: str, experiment: str) -> Path:
+    """Writes results/<scale>/<experiment>.items.parquet and returns its path: a row a recipe and metric.
+
+    items: recipe's key -> metric -> scores in the order of the items. They keep seven digits (fp32).
+    """
+    rows = [
+        (recipe, metric, np.float32(scores))
+        for recipe, found in sorted(items.items())
+        for metric, scores in found.items()
+    ]
+    path = items_path(scale, experiment)
+    with replacing(path) as fresh:
+        pd.DataFrame(rows, columns=["recipe", "metric", "scores"]).to_parquet(fresh, compression="zstd")
+    return path
+
+
+def read_items(scale: str, experiment: str) -> dict[str, dict[str, list[float]]]:
+    """What `write_items` wrote; empty where there is nothing."""
+    path = items_path(scale, experiment)
+    found: dict[str, dict[str, list[float]]] = {}
+    if path.is_file():
+        for recipe, metric, scores in pd.read_parquet(path).itertuples(index=False):
+            found.setdefault(recipe, {})[metric] = scores.tolist()
+    return found
 
 
 def write_records(records: Iterable[Mapping[str, Any]], scale: str, experiment: str) -> Path:
