@@ -29,6 +29,7 @@ from cbd.recipes.models import (
     Generated,
     Interpolated,
     Random,
+    Rotated,
     Sampling,
     Sorted,
     Source,
@@ -110,6 +111,10 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
         },
     ),
     (Sorted(TRAINED), {"model": RANDOM}),
+    (
+        Rotated(TRAINED, CORPUS),
+        {"model": RANDOM, "corpus": replace(CORPUS, vocab_size=300), "sample": 1000, "context": 64},
+    ),
     (Transferred(TRAINED, SPEC), {"model": RANDOM, "spec": OTHER, "trans": Trans(grow_width="duplicate")}),
     (
         Interpolated(RANDOM, TRAINED, SPEC),

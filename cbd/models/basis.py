@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cbd.models.checkpoints import Checkpoint
-from cbd.models.trans import Transfer, UnitMap, unit_weights
+from cbd.models.trans import Scores, Transfer, UnitMap, unit_weights
 from cbd.recipes.operators import Trans
 from cbd.recipes.specs import ModelSpec
 
@@ -40,9 +40,10 @@ def as_it_is(spec: ModelSpec) -> Order:
     return {place: tuple(range(count)) for place, count in {("stream", 0): spec.width, **blocks}.items()}
 
 
-def by_importance(model: Checkpoint) -> Order:
-    """The order into which `Sorted` brings a model."""
-    moved = Transfer(model.family, model.spec, model.spec, Trans(cut_width="sorted"), model.tensor)
+def by_importance(model: Checkpoint, measured: Scores | None = None) -> Order:
+    """The order into which `Sorted` brings a model, or that of scores which were measured."""
+    trans = Trans(cut_width="sorted")
+    moved = Transfer(model.family, model.spec, model.spec, trans, model.tensor, measured=measured or {})
     return {place: moved.units(*place).source for place in as_it_is(model.spec)}
 
 
@@ -84,6 +85,7 @@ class Reordered(Checkpoint):
         maps = {place: UnitMap(units) for place, units in order.items()}
         self._moved = Transfer(model.family, model.spec, model.spec, Trans(), model.tensor, maps)
         self._places = {name: (role, layer) for role, layer, name in model.family.tensors(model.spec)}
+        self.energies = {norm: e[list(order["stream", 0])] for norm, e in model.energies.items()}
 
     def tensor(self, name: str) -> Tensor:
         """A tensor by its full name, in the stored dtype."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cbd.errors import CbdError, require
@@ -23,6 +23,7 @@ from cbd.recipes.specs import ModelSpec
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ENERGIES = "energies.safetensors"  # of a model in its principal axes: what each channel holds of the stream
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -118,6 +119,12 @@ class Checkpoint:
             return None
         vocab = _read_json(path, "save the tokenizer again").get("model", {}).get("vocab")
         return vocab if isinstance(vocab, dict) else None
+
+    @cached_property
+    def energies(self) -> dict[str, Tensor]:
+        """A norm's gain -> (width,), see `cbd.models.rotation`; empty for a model in another basis."""
+        path = self.folder / ENERGIES
+        return load_file(path) if path.exists() else {}
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the config and of every weights file, by file name."""

@@ -59,7 +59,7 @@ class Mixer:
     def __init__(
         self, small: Checkpoint, large: Checkpoint, spec: ModelSpec, alpha: float, operator: Operator
     ):
-        both = [Transfer(m.family, m.spec, spec, operator.trans, m.tensor) for m in (small, large)]
+        both = [moved(m, spec, operator.trans) for m in (small, large)]
         self.small, self.large = both
         self.alpha, self.union = alpha, operator.mixing == "union"
         one, other = (
@@ -147,6 +147,11 @@ def initialize(
     }
 
 
+def moved(model: Checkpoint, spec: ModelSpec, trans: Trans) -> Transfer:
+    """Trans of an open checkpoint."""
+    return Transfer(model.family, model.spec, spec, trans, model.tensor, energies=model.energies)
+
+
 def opened(model: str | Path | Checkpoint) -> Checkpoint:
     """The checkpoint in a folder, or one that is open already."""
     return model if isinstance(model, Checkpoint) else Checkpoint(model)
@@ -155,10 +160,10 @@ def opened(model: str | Path | Checkpoint) -> Checkpoint:
 def transfer(model: str | Path | Checkpoint, spec: ModelSpec, out: Path, trans: Trans) -> None:
     """Write Trans(model) at `spec` into the existing folder `out`."""
     source = opened(model)
-    moved = Transfer(source.family, source.spec, spec, trans, source.tensor)
-    epsilon = moved.epsilon(source.family.norm_epsilon(source.config))
+    cut = moved(source, spec, trans)
+    epsilon = cut.epsilon(source.family.norm_epsilon(source.config))
     config = source.family.with_norm_epsilon(source.family.config(spec, source.config), epsilon)
-    _write(out, source, spec, config, moved.tensor, f"Trans to {spec.name}")
+    _write(out, source, spec, config, cut.tensor, f"Trans to {spec.name}")
 
 
 def rewrite(model: Checkpoint, out: Path) -> None:

@@ -17,7 +17,7 @@ the query heads inside each.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -30,6 +30,8 @@ from cbd.recipes.operators import Trans, kept
 from cbd.recipes.specs import ModelSpec
 
 Read = Callable[[str], Tensor]
+Scores = Mapping[tuple[str, int], Tensor]
+"""(kind of unit, block) -> how important each unit is, (units,)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Transfer:
     """Trans of one model: maps worked out once, then tensors one at a time.
 
     read: gives an old tensor by its full name. maps: (unit, block) -> where its units come from, worked out
-    from `trans` where that is not given; the stream's block is 0.
+    from `trans` where that is not given; the stream's block is 0. measured: of heads, neurons and channels,
+    instead of the norms of their weights. energies: a norm's gain -> how much of the stream's mean square
+    each channel holds (`cbd.models.rotation`): slices of it keep their scale.
     """
 
     family: Family
@@ -69,6 +73,8 @@ class Transfer:
     trans: Trans
     read: Read
     maps: dict[tuple[str, int], UnitMap] = field(default_factory=dict)
+    measured: Scores = field(default_factory=dict)
+    energies: Mapping[str, Tensor] = field(default_factory=dict)
     _scored: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,9 +105,18 @@ class Transfer:
             return 1.0
         return math.sqrt(int(self.stream.exists.sum()) / self.new.width)
 
+    def _kept_scale(self, norm: str) -> float:
+        """A norm divides by the root mean square of the channels that are left: what that changes, undone."""
+        if norm not in self.energies or self.new.width >= self.old.width:
+            return 1.0
+        energy = self.energies[norm]
+        kept = energy[torch.tensor(self.stream.source)].sum() / energy.sum()
+        return math.sqrt(float(kept) * self.old.width / self.new.width)
+
     def epsilon(self, epsilon: float) -> float:
-        """The norms' epsilon after Trans."""
-        return epsilon * self.gain_factor**2
+        """The norms' epsilon after Trans: one for all norms."""
+        kept = [self._kept_scale(norm) ** 2 for norm in self.energies] or [1.0]
+        return epsilon * self.gain_factor**2 * sum(kept) / len(kept)
 
     def tensor(self, role: Role, layer: int | None) -> Tensor:
         """One tensor of the new model, fp32."""
@@ -109,8 +124,8 @@ class Transfer:
         tensor = self.read(role.name.format(layer=old_layer)).to(torch.float32)
         for dim, axis in enumerate(role.axes):
             tensor = self._resize(tensor, dim, role, axis, self._map(axis, old_layer))
-        if role.kind == "gain" and self.gain_factor != 1.0:
-            tensor = tensor * self.gain_factor
+        if role.kind == "gain":
+            tensor = tensor * self.gain_factor * self._kept_scale(role.name.format(layer=old_layer))
         if role.feeds_head and self.old.tied and self.stream.copied:
             tensor = tensor * self.stream.shares  # the tied head reads each copy: its norm divides instead
         zero = silent and (role.output or self.trans.grow_width == "raw_pad")
@@ -147,6 +162,8 @@ class Transfer:
 
     def _scores(self, unit: str, layer: int) -> Tensor:
         """(units,); a key-value head is as important as its group of query heads together."""
+        if (unit, layer) in self.measured:
+            return self.measured[unit, layer]
         if unit == "stream":
             return stream_scores(self.family, self.old, self.read)
         if unit == "kv":

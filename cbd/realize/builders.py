@@ -17,15 +17,17 @@ from cbd.data.documents import training_documents
 from cbd.data.tokens import Tokens
 from cbd.evaluation import bits, held_out
 from cbd.models import sources
+from cbd.models.checkpoints import Checkpoint
 from cbd.models.forward import load
 from cbd.models.generation import generate, texts
 from cbd.models.interpolation import initialize, transfer
+from cbd.models.rotation import measured, rotate
 from cbd.realize.progress import named
 from cbd.realize.store import folder, record
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
-from cbd.recipes.models import Generated, Interpolated, Random, Sorted, Source, Transferred
+from cbd.recipes.models import Generated, Interpolated, Random, Rotated, Sorted, Source, Transferred
 from cbd.recipes.operators import Trans
 from cbd.recipes.training import Anchor, Bridged, Loss, Run, Scored, Search, Trained, Tuned, TunedRate
 from cbd.training import lessons
@@ -57,6 +59,12 @@ def run(lesson: Callable[[Any], lessons.Lesson]) -> Callable[[Run, Path, Path], 
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
+
+
+def rotated(recipe: Rotated, out: Path, state: Path) -> Measured:
+    model, tokens = Checkpoint(folder(recipe.model)), Tokens(folder(recipe.corpus))
+    windows = torch.from_numpy(tokens.windows("train", recipe.sample, recipe.context)[:, :-1])
+    rotate(model, measured(load(model.folder), model, windows.split(8)), out)
 
 
 def searched(recipe: Search, out: Path, state: Path) -> Measured:
@@ -110,6 +118,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Source: lambda r, out, state: sources.fetch(r, out),
     Random: lambda r, out, state: sources.initialise_randomly(r.spec, folder(r.corpus), r.seed, out),
     Sorted: lambda r, out, state: transfer(folder(r.model), r.spec, out, Trans(cut_width="sorted")),
+    Rotated: rotated,
     Transferred: lambda r, out, state: transfer(folder(r.model), r.spec, out, r.trans),
     Interpolated: lambda r, out, state: initialize(
         folder(r.small), folder(r.large), r.spec, out, r.alpha, r.operator

@@ -20,6 +20,7 @@ VERBS: dict[type[Recipe], str] = {
     models.Source: "fetch",
     models.Random: "draw",
     models.Sorted: "sort",
+    models.Rotated: "turn",
     models.Transferred: "transfer",
     models.Interpolated: "interpolate",
     models.Generated: "generate",

@@ -53,6 +53,27 @@ class Sorted(Recipe):
 
 
 @dataclass(frozen=True)
+class Rotated(Recipe):
+    """`model` in its principal axes on the first `sample` training tokens of a corpus, to slice.
+
+    The same function, but for a tied head's last gain (`cbd.models.rotation`; SliceGPT, arXiv 2401.15024).
+    Heads and neurons are ordered by what they add to the stream there. context: tokens a row.
+    """
+
+    model: Recipe
+    corpus: Corpus
+    sample: int = 16384
+    context: int = 128
+
+    spec = property(attrgetter("model.spec"))
+
+    @property
+    def flops(self) -> int:
+        """One forward pass."""
+        return self.sample * self.spec.forward_flops(self.context)
+
+
+@dataclass(frozen=True)
 class Transferred(Recipe):
     """Trans(model) at another shape: one anchor alone, cut or grown."""
 
@@ -108,8 +129,9 @@ def encloses(small: ModelSpec, large: ModelSpec, spec: ModelSpec) -> bool:
 def aligned(large: Recipe, small: Recipe) -> Recipe:
     """`large` in the basis that `small` inherited, or as it is when `small` is independent of it."""
     start = getattr(small, "start", None)
-    if isinstance(start, Transferred) and isinstance(start.model, Sorted) and start.model.model == large:
-        return start.model
+    basis = getattr(start, "model", None)
+    if isinstance(start, Transferred) and isinstance(basis, Sorted | Rotated) and basis.model == large:
+        return basis
     return large
 
 
