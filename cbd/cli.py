@@ -62,9 +62,8 @@ def parser() -> argparse.ArgumentParser:
 def _chain(options: argparse.Namespace) -> None:
     from cbd.commands.chain import make_chain
 
-    rows = make_chain(
-        options.source, options.anchors, options.corpus, options.column, *_training(options), options.out
-    )
+    text = options.corpus, options.column
+    rows = make_chain(options.source, options.anchors, *text, *_training(options), options.out, options.basis)
     for row in rows:
         folder = f"{options.out}/{row['folder']}"
         print(f"{folder:<24} {row['parameters']:>14,} parameters   loss {row['loss']:.4f}")
@@ -215,6 +214,12 @@ COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
             "--source": _option("the model to begin with: a folder or a hub id", required=True, **FOLDER),
             "--anchors": _option(
                 "from large to small: 20x576,12x576 (layers x width), or 100M,40M", required=True
+            ),
+            "--basis": _option(
+                "what anchors are sliced from: their teacher sorted, its principal axes, or (auto, default) "
+                "these where the width shrinks",
+                "auto",
+                choices=["auto", "sorted", "axes"],
             ),
             **TRAINING,
         },

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import random_model
 
-from cbd.models.basis import Order, Reordered, as_it_is, by_importance, compare, nested, shared
+from cbd.models.basis import Order, Reordered, as_it_is, compare, nested
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.forward import load
 from cbd.models.interpolation import rewrite, transfer
@@ -87,23 +86,6 @@ def test_models_that_share_nothing_are_apart(model, tmp_path):
     random_model(model.spec, seed=9).save_pretrained(tmp_path / "other")
     found = compare(model, Checkpoint(tmp_path / "other"))
     assert found.kind == "apart" and found.blocks < 0.4
-
-
-def test_a_chain_of_sorted_slices_comes_into_one_basis(model, tmp_path):
-    """Two steps as `cbd chain` makes them, without training: leading slices of each other at the end."""
-    models, specs = (
-        [model],
-        [model.spec.resized(3, model.spec.width), model.spec.resized(2, model.spec.width)],
-    )
-    for i, spec in enumerate(specs):
-        (tmp_path / f"{i}").mkdir()
-        transfer(Reordered(models[-1], by_importance(models[-1])), spec, tmp_path / f"{i}", Trans())
-        models.append(Checkpoint(tmp_path / f"{i}"))
-    views = [Reordered(one, order) for one, order in zip(models, shared(models), strict=True)]
-    for large, small in pairwise(views):
-        assert compare(small, large).kind == "same"
-        assert compare(small, large).blocks == pytest.approx(1, abs=1e-5)
-    assert compare(models[-1], model).kind == "permuted", "as the files lie they share none"
 
 
 def test_an_order_inside_another_moves_its_leading_units_alone():

@@ -17,12 +17,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cbd import cli
+from cbd.commands.init import in_one_basis
 from cbd.commands.own import opened, source_of, text_for
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
+from cbd.models.interpolation import rewrite, transfer
 from cbd.realize import realize
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Random
+from cbd.recipes.operators import Trans
 from cbd.recipes.specs import gpt2, llama
 from cbd.recipes.training import Trained, Training
 
@@ -128,19 +131,39 @@ def test_a_size_between_the_anchors_starts_near_the_better_of_them(chain, tmp_pa
     assert Checkpoint(tmp_path / "by-count").spec.name == "3x64"
 
 
-def test_every_model_of_the_chain_keeps_its_function_in_one_basis(chain, source):
+def test_a_model_that_is_cut_keeps_what_is_worth_most(chain, source, tmp_path, loss_of):
+    """Its principal axes, which a chain knows, and not the channels that are important or come first."""
+    size = ("--layers", 2, "--width", 32, "--start", "cut")
+    assert run("init", "--chain", chain, *size, "--out", tmp_path / "axes") == 0
+    assert run("init", "--large", chain / "2x64", *size, "--out", tmp_path / "sorted") == 0
+    (tmp_path / "first").mkdir()
+    model = Checkpoint(chain / "2x64")
+    transfer(model, model.spec.resized(2, 32), tmp_path / "first", Trans())
+    axes, importance, first = (loss_of(tmp_path / name) for name in ("axes", "sorted", "first"))
+    assert axes < min(importance, first) - 0.2
+
+
+def test_every_anchor_says_how_its_teacher_lies_to_it(chain, source, tmp_path):
+    """Its leading units are the anchor's after one step and after two, though the files lie otherwise."""
     content = json.loads((chain / "chain.json").read_text())
     assert [row["folder"] for row in content["models"]] == ["4x64", "2x64", "1x32"]
-    assert torch.allclose(logits(chain / "4x64"), logits(source), atol=1e-4)
+    assert torch.equal(logits(chain / "4x64"), logits(source))
     assert content["source"]["fingerprint"] == Checkpoint(source).fingerprint()
     models = [Checkpoint(chain / row["folder"]) for row in content["models"]]
     for row, model in zip(content["models"], models, strict=True):
         assert row["sha256"] == model.hashes()
-        assert json.loads((model.folder / "cbd.json").read_text())["basis"] == content["basis"]
-    for large, small in pairwise(models):
-        found = basis.compare(small, large)
+    for large, small in (*pairwise(models), (models[0], models[2]), (Checkpoint(source), models[2])):
+        view, about = in_one_basis(small, large, unaligned=False)
+        assert about == {"aligned": "by their chain's record"}
+        found = basis.compare(small, view)
         assert found.kind == "same" and min(found.stream, found.blocks) > 0.6
-    assert basis.compare(models[1], Checkpoint(source)).kind == "permuted"
+        folder = tmp_path / f"{large.folder.name} {small.folder.name}"
+        folder.mkdir()
+        rewrite(view, folder)
+        change = (logits(folder) - logits(large.folder)).abs().mean() / logits(large.folder).std()
+        assert change < (1e-4 if small.spec.width == large.spec.width else 0.05), "but for the last gain"
+    assert basis.compare(models[1], models[0]).kind == "permuted", "the first step keeps the width"
+    assert basis.compare(models[2], models[1]).kind == "apart", "the second is one of axes"
 
 
 def test_the_source_as_it_was_is_brought_into_the_chains_basis(chain, source, tmp_path, capsys):
@@ -149,7 +172,7 @@ def test_the_source_as_it_was_is_brought_into_the_chains_basis(chain, source, tm
     assert run("init", "--chain", chain, *size, "--out", tmp_path / "expected") == 0
     large = ("--large", source)
     assert run("init", "--small", chain / "2x64", *large, *size, "--out", tmp_path / "recorded") == 0
-    assert "the chain's copy of my-model" in capsys.readouterr().out
+    assert "by their chain's record" in capsys.readouterr().out
     shutil.copytree(chain / "2x64", tmp_path / "alone")
     (tmp_path / "alone" / "cbd.json").unlink()
     assert run("init", "--small", tmp_path / "alone", *large, *size, "--out", tmp_path / "found") == 0

@@ -1,6 +1,9 @@
-"""`cbd chain`: a knowledge chain from a user's own checkpoint on a user's own text, in one shared basis."""
+"""`cbd chain`: a knowledge chain from a user's own checkpoint on a user's own text.
 
-import hashlib
+Every anchor starts from leading slices of its teacher and keeps, beside its weights, how the teacher was
+read for that (`TEACHER`): so the two can be mixed.
+"""
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,28 +13,39 @@ from typing import Any
 from cbd.commands import own
 from cbd.errors import CbdError, require, si
 from cbd.experiments.starts import inherited
-from cbd.models import basis
-from cbd.models.checkpoints import Checkpoint
+from cbd.models.basis import by_importance
+from cbd.models.checkpoints import BASIS, Checkpoint
 from cbd.models.interpolation import rewrite
+from cbd.models.rotation import Basis
 from cbd.realize import realize_all, store
 from cbd.recipes.base import Recipe
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import encloses
+from cbd.recipes.models import Rotated, encloses
 from cbd.recipes.specs import ModelSpec
-from cbd.recipes.training import Loss, Training
+from cbd.recipes.training import Anchor, Loss, Training
 
 CHAIN = "chain.json"
+TEACHER = "teacher.safetensors"
 
 
 def make_chain(
-    source: str, anchors: str, corpus: str, column: str, training: Training, loss: Loss, out: str
+    source: str,
+    anchors: str,
+    corpus: str,
+    column: str,
+    training: Training,
+    loss: Loss,
+    out: str,
+    basis: str = "auto",
 ) -> list[dict[str, Any]]:
     """Distil the anchors one after the other, each from its predecessor, and write the whole chain to `out`.
 
-    anchors: "6x144,4x96" or "100M,40M" (see `parse_anchors`), from large to small. Every model, the source
-    included, lies in `out`/<layers>x<width>, in one shared basis (`cbd.models.basis`): the same function,
-    other places. Returns a row a model, from large to small, as in `out`/chain.json. Raises `CbdError` on bad
-    input before any work; what is trained stays in the store, so that a killed run goes on.
+    anchors: "6x144,4x96" or "100M,40M" (see `parse_anchors`), from large to small. basis: what an anchor's
+    slices are taken from: its teacher "sorted" by importance, the teacher's principal "axes", or ("auto") the
+    axes where the width shrinks, since they lose far less, and else the sorted teacher, which computes
+    exactly the same. Every model, the source included, lies in `out`/<layers>x<width>. Returns a row a model,
+    from large to small, as in `out`/chain.json. Raises `CbdError` on bad input before any work; what is
+    trained stays in the store, so that a killed run goes on.
     """
     folder = own.check_absent(out)
     llm = own.source_of(source)
@@ -41,12 +55,11 @@ def make_chain(
     text = own.text_for(given, corpus, column, training.context)
     sizes = (f"{spec.name} ({si(spec.parameters)} parameters)" for spec in (llm.spec, *specs))
     print(f"chain: {' > '.join(sizes)}", flush=True)
-    models = inherited(llm, specs, text, training, loss).models
+    models = inherited(llm, specs, text, training, loss, basis).models
     measured = [Evaluated(model, text, training.evaluation_tokens, training.context) for model in models]
     realize_all([*models, *measured])
     rows = [_row(model, measure) for model, measure in zip(models, measured, strict=True)]
     content = {
-        "basis": hashlib.sha256("".join(model.key for model in models).encode()).hexdigest()[:20],
         "source": own.origin(llm, given),
         "corpus": text.name,
         "training": asdict(training),
@@ -65,16 +78,27 @@ def _row(model: Recipe, measure: Evaluated) -> dict[str, Any]:
 
 
 def _write_models(models: Sequence[Recipe], content: dict[str, Any], out: Path) -> None:
-    """Every model in the chain's basis; its files' hashes go into its row."""
-    found = [Checkpoint(store.folder(model)) for model in models]
-    for place, (checkpoint, order) in enumerate(zip(found, basis.shared(found), strict=True)):
-        row = content["models"][place]
+    """Every model, and how its teacher was read; its files' hashes go into its row."""
+    for row, model in zip(content["models"], models, strict=True):
         folder = out / row["folder"]
         folder.mkdir()
-        rewrite(basis.Reordered(checkpoint, order), folder)
+        rewrite(Checkpoint(store.folder(model)), folder)
+        if isinstance(model, Anchor):
+            _basis(model).save(folder / TEACHER)
         row["sha256"] = Checkpoint(folder).hashes()
-        about = {key: content[key] for key in ("basis", "source")}
-        own.write_about(folder, about | {"model": row}, _card(content, place))
+    for place, row in enumerate(content["models"]):
+        about = {"source": content["source"], "model": row}
+        if place:
+            about["teacher"] = content["models"][place - 1]
+        own.write_about(out / row["folder"], about, _card(content, place))
+
+
+def _basis(anchor: Anchor) -> Basis:
+    """How an anchor's teacher was read when its slices were taken."""
+    basis, teacher = anchor.start.model, Checkpoint(store.folder(anchor.teacher))
+    if isinstance(basis, Rotated):
+        return Basis.load(store.folder(basis) / BASIS)
+    return Basis(by_importance(teacher))
 
 
 def _card(content: dict[str, Any], place: int) -> str:
@@ -82,15 +106,15 @@ def _card(content: dict[str, Any], place: int) -> str:
     what = (
         f"Anchor {place} of a knowledge chain from `{source}`, distilled from {rows[place - 1]['folder']}."
         if place
-        else f"`{source}`, the source of a knowledge chain: the same function, its units in another order."
+        else f"`{source}`, the source of a knowledge chain."
     )
     table = [(row["folder"], f"{row['parameters']:,}", f"{row['loss']:.4f}") for row in rows]
     return own.card(
         f"{source} {rows[place]['folder']}",
         what,
         [("model of the chain", "parameters", "loss, nats per token"), *table],
-        f"Loss on held-out text of `{content['corpus']}`. All models of the chain share one basis, so that "
-        f"`cbd init --chain` can mix two of them. The source's licence applies.",
+        f"Loss on held-out text of `{content['corpus']}`. `{TEACHER}` says how the teacher's units lie to an "
+        f"anchor's, so that `cbd init --chain` can mix two of them. The source's licence applies.",
     )
 
 

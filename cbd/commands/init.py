@@ -10,12 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from cbd.commands.chain import CHAIN
+from cbd.commands.chain import CHAIN, TEACHER
 from cbd.commands.own import card, check_absent, opened, read_about, source_of, write_about, written_whole
 from cbd.errors import CbdError, require, si
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
-from cbd.models.interpolation import check_alike, check_anchors, check_inside, initialize
+from cbd.models.interpolation import check_alike, check_anchors, check_inside, initialize, transfer
+from cbd.models.rotation import Basis
 from cbd.realize import realize, store
 from cbd.recipes.models import encloses
 from cbd.recipes.operators import OPERATORS, UNION, Operator, resolve_alpha
@@ -113,13 +114,18 @@ def init_checkpoint(
         note |= aligned
     else:
         check_inside(first.spec, spec, grown="small" in used)
-        sources = {role: source_of(place) for role, place in places.items()}
-        made = realize(STARTS[start].alone(**sources, spec=spec))
+        if start == "cut":
+            second = _to_cut(second, None if small is None else opened(small))
+        else:
+            sources = {role: source_of(place) for role, place in places.items()}
+            made = realize(STARTS[start].alone(**sources, spec=spec))
     with written_whole(folder) as part, ThreadPoolExecutor(2) as pool:
         # hashing releases the interpreter's lock: it costs no time of its own
         hashes = {role: pool.submit(model.hashes) for role, model in used.items()}
         if start == MIXED:
             note |= initialize(first, second, spec, part, alpha, operator, outside)
+        elif start == "cut":
+            transfer(second, spec, part, UNION.trans)
         else:
             shutil.copytree(made, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(store.RECORD))
         note["sha256"] = {role: future.result() for role, future in hashes.items()}
@@ -141,22 +147,13 @@ def _needed(given: dict[str, str | Path | None], start: str) -> dict[str, str | 
 def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple[Checkpoint, dict[str, Any]]:
     """The larger model in the smaller one's basis, and what is to be noted about it.
 
-    Two models of one chain share a basis by record, and so does the source that a chain was made from: its
-    copy inside the chain is taken. Otherwise the weights tell (`basis.compare`). Raises `CbdError` for two
-    models that were trained apart, unless `unaligned`.
+    Of two models of one chain the record says it, and so it does for the source that a chain was made from.
+    Otherwise the weights tell (`basis.compare`). Raises `CbdError` for two models that were trained apart,
+    unless `unaligned`.
     """
-    records = [read_about(model.folder) for model in (small, large)]
-    names = [record.get("basis") for record in records]
-    if names[0] is not None and names[0] == names[1]:
-        return large, {"basis": names[0], "aligned": "one chain"}
-    for model, record, other in ((small, records[0], large), (large, records[1], small)):
-        copy = _copy_of_source(model, record, other)
-        if copy is not None:
-            pair = copy if other is large else large
-            return pair, {
-                "basis": record["basis"],
-                "aligned": f"the chain's copy of {record['source']['name']}",
-            }
+    recorded = _by_record(small, large)
+    if recorded is not None:
+        return recorded, {"aligned": "by their chain's record"}
     if unaligned:
         return large, {"aligned": "as they lie (--unaligned)"}
     relation = basis.compare(small, large)
@@ -172,13 +169,30 @@ def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple
     )
 
 
-def _copy_of_source(model: Checkpoint, record: dict[str, Any], other: Checkpoint) -> Checkpoint | None:
-    """Where `model` lies in a chain that was made from `other`: the chain's own copy of that source."""
-    folder = model.folder.resolve().parent
-    if not (folder / CHAIN).is_file() or record.get("source", {}).get("fingerprint") != other.fingerprint():
+def _to_cut(large: Checkpoint, small: Checkpoint | None) -> Checkpoint:
+    """The model so that its leading slices are worth most: as its chain sliced it, or by importance."""
+    recorded = None if small is None else _by_record(small, large)
+    return recorded or basis.Reordered(large, basis.by_importance(large))
+
+
+def _by_record(small: Checkpoint, large: Checkpoint) -> Checkpoint | None:
+    """A model of a chain as an anchor further down sees it, through all the steps between them."""
+    record, path = read_about(small.folder), small.folder / TEACHER
+    if "teacher" not in record or not path.is_file():
         return None
-    first = json.loads((folder / CHAIN).read_text("utf-8"))["models"][0]
-    return Checkpoint(folder / first["folder"])
+    read = Basis.load(path)
+    teacher = small.folder.resolve().parent / record["teacher"]["folder"]
+    if record["teacher"]["sha256"] == large.hashes():
+        return read.seen(large)
+    if not (teacher / "config.json").is_file():
+        return None
+    above = Checkpoint(teacher)
+    if "teacher" not in read_about(teacher):  # it is the source, whose files were another's
+        return read.seen(large) if record["source"]["fingerprint"] == large.fingerprint() else None
+    view = _by_record(above, large)
+    if view is None:
+        return None
+    return read.within(view, basis.aligned_blocks(view, above.spec)).seen(view)
 
 
 def _card(name: str, used: dict[str, Checkpoint], target: ModelSpec, done: dict[str, Any]) -> str:

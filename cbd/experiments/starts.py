@@ -8,7 +8,7 @@ from typing import Literal
 from cbd.experiments.scales.base import Scale
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
-from cbd.recipes.models import Chain, Interpolated, Random, Sorted, Source, Transferred
+from cbd.recipes.models import Chain, Interpolated, Random, Rotated, Sorted, Source, Transferred
 from cbd.recipes.operators import PATCH, UNION
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import STARTS
@@ -33,12 +33,23 @@ def given(scale: Scale, seed: int) -> list[Recipe]:
 
 
 def inherited(
-    source: Recipe, specs: Iterable[ModelSpec], corpus: Corpus, training: Training, loss: Loss
+    source: Recipe,
+    specs: Iterable[ModelSpec],
+    corpus: Corpus,
+    training: Training,
+    loss: Loss,
+    basis: str = "sorted",
 ) -> Chain:
-    """A chain below `source`: each anchor starts from slices of the model above it, and learns from it."""
+    """A chain below `source`: each anchor starts from slices of the model above it, and learns from it.
+
+    basis: of that model: "sorted", its principal "axes" on the corpus, or "auto": these where width shrinks.
+    """
     models = [source]
     for spec in specs:
-        models.append(Anchor.inherited(models[-1], spec, corpus, training, loss))
+        above = models[-1]
+        turned = basis == "axes" or (basis == "auto" and spec.width < above.spec.width)
+        read = Rotated(above, corpus, context=training.context) if turned else Sorted(above)
+        models.append(Anchor.inherited(above, spec, corpus, training, loss, read))
     return Chain(tuple(models))
 
 

@@ -1,10 +1,10 @@
 """The basis of a model: the order of its channels, heads and neurons, which changes nothing that it computes.
 
 Mixing two models coordinate by coordinate means something only where equal places hold equal units. An anchor
-inherits leading slices of its teacher *sorted by importance*: the two share a basis only once the teacher is
-brought into that order (`shared`). Of checkpoints without such a history `compare` says, from their weights,
-whether they share a basis, differ by an order alone (found as in Git Re-Basin, arXiv 2209.04836), or were
-trained apart.
+inherits leading slices of its teacher *sorted by importance*, or of its principal axes
+(`cbd.models.rotation`): the two share a basis only once the teacher is read in that way. Of checkpoints
+without such a history `compare` says, from their weights, whether they share a basis, differ by an order
+alone (found as in Git Re-Basin, arXiv 2209.04836), or were trained apart.
 
 An `Order` says for each (kind of unit, block) where its units come from: unit i from the model's order[i].
 The stream, which all blocks share, is block 0's; the other kinds are "kv", "heads" (query heads) and "ffn".
@@ -59,19 +59,7 @@ def nested(outer: Order, inner: Order, layers: Sequence[int]) -> Order:
     return found
 
 
-def shared(models: Sequence[Checkpoint]) -> list[Order]:
-    """For each model of a chain, from large to small, the order that puts all of them into one basis.
-
-    Each but the first started from slices of its predecessor, sorted by importance and cut by depth at the
-    default ends. The last one keeps its order; the orders of all steps below are carried up to the first.
-    """
-    found = [as_it_is(models[-1].spec)]
-    for model, below in zip(models[-2::-1], models[:0:-1], strict=True):
-        found.insert(0, nested(by_importance(model), found[0], _aligned(model, below.spec)))
-    return found
-
-
-def _aligned(large: Checkpoint, small: ModelSpec) -> tuple[int, ...]:
+def aligned_blocks(large: Checkpoint, small: ModelSpec) -> tuple[int, ...]:
     """For each block of the smaller model the larger one's that Trans takes it from."""
     return Transfer(large.family, large.spec, small, Trans(), large.tensor).layers
 
@@ -128,7 +116,7 @@ def _matched(small: Checkpoint, large: Checkpoint, search: bool) -> tuple[Order,
     order = as_it_is(large.spec)
     order["stream", 0], stream = _match(small.tensor(table)[rows].T, large.tensor(table)[rows].T, search)
     view, group, likeness = Reordered(large, order), large.spec.group, []
-    for place, layer in enumerate(_aligned(large, small.spec)):
+    for place, layer in enumerate(aligned_blocks(large, small.spec)):
         for unit in ("ffn", "kv" if group > 1 else "heads"):
             sides = _weights(small, unit, place, small.spec), _weights(view, unit, layer, small.spec)
             order[unit, layer], like = _match(*sides, search)

@@ -23,7 +23,8 @@ from cbd.recipes.specs import ModelSpec
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-ENERGIES = "energies.safetensors"  # of a model in its principal axes: what each channel holds of the stream
+BASIS = "basis.safetensors"  # beside a model that was turned: how (`cbd.models.rotation.Basis`)
+ENERGY = "energy/"  # in there, before a norm's name: what each channel holds of the stream
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -123,8 +124,9 @@ class Checkpoint:
     @cached_property
     def energies(self) -> dict[str, Tensor]:
         """A norm's gain -> (width,), see `cbd.models.rotation`; empty for a model in another basis."""
-        path = self.folder / ENERGIES
-        return load_file(path) if path.exists() else {}
+        path = self.folder / BASIS
+        found = load_file(path) if path.exists() else {}
+        return {name.removeprefix(ENERGY): e for name, e in found.items() if name.startswith(ENERGY)}
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the config and of every weights file, by file name."""

@@ -16,24 +16,25 @@ channels with the most unusual gains are not turned (`APART`), which keeps it sm
 lie between -2 and 3, loses 0.02 nats so, and everything without.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cbd.errors import require
-from cbd.models.basis import Reordered, by_importance
-from cbd.models.checkpoints import ENERGIES, Checkpoint
+from cbd.models.basis import Order, Reordered, as_it_is, by_importance, nested
+from cbd.models.checkpoints import BASIS, ENERGY, Checkpoint
 from cbd.models.families import Family, Role
 from cbd.models.forward import hidden_states
 from cbd.models.interpolation import rewrite
 from cbd.models.trans import Scores
 
+ORDER, TURN = "order/", "turn"  # names of a basis' tensors
 APART = 0.1  # share of the channels of a tied model that keep an axis of their own
 
 
@@ -245,14 +246,54 @@ class Turned(Checkpoint):
         return shift @ self._turn
 
 
+@dataclass(frozen=True)
+class Basis:
+    """How a model is read so that a smaller one's units are its leading ones: turned, then in an order.
+
+    turn: None where the order alone changes. energies: what each channel then holds, where that was measured.
+    """
+
+    order: Order
+    turn: Tensor | None = None
+    energies: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def seen(self, model: Checkpoint) -> Checkpoint:
+        """The model in this basis."""
+        view = Reordered(model if self.turn is None else Turned(model, self.turn), self.order)
+        view.energies = dict(self.energies)
+        return view
+
+    def within(self, outer: Checkpoint, layers: Sequence[int]) -> "Basis":
+        """The same change for the leading units of a larger model; layers: its blocks, for each of ours."""
+        order, turn = nested(as_it_is(outer.spec), self.order, layers), self.turn
+        if turn is not None:
+            rest = torch.eye(outer.spec.width - len(turn))
+            turn = torch.block_diag(turn, rest)
+        return Basis(order, turn, outer.energies)
+
+    def save(self, path: Path) -> None:
+        tensors = {f"{ORDER}{unit}/{layer}": torch.tensor(o) for (unit, layer), o in self.order.items()}
+        tensors |= {ENERGY + norm: energy for norm, energy in self.energies.items()}
+        save_file(tensors | ({} if self.turn is None else {TURN: self.turn.contiguous()}), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Basis":
+        found, order = load_file(path), {}
+        for name in [name for name in found if name.startswith(ORDER)]:
+            unit, layer = name.removeprefix(ORDER).split("/")
+            order[unit, int(layer)] = tuple(found.pop(name).tolist())
+        turn = found.pop(TURN, None)
+        return cls(order, turn, {name.removeprefix(ENERGY): energy for name, energy in found.items()})
+
+
 def rotate(model: Checkpoint, statistics: Statistics, out: Path) -> None:
-    """Write the model in its principal axes into the existing folder `out`, with its energies.
+    """Write the model in its principal axes into the existing folder `out`, and there, as `BASIS`, how.
 
     Its heads and neurons are ordered by what they add to the stream. Raises `CbdError` as `Turned` does.
     """
     gain = model.tensor(_last_gain(model.family)).float() if model.spec.tied else None
     turn, energies = principal_axes(statistics, model.family, gain)
-    turned = Turned(model, turn)
     scores = {**statistics.scores, ("stream", 0): -torch.arange(model.spec.width)}
-    rewrite(Reordered(turned, by_importance(turned, scores)), out)
-    save_file(energies, out / ENERGIES)
+    basis = Basis(by_importance(Turned(model, turn), scores), turn, energies)
+    rewrite(basis.seen(model), out)
+    basis.save(out / BASIS)

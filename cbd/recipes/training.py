@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, Self
 from cbd.errors import require
 from cbd.recipes.base import Recipe, check_choices
 from cbd.recipes.data import Corpus, Pairs
-from cbd.recipes.models import Random, Sorted, Transferred
+from cbd.recipes.models import Random, Rotated, Sorted, Transferred
 from cbd.recipes.operators import PATCH, kept
 from cbd.recipes.specs import ModelSpec
 
@@ -182,10 +182,16 @@ class Anchor(Run, Recipe):
 
     @classmethod
     def inherited(
-        cls, teacher: Recipe, spec: ModelSpec, corpus: Corpus, training: Training, loss: Loss
+        cls,
+        teacher: Recipe,
+        spec: ModelSpec,
+        corpus: Corpus,
+        training: Training,
+        loss: Loss,
+        basis: Sorted | Rotated | None = None,
     ) -> Self:
-        """An anchor that starts from the leading slices of its sorted teacher."""
-        return cls(teacher, Transferred(Sorted(teacher), spec), corpus, training, loss)
+        """An anchor that starts from the leading slices of its teacher, sorted or in another basis."""
+        return cls(teacher, Transferred(basis or Sorted(teacher), spec), corpus, training, loss)
 
     @classmethod
     def boomerang(cls, teacher: Recipe, layers: int, corpus: Corpus, training: Training, loss: Loss) -> Self:
