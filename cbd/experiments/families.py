@@ -36,12 +36,12 @@ def targets(scale: Scale, family: str) -> list[ModelSpec]:
     return _shapes(scale, family, _dial(scale).targets)
 
 
-def chain(scale: Scale, seed: int, family: str) -> Chain:
-    """A source trained here in the family, and anchors inherited from it step by step."""
+def chain(scale: Scale, seed: int, family: str, basis: str = "sorted") -> Chain:
+    """A source trained here in the family, and anchors inherited from it step by step (see `inherited`)."""
     dial, corpus = _dial(scale), corpus_of(scale, family)
     top, *rest = _shapes(scale, family, dial.sizes)
     source = Trained(Random(top, corpus, seed), corpus, replace(dial.source_training, seed=seed))
-    return inherited(source, rest, corpus, replace(dial.anchor_training, seed=seed), scale.loss)
+    return inherited(source, rest, corpus, replace(dial.anchor_training, seed=seed), scale.loss, basis)
 
 
 def runs_at(scale: Scale) -> bool:

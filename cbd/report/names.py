@@ -18,6 +18,9 @@ SOURCE = "source"
 # ways down to an anchor, in chain
 STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "direct, equal tokens"
 ALONE = "cross-entropy alone"  # the control: no teacher
+# what an anchor's slices are taken from, and when it is measured, in basis
+SORTED, AXES = "important channels", "principal axes"
+SLICED, DISTILLED = "sliced", "distilled"
 # ways to a set of models, in paper_map
 CHAIN, DIRECT, SCRATCH = "chain (CBD)", "direct distillation", "scratch"
 # ways to anchor zero, in bridge
@@ -42,6 +45,8 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     DIRECT_TOKENS: _THIRD,
     ULD: (starts.PINK, "P", starts.FINE),
     RAW: _PLAIN,
+    AXES: _OURS,
+    SORTED: _SECOND,
     RAW_COMPUTE: _THIRD,
     BRIDGED: (starts.ORANGE, "h", starts.DASHDOT),
     f"{BRIDGED}: meta-llama/Meta-Llama-3-8B": (starts.ORANGE, "h", starts.DASHDOT),

@@ -68,6 +68,8 @@ class Families:
     """Layers and width of the sizes in between."""
     source_training: Training
     anchor_training: Training
+    turned: tuple[str, ...] = ("gpt2", "llama")
+    """Families in which slices of principal axes are compared: one with LayerNorm, one with RMSNorm."""
 
 
 @dataclass(frozen=True)
