@@ -52,7 +52,7 @@ from cbd.realize.run import realize_all
 from cbd.recipes.base import walk
 from cbd.recipes.data import Items, Pairs
 from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY, Downstream
-from cbd.recipes.models import Sampling
+from cbd.recipes.models import Rotated, Sampling, Sorted
 from cbd.recipes.operators import OPERATORS, distance_alpha
 from cbd.recipes.specs import gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Loss, Search, Training, Tuned
@@ -352,17 +352,24 @@ def elsewhere(root, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("name", [name for name in MEASURED if name != "chain"])
 def test_a_table_grows_by_a_seed_from_results_alone(name, micro, root, elsewhere, tables, monkeypatch):
-    """Fewer seeds are taken from it without a run; one more, from a store that has nothing of the first."""
-    made = []
-    monkeypatch.setattr("cbd.experiments.run._realised", lambda recipes, *_: made.extend(recipes))
+    """Made with one seed, then with one more, from a store that has nothing of the first."""
+    made, (first, second) = [], (design_of(name, micro, s).recipes for s in (0, 1))
+
+    def realised(recipes, *_):
+        made.append({recipe.key for recipe in recipes})
+        shutil.rmtree(elsewhere / "store", ignore_errors=True)
+        for key, recipe in walk(recipes).items():
+            shutil.copytree(root / "store" / type(recipe).__name__ / key, store.folder(recipe))
+
+    monkeypatch.setattr("cbd.experiments.run._realised", realised)
+    results.table_path("micro", name).unlink()
     one = run(name, micro, seeds=1)
-    assert not made and set(one["seed"].dropna()) == {0} and len(one) < len(tables[name])
-    second = design_of(name, micro, 1).recipes
-    for key, recipe in walk(second).items():
-        shutil.copytree(root / "store" / type(recipe).__name__ / key, store.folder(recipe))
-    first = {measurement.recipe.key for measurement in design_of(name, micro, 0).measurements}
+    assert set(one["seed"].dropna()) == {0} and len(one) < len(tables[name])
     whole = run(name, micro)
-    assert {recipe.key for recipe in made} == {recipe.key for recipe in second} - first
+    keys = [{recipe.key for recipe in recipes} for recipes in (first, second)]
+    assert made == [keys[0], keys[1] - keys[0]]
+    with pytest.raises(CbdError, match="would lose the seeds 1: ask for as many"):
+        run(name, micro, seeds=1)
     pd.testing.assert_frame_equal(whole, tables[name], rtol=1e-6)
     again = {record["key"]: record for record in results.read_records("micro", name)}
     monkeypatch.setenv("CBD_ROOT", str(root))
@@ -373,9 +380,11 @@ def test_a_table_grows_by_a_seed_from_results_alone(name, micro, root, elsewhere
 
 @pytest.mark.parametrize("name", ["chain", "bridge"])
 def test_what_needs_more_of_a_run_than_its_rows_is_made_whole(name, micro, elsewhere, monkeypatch):
-    monkeypatch.setattr("cbd.experiments.run._realised", unexpected_run)
-    with pytest.raises(AssertionError, match="runs"):
-        run(name, micro, seeds=1)
+    made = []
+    monkeypatch.setattr("cbd.experiments.run._realised", lambda recipes, *_: made.extend(recipes))
+    with pytest.raises(FileNotFoundError):  # nothing was made
+        run(name, micro, seeds=len(SEEDS) + 1)
+    assert set(made) == {r for seed in range(len(SEEDS) + 1) for r in design_of(name, micro, seed).recipes}
 
 
 def test_a_measurement_without_all_that_is_asked_of_it_is_made_again(micro, elsewhere, monkeypatch):
@@ -389,13 +398,14 @@ def test_a_measurement_without_all_that_is_asked_of_it_is_made_again(micro, else
     monkeypatch.setattr("cbd.experiments.run._realised", stop)
     folder = results.results_folder("micro")
     runs, items_file = folder / "equal_budget.runs.jsonl", folder / "equal_budget.items.parquet"
-    measured = design_of("equal_budget", micro, 0).recipes
+    measured = [recipe for seed in SEEDS for recipe in design_of("equal_budget", micro, seed).recipes]
+    more = {recipe.key for recipe in design_of("equal_budget", micro, len(SEEDS)).recipes}
     tasks = {recipe.key for recipe in measured if isinstance(recipe, Downstream)}
 
     def asked() -> set[str]:
         with pytest.raises(KeyboardInterrupt):
-            run("equal_budget", micro, seeds=1)
-        return made.pop()
+            run("equal_budget", micro, seeds=len(SEEDS) + 1)
+        return made.pop() - more
 
     whole = runs.read_text()
     runs.write_text(
@@ -925,7 +935,7 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
 
 
 def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
-    assert len(EXPERIMENTS) == 10 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert len(EXPERIMENTS) == 11 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
     assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
     assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"families"}
@@ -973,6 +983,15 @@ def test_searches_of_all_starts_are_told_apart(micro):
     assert set(scratch["start"]) == {"Random"}
     assert sorted(scratch["tokens"]) == sorted(micro.scratch_vs_cbd.ladder), "one at every step of the ladder"
     assert searches(results.read_records("micro", "chain")).empty
+
+
+def test_both_bases_share_their_source_and_their_training(micro):
+    for family in micro.families.turned:
+        ours, theirs = (families.chain(micro, 1, family, basis).models for basis in ("sorted", "axes"))
+        assert ours[0] == theirs[0] and type(ours[1].start.model) is Sorted
+        for one, other in zip(ours[1:], theirs[1:], strict=True):
+            assert type(other.start.model) is Rotated and other.start.model.model == other.teacher
+            assert (one.spec, one.training, one.loss) == (other.spec, other.training, other.loss)
 
 
 def test_every_stage_has_its_own_part_of_the_stream(micro):

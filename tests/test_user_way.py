@@ -269,6 +269,15 @@ def test_a_size_that_cannot_be_made_is_refused(chain, tmp_path, refused, words, 
     assert says in refused("init", "--chain", chain, *words.split(), "--out", tmp_path / "out")
 
 
+def test_a_width_that_no_anchor_can_have_is_refused_without_options_that_a_chain_lacks(
+    source, family, text_folder, tmp_path, refused
+):
+    options = ("--corpus", text_folder, "--tokens", 1024, "--out", tmp_path / "out")
+    errors = refused("chain", "--source", source, "--anchors", "2x40", *options)
+    nearest = {"gpt2": "32 and 48", "llama": "32 and 64"}[family]
+    assert f"the nearest are {nearest}; choose another width" in errors and "--heads" not in errors
+
+
 def test_a_start_without_its_model_and_a_folder_without_a_chain_are_refused(source, tmp_path, refused):
     size = ("--layers", 3, "--width", 64, "--out", tmp_path / "out")
     assert "--start mixed needs --small and --large" in refused("init", "--small", source, *size)

@@ -5,6 +5,7 @@ read for that (`TEACHER`): so the two can be mixed.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -139,5 +140,9 @@ def _shape(part: str, source: ModelSpec, above: ModelSpec) -> ModelSpec:
             layers, width = (int(number) for number in part.lower().split("x"))
         except ValueError:
             raise CbdError(f"--anchors {part!r} is not LAYERSxWIDTH, such as 6x144,4x96") from None
-        return source.resized(layers, width)
+        try:
+            return source.resized(layers, width)
+        except CbdError as error:  # its remedies name options that a chain does not have
+            why = re.sub(r"(, or|:) give --.*", "", str(error))
+            raise CbdError(f"--anchors {part}: {why}; choose another width") from None
     return source.nearest(own.count(part, "--anchors"), largest=above)

@@ -3,12 +3,13 @@
 So a table can be made seed by seed, or get one more size, on a machine that has nothing of the others.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from cbd.errors import CbdError
 from cbd.recipes.base import Recipe
 from cbd.recipes.evaluation import Downstream
 from cbd.recipes.training import Run
@@ -25,16 +26,20 @@ class Earlier:
     rows: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     records: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     items: Items = field(default_factory=dict)
+    seeds: Set[int] = frozenset()
 
     @classmethod
     def read(cls, name: str, scale: str) -> "Earlier":
         """Of a table that is as it was written; nothing otherwise."""
         if not results.intact(scale, name):
             return cls()
-        table = results.read_table(scale, name)
+        try:
+            table = results.read_table(scale, name)
+        except CbdError:  # of another schema
+            return cls()
         rows = dict(iter(table.groupby(labels(table), sort=False)))
         records = {record["key"]: record for record in results.read_records(scale, name)}
-        return cls(rows, records, results.read_items(scale, name))
+        return cls(rows, records, results.read_items(scale, name), set(table["seed"].dropna()))
 
     def of(self, about: str, recipe: Recipe, metric: str) -> list[dict]:
         """The rows of a measurement, none where it has to be made. about: its labels."""

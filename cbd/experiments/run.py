@@ -121,17 +121,13 @@ def run(
         return table
     first = designs[seed]
     earlier = Earlier.read(name, scale.name) if first.by_parts and not fresh else Earlier()
+    dropped = ", ".join(map(str, sorted(earlier.seeds - set(designs)))) if seeds else ""
+    wrong = f"the table of {name} would lose the seeds {dropped}"
+    require(not dropped, f"{wrong}: ask for as many --seeds as it has, or for a --fresh one")
     measured = [(s, m) for s, design in designs.items() for m in design.measurements]
+    rows, made = _rows(name, scale, measured, earlier, jobs)
     asked = [m.recipe for _, m in measured]
-    said = labels(_wanted(name, measured))
-    here = [earlier.of(about, m.recipe, m.metric) for about, (_, m) in zip(said, measured, strict=True)]
-    made = [recipe for recipe, rows in zip(asked, here, strict=True) if not rows]
-    if len(made) < len(asked):
-        print(f"{name}: {len(asked) - len(made)} of {len(asked)} measurements are in results/ already")
-    _realised(made, scale, jobs)
     items = {r.key: earlier.items.get(r.key) or _items(r) for r in asked if isinstance(r, Downstream)}
-    found = [rows or rows_of(m) for rows, (_, m) in zip(here, measured, strict=True)]
-    rows = [{"seed": s} | row for rows, (s, _) in zip(found, measured, strict=True) for row in rows]
     frame = frame_of(name, rows)
     if first.derive is not None:
         frame = frame_of(name, rows + list(first.derive(frame, designs, items)))
@@ -143,6 +139,20 @@ def run(
     known = earlier.run_records(walk(asked).values())
     results.write_records((known | _records(made)).values(), scale.name, name)
     return frame
+
+
+def _rows(
+    name: str, scale: Scale, measured: list[tuple[int, Measurement]], earlier: Earlier, jobs: int | None
+) -> tuple[list[dict], list[Recipe]]:
+    """The rows of all measurements, from an earlier table or made now, and the recipes that were made."""
+    about = zip(labels(_wanted(name, measured)), measured, strict=True)
+    here = [earlier.of(words, m.recipe, m.metric) for words, (_, m) in about]
+    made = [m.recipe for (_, m), rows in zip(measured, here, strict=True) if not rows]
+    if len(made) < len(measured):
+        print(f"{name}: {len(measured) - len(made)} of {len(measured)} measurements are in results/ already")
+    _realised(made, scale, jobs)
+    found = [rows or rows_of(m) for rows, (_, m) in zip(here, measured, strict=True)]
+    return [{"seed": s} | row for rows, (s, _) in zip(found, measured, strict=True) for row in rows], made
 
 
 def kept(name: str, scale: Scale, designs: dict[int, Design]) -> pd.DataFrame | None:

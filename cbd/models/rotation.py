@@ -52,7 +52,10 @@ class Statistics:
 
 
 def measured(model: nn.Module, checkpoint: Checkpoint, rows: Iterable[Tensor]) -> Statistics:
-    """Run a loaded model over rows of ids, (B, T) each."""
+    """Run a loaded model over rows of ids, (B, T) each, where the model lies.
+
+    It keeps two matrices of width x width a block: 80 MB for SmolLM2-135M, 0.8 GB for a width of 2,048.
+    """
     family, spec = checkpoint.family, checkpoint.spec
     norms = [name for role, _, name in family.tensors(spec) if _is_norm(role)]
     outputs = {
@@ -60,9 +63,9 @@ def measured(model: nn.Module, checkpoint: Checkpoint, rows: Iterable[Tensor]) -
         for role, layer, name in family.tensors(spec)
         if role.output and len(role.axes) == 2 and (unit := _inside(role))
     }
-    covariances = {name: torch.zeros(spec.width, spec.width) for name in norms}
+    covariances: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
-    tokens = 0
+    tokens, device = 0, next(model.parameters()).device
 
     def see(name: str, x: Tensor) -> None:
         x = x.detach().float().flatten(0, -2)
@@ -70,21 +73,21 @@ def measured(model: nn.Module, checkpoint: Checkpoint, rows: Iterable[Tensor]) -
             squares[name] = squares.get(name, 0) + x.square().sum(0)
             return
         x = x - x.mean(1, keepdim=True) if family.norm == "layer" else x
-        x = x * x.square().mean(1, keepdim=True).rsqrt()
-        covariances[name].addmm_(x.T, x)
+        x = x * x.square().mean(1, keepdim=True).clamp_min(1e-12).rsqrt()
+        covariances[name] = covariances.get(name, 0) + x.T @ x
 
     with torch.no_grad(), _watched(model, [*norms, *outputs], see):
         for ids in rows:
-            hidden_states(model, ids)
+            hidden_states(model, ids.to(device))
             tokens += ids.numel()
     scores = {}
     for name, (unit, layer) in outputs.items():
         role = next(role for role in family.roles if role.name.format(layer=layer) == name)
         dim = 1 - next(i for i, axis in enumerate(role.axes) if axis.unit == "stream")
         weights = checkpoint.tensor(name).float().square().sum(1 - dim)
-        each = (weights * squares[name] / tokens).reshape(getattr(spec, unit), -1)
+        each = (weights * squares[name].cpu() / tokens).reshape(getattr(spec, unit), -1)
         scores[unit, layer] = each.sum(1).sqrt()
-    return Statistics({name: total / tokens for name, total in covariances.items()}, scores)
+    return Statistics({name: total.cpu() / tokens for name, total in covariances.items()}, scores)
 
 
 def _is_norm(role: Role) -> bool:

@@ -57,6 +57,10 @@ def run(lesson: Callable[[Any], lessons.Lesson]) -> Callable[[Run, Path, Path], 
     return train_on
 
 
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
@@ -64,7 +68,7 @@ def _read(path: Path) -> dict[str, Any]:
 def rotated(recipe: Rotated, out: Path, state: Path) -> Measured:
     model, tokens = Checkpoint(folder(recipe.model)), Tokens(folder(recipe.corpus))
     windows = torch.from_numpy(tokens.windows("train", recipe.sample, recipe.context)[:, :-1])
-    rotate(model, measured(load(model.folder), model, windows.split(8)), out)
+    rotate(model, measured(load(model.folder).to(_device()), model, windows.split(8)), out)
 
 
 def searched(recipe: Search, out: Path, state: Path) -> Measured:
@@ -86,7 +90,7 @@ def tuned_rate(recipe: TunedRate, out: Path, state: Path) -> Measured:
 def evaluated(recipe: Evaluated, out: Path, state: Path) -> Measured:
     tokens = Tokens(folder(recipe.corpus))
     text = held_out.HeldOut.of(tokens, recipe.split, recipe.sample, recipe.context)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     objective = lessons.Objective(load(folder(recipe.model)).to(device), Loss())
     return _written(held_out.evaluate(objective, text, device), out)
 
