@@ -11,12 +11,13 @@ lives on the first k + 1 channels, sums to zero there, and is constant on the ch
 LayerNorm takes away. A slice of d channels holds exactly the first d - 1 axes.
 
 A tied head reads the table that the embeddings are written from, so the last gain cannot be folded into it.
-It is replaced by the diagonal that changes the logits least: the one loss of this basis. Under RMSNorm the
-channels with the most unusual gains are not turned (`APART`), which keeps it small: SmolLM2-135M, whose gains
-lie between -2 and 3, loses 0.02 nats so, and everything without.
+It is replaced by the diagonal that changes the logits least: the one loss of this basis. The channels with
+the most unusual gains are not turned (`APART`), which keeps it small: SmolLM2-135M, whose gains lie between
+-2 and 3, loses 0.02 nats so, and everything without. Under LayerNorm such channels make the mean of a slice a
+little wrong, so they are left alone only where gains vary (`VARIED`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +37,7 @@ from cbd.models.trans import Scores
 
 ORDER, TURN = "order/", "turn"  # names of a basis' tensors
 APART = 0.1  # share of the channels of a tied model that keep an axis of their own
+VARIED = 0.1  # under LayerNorm only where the gains' deviation from their median is beyond this share of it
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _inside(role: Role) -> str:
 
 
 @contextmanager
-def _watched(model: nn.Module, names: Iterable[str], see) -> Iterator[None]:
+def _watched(model: nn.Module, names: Iterable[str], see: Callable[[str, Tensor], None]) -> Iterator[None]:
     """`see(name, input)` for the modules whose weights have these names."""
     hooks = []
     for name in names:
@@ -137,15 +139,11 @@ def principal_axes(
     the sum of its first d entries.
     """
     total = torch.stack(list(statistics.covariances.values())).double().mean(0)
-    size = len(total)
-    if family.norm == "layer":
-        basis = helmert(size)
-        inner = basis[:, 1:].T @ total @ basis[:, 1:]
-        axes = basis[:, 1:] @ torch.linalg.eigh(inner).eigenvectors.flip(1)
-        axes = torch.cat([basis[:, :1], axes], 1)  # the mean's direction first: it carries nothing
-        turn = axes @ basis.T
-    else:
-        axes = turn = _axes_but(total, last_gain)
+    mean, free = family.norm == "layer", _free(len(total), family, last_gain)
+    axes, turn = (torch.eye(len(total), dtype=total.dtype) for _ in range(2))
+    axes[free[:, None], free], turn[free[:, None], free] = _turned_axes(total[free][:, free], mean)
+    order = _by_energy(((total @ axes) * axes).sum(0), free, mean)
+    axes, turn = axes[:, order], turn[:, order]
     energies = {
         name: ((covariance.double() @ axes) * axes).sum(0).float()
         for name, covariance in statistics.covariances.items()
@@ -153,15 +151,37 @@ def principal_axes(
     return turn.float(), energies
 
 
-def _axes_but(total: Tensor, last_gain: Tensor | None) -> Tensor:
-    """The principal axes, by falling energy, with channels of unusual gain as axes of their own."""
-    free, axes = torch.arange(len(total)), torch.eye(len(total), dtype=total.dtype)
-    if last_gain is not None:
-        unusual = (last_gain - last_gain.median()).abs().argsort(stable=True)
-        free = unusual[: len(total) - int(APART * len(total))].sort().values
-    axes[free[:, None], free] = torch.linalg.eigh(total[free][:, free]).eigenvectors
-    energy = ((total @ axes) * axes).sum(0)
-    return axes[:, energy.argsort(descending=True, stable=True)]
+def _free(size: int, family: Family, last_gain: Tensor | None) -> Tensor:
+    """The channels that may be turned, in their order."""
+    if last_gain is None:
+        return torch.arange(size)
+    unusual = (last_gain - last_gain.median()).abs()
+    varied = unusual.square().mean().sqrt() > VARIED * last_gain.median().abs()
+    apart = int(APART * size) if varied or family.norm == "rms" else 0
+    return unusual.argsort(stable=True)[: size - apart].sort().values
+
+
+def _turned_axes(covariance: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
+    """The axes by falling energy, and the turn that brings them to the leading channels.
+
+    mean: whether the norm takes the mean away. Its direction is then the first axis, and carries nothing.
+    """
+    if not mean:
+        axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)
+        return axes, axes
+    basis = helmert(len(covariance))
+    inner = basis[:, 1:].T @ covariance @ basis[:, 1:]
+    axes = basis[:, 1:] @ torch.linalg.eigh(inner).eigenvectors.flip(1)
+    axes = torch.cat([basis[:, :1], axes], 1)
+    return axes, axes @ basis.T
+
+
+def _by_energy(energy: Tensor, free: Tensor, mean: bool) -> Tensor:
+    """The channels by falling energy; the free ones keep their order, that of the mean before the others."""
+    falling = energy[free]
+    falling[0] = torch.inf if mean else falling[0]
+    energy = energy.index_copy(0, free, falling.cummin(0).values)
+    return energy.argsort(descending=True, stable=True)
 
 
 class Turned(Checkpoint):
