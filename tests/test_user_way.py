@@ -152,6 +152,8 @@ def test_every_anchor_says_how_its_teacher_lies_to_it(chain, source, tmp_path):
     models = [Checkpoint(chain / row["folder"]) for row in content["models"]]
     for row, model in zip(content["models"], models, strict=True):
         assert row["sha256"] == model.hashes()
+        loaded_by_any_tool = [path.name for path in model.folder.glob("*.safetensors")]
+        assert loaded_by_any_tool == ["model.safetensors"]
     for large, small in (*pairwise(models), (models[0], models[2]), (Checkpoint(source), models[2])):
         view, about = in_one_basis(small, large, unaligned=False)
         assert about == {"aligned": "by their chain's record"}

@@ -26,7 +26,7 @@ from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Anchor, Loss, Training
 
 CHAIN = "chain.json"
-TEACHER = "teacher.safetensors"
+TEACHER = "teacher/basis.safetensors"  # in a folder of its own: some tools load every such file as weights
 
 
 def make_chain(

@@ -23,7 +23,8 @@ from cbd.recipes.specs import ModelSpec
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-BASIS = "basis.safetensors"  # beside a model that was turned: how (`cbd.models.rotation.Basis`)
+# beside a model that was turned: how (`cbd.models.rotation.Basis`); not where tools look for weights
+BASIS = "basis/basis.safetensors"
 ENERGY = "energy/"  # in there, before a norm's name: what each channel holds of the stream
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -297,6 +297,7 @@ class Basis:
     def save(self, path: Path) -> None:
         tensors = {f"{ORDER}{unit}/{layer}": torch.tensor(o) for (unit, layer), o in self.order.items()}
         tensors |= {ENERGY + norm: energy for norm, energy in self.energies.items()}
+        path.parent.mkdir(exist_ok=True)
         save_file(tensors | ({} if self.turn is None else {TURN: self.turn.contiguous()}), path)
 
     @classmethod

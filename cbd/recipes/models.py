@@ -109,7 +109,7 @@ class Chain:
     def pair_around(self, spec: ModelSpec) -> tuple[Recipe, Recipe]:
         """The two adjacent anchors (small, large) between whose sizes `spec` lies.
 
-        The large one is sorted as its successor inherited it, so that both share one basis. Raises `CbdError`
+        The large one is read as its successor inherited it, so that both share one basis. Raises `CbdError`
         when no pair encloses the shape.
         """
         for large, small in zip(self.models, self.models[1:], strict=False):
