@@ -25,7 +25,8 @@ def basis(table: pd.DataFrame) -> drawing.Drawn:
             drawing.dots(axes, x, part, style)
         own = rows[(rows["method"] == SOURCE) & (rows["family"] == family)]["value"].mean()
         axes.axhline(own, color=GREY, linewidth=1, linestyle=DOTTED, zorder=0)
-        axes.annotate(f"source, {own:.2f}", (0, own), (2, 3), textcoords="offset points", fontsize=8)
+        beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"source\n{own:.2f}", (1, own), (3, 0), fontsize=8, **beside)
         axes.set_ylabel(f"{family}\n{drawing.LOSS}")
         drawing.sizes_axis(axes, {key: f"{key[0]}\n{key[1]}" for key in places})
     drawing.legend(figure, styles, 2, linestyle="none")
