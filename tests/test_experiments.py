@@ -452,7 +452,7 @@ def test_every_figure_is_drawn(root):
 
 
 def test_an_unknown_experiment_is_refused(micro):
-    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of alpha, bridge, chain"):
+    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of alpha, basis, bridge, chain"):
         run("nonsense", micro)
 
 
@@ -938,7 +938,7 @@ def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro
     assert len(EXPERIMENTS) == 11 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
     assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
-    assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"families"}
+    assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "families"}
 
 
 def test_names_are_known_without_heavy_imports():

@@ -5,7 +5,7 @@ The same source, sizes, tokens and loss in either basis; only what the slices ar
 
 from dataclasses import replace
 
-from cbd.experiments.families import chain, corpus_of, runs_at, targets
+from cbd.experiments.families import chain, corpus_of, dial_of, runs_at, targets
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.recipes.starts import STARTS
@@ -19,7 +19,7 @@ BASES = {SORTED: "sorted", AXES: "axes"}
 def design(scale: Scale, seed: int) -> Design:
     """Every anchor before and after its distillation, and every size in between from each start."""
     found = []
-    for family in scale.families.turned:
+    for family in dial_of(scale).turned:
         here = replace(scale, corpus=corpus_of(scale, family))
         for method, basis in BASES.items():
             knowledge = chain(scale, seed, family, basis)

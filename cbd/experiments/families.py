@@ -15,7 +15,8 @@ from cbd.recipes.training import Trained
 from cbd.report.names import RANDOM
 
 
-def _dial(scale: Scale) -> Families:
+def dial_of(scale: Scale) -> Families:
+    """The scale's small chains. Raises `CbdError` where it trains none."""
     remedy = "`cbd run public_checkpoints` compares those that exist"
     require(scale.families, f"scale {scale.name} trains no chain in every family: {remedy}")
     return scale.families
@@ -23,7 +24,7 @@ def _dial(scale: Scale) -> Families:
 
 def corpus_of(scale: Scale, family: str) -> Corpus:
     """The scale's text in the family's vocabulary."""
-    return replace(scale.corpus, vocab_size=dict(_dial(scale).vocabularies)[family])
+    return replace(scale.corpus, vocab_size=dict(dial_of(scale).vocabularies)[family])
 
 
 def _shapes(scale: Scale, family: str, sizes: Iterable[tuple[int, int]]) -> list[ModelSpec]:
@@ -33,12 +34,12 @@ def _shapes(scale: Scale, family: str, sizes: Iterable[tuple[int, int]]) -> list
 
 def targets(scale: Scale, family: str) -> list[ModelSpec]:
     """The sizes between the family's anchors that are interpolated."""
-    return _shapes(scale, family, _dial(scale).targets)
+    return _shapes(scale, family, dial_of(scale).targets)
 
 
 def chain(scale: Scale, seed: int, family: str, basis: str = "sorted") -> Chain:
     """A source trained here in the family, and anchors inherited from it step by step (see `inherited`)."""
-    dial, corpus = _dial(scale), corpus_of(scale, family)
+    dial, corpus = dial_of(scale), corpus_of(scale, family)
     top, *rest = _shapes(scale, family, dial.sizes)
     source = Trained(Random(top, corpus, seed), corpus, replace(dial.source_training, seed=seed))
     return inherited(source, rest, corpus, replace(dial.anchor_training, seed=seed), scale.loss, basis)
@@ -52,7 +53,7 @@ def runs_at(scale: Scale) -> bool:
 def design(scale: Scale, seed: int) -> Design:
     """Bits per byte of each family's models, and of every target over alpha by every reading."""
     found = []
-    for family, _ in _dial(scale).vocabularies:
+    for family, _ in dial_of(scale).vocabularies:
         knowledge = chain(scale, seed, family)
         here = replace(scale, corpus=corpus_of(scale, family))
         source, *anchors = map(here.evaluated, knowledge.models)

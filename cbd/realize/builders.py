@@ -66,9 +66,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def rotated(recipe: Rotated, out: Path, state: Path) -> Measured:
-    model, tokens = Checkpoint(folder(recipe.model)), Tokens(folder(recipe.corpus))
+    model = Checkpoint(folder(recipe.model))
+    loaded = load(model.folder).to(_device())
+    tokens = lessons.tokens_for(folder(recipe.corpus), loaded)
     windows = torch.from_numpy(tokens.windows("train", recipe.sample, recipe.context)[:, :-1])
-    rotate(model, measured(load(model.folder).to(_device()), model, windows.split(8)), out)
+    rotate(model, measured(loaded, model, windows.split(8)), out)
 
 
 def searched(recipe: Search, out: Path, state: Path) -> Measured:

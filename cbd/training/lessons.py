@@ -115,7 +115,7 @@ class PlainLesson:
     corpus: Path
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
-        return Objective(student, Loss()), Text(_tokens_for(self.corpus, student))
+        return Objective(student, Loss()), Text(tokens_for(self.corpus, student))
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ class DistilledLesson:
     aligned: StatePairs = ()
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
-        _tokens_for(self.corpus, student)  # refused before the teacher is loaded
+        tokens_for(self.corpus, student)  # refused before the teacher is loaded
         teacher = load(self.teacher).to(device).requires_grad_(False)
         if self.shared_vocab is None:
             check_vocabularies(student.config.vocab_size, teacher.config.vocab_size)
-        text = Text(_tokens_for(self.corpus, teacher))
+        text = Text(tokens_for(self.corpus, teacher))
         return Objective(student, self.loss, teacher, self.shared_vocab, self.aligned), text
 
 
@@ -150,7 +150,7 @@ class BridgedLesson:
     loss: BridgeLoss
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
-        return Objective(student, self.loss), Likelihoods(self.likelihoods, _tokens_for(self.corpus, student))
+        return Objective(student, self.loss), Likelihoods(self.likelihoods, tokens_for(self.corpus, student))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class TunedLesson:
 Lesson = PlainLesson | DistilledLesson | BridgedLesson | TunedLesson
 
 
-def _tokens_for(corpus: Path, model: nn.Module) -> Tokens:
+def tokens_for(corpus: Path, model: nn.Module) -> Tokens:
     """The corpus, whose ids the model must know."""
     tokens, known = Tokens(corpus), model.config.vocab_size
     wrong = f"the model's vocabulary ({known}) is smaller than the corpus' ({tokens.vocab_size})"
