@@ -67,5 +67,6 @@ def smoke() -> base.Scale:
             targets=((2, 64),),
             source_training=replace(training, tokens=10_240),
             anchor_training=replace(training, tokens=5_120, lr=2e-3),
+            turned=("gpt2",),
         ),
     )
