@@ -423,3 +423,9 @@ def test_a_copy_that_broke_off_leaves_no_out_and_the_same_command_ends_it(chain,
         "chain.json",
     ]
     assert not list(tmp_path.glob(".*part*"))
+
+
+def test_a_number_of_seeds_that_runs_nothing_is_refused(command):
+    for count in ("0", "-1"):
+        status, _, errors = command("run", "alpha", "--seeds", count)
+        assert status == 2 and errors == [f"cbd: --seeds {count} runs nothing: ask for at least 1"]

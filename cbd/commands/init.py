@@ -2,9 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
@@ -114,20 +115,14 @@ def init_checkpoint(
         note |= aligned
     else:
         check_inside(first.spec, spec, grown="small" in used)
-        if start == "cut":
-            second = _to_cut(second, None if small is None else opened(small))
-        else:
-            sources = {role: source_of(place) for role, place in places.items()}
-            made = realize(STARTS[start].alone(**sources, spec=spec))
+        write = _alone(start, places, None if small is None else opened(small), spec)
     with written_whole(folder) as part, ThreadPoolExecutor(2) as pool:
         # hashing releases the interpreter's lock: it costs no time of its own
         hashes = {role: pool.submit(model.hashes) for role, model in used.items()}
         if start == MIXED:
             note |= initialize(first, second, spec, part, alpha, operator, outside)
-        elif start == "cut":
-            transfer(second, spec, part, UNION.trans)
         else:
-            shutil.copytree(made, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(store.RECORD))
+            write(part)
         note["sha256"] = {role: future.result() for role, future in hashes.items()}
         write_about(part, note, _card(folder.name, used, spec, note))
     return note
@@ -142,6 +137,24 @@ def _needed(given: dict[str, str | Path | None], start: str) -> dict[str, str | 
     named = " and ".join(f"--{role}" for role in needed)
     require(None not in needed.values(), f"--start {start} needs {named}, or --chain")
     return needed
+
+
+def _alone(
+    start: str, places: dict[str, str | Path], small: Checkpoint | None, spec: ModelSpec
+) -> Callable[[Path], Any]:
+    """What writes one model's start into a folder, all that can fail done.
+
+    A model is cut where its leading slices are worth most: as its chain sliced it for `small`, or by
+    importance.
+    """
+    if start == "cut":
+        large = opened(places["large"])
+        recorded = None if small is None else _by_record(small, large)
+        view = recorded or basis.Reordered(large, basis.by_importance(large))
+        return partial(transfer, view, spec, trans=UNION.trans)
+    sources = {role: source_of(place) for role, place in places.items()}
+    made = realize(STARTS[start].alone(**sources, spec=spec))
+    return partial(shutil.copytree, made, dirs_exist_ok=True, ignore=shutil.ignore_patterns(store.RECORD))
 
 
 def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple[Checkpoint, dict[str, Any]]:
@@ -167,12 +180,6 @@ def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple
     raise CbdError(
         f"{wrong}, and a mixture may be worse than random weights. {remedy}, or mix them with --unaligned"
     )
-
-
-def _to_cut(large: Checkpoint, small: Checkpoint | None) -> Checkpoint:
-    """The model so that its leading slices are worth most: as its chain sliced it, or by importance."""
-    recorded = None if small is None else _by_record(small, large)
-    return recorded or basis.Reordered(large, basis.by_importance(large))
 
 
 def _by_record(small: Checkpoint, large: Checkpoint) -> Checkpoint | None:

@@ -9,7 +9,7 @@ from cbd.experiments.families import chain, corpus_of, dial_of, runs_at, targets
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
 from cbd.recipes.starts import STARTS
-from cbd.report.names import AXES, DISTILLED, SLICED, SORTED, SOURCE
+from cbd.report.names import AXES, BETWEEN, DISTILLED, SLICED, SORTED, SOURCE
 
 __all__ = ["design", "runs_at"]
 
@@ -28,7 +28,7 @@ def design(scale: Scale, seed: int) -> Design:
                     found.append(Measurement(here.evaluated(model), method, labels={"stage": stage}))
             for spec in targets(scale, family):
                 small, large = knowledge.pair_around(spec)
-                for key in ("union", "grown", "cut"):
+                for key in BETWEEN:
                     start = STARTS[key].recipe(small, large, spec, here.corpus)
                     found.append(Measurement(here.evaluated(start), method, labels={"stage": key}))
         found.append(Measurement(here.evaluated(knowledge.models[0]), SOURCE))

@@ -68,7 +68,9 @@ def design_of(name: str, scale: Scale, seed: int) -> Design:
 
 def seeds_of(name: str, scale: Scale, first: int = 0, count: int | None = None) -> range:
     """The seeds that an experiment runs at a scale: `count`, else the scale's, or a number of its own."""
-    count = count or getattr(_module(name), "seeds", lambda scale: scale.seeds)(scale)
+    require(count is None or count >= 1, f"--seeds {count} runs nothing: ask for at least 1")
+    if count is None:
+        count = getattr(_module(name), "seeds", lambda scale: scale.seeds)(scale)
     return range(first, first + count)
 
 

@@ -21,6 +21,7 @@ ALONE = "cross-entropy alone"  # the control: no teacher
 # what an anchor's slices are taken from, and when it is measured, in basis
 SORTED, AXES = "important channels", "principal axes"
 SLICED, DISTILLED = "sliced", "distilled"
+BETWEEN = ("union", "grown", "cut")  # keys of the starts of a size in between
 # ways to a set of models, in paper_map
 CHAIN, DIRECT, SCRATCH = "chain (CBD)", "direct distillation", "scratch"
 # ways to anchor zero, in bridge

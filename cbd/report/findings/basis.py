@@ -2,13 +2,10 @@
 
 import pandas as pd
 
-from cbd.recipes.starts import STARTS
 from cbd.report import stats
 from cbd.report.findings.shared import NATS, units, with_verdict
-from cbd.report.names import AXES, DISTILLED, SLICED, SORTED
+from cbd.report.names import AXES, BETWEEN, DISTILLED, SLICED, SORTED
 from cbd.report.verdicts import MARGIN, Facts, Tables, below, less
-
-STARTED = tuple(key for key in STARTS if key in ("union", "grown", "cut"))
 
 
 def losses(table: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +30,7 @@ def _units(tables: Tables, *stages: str) -> pd.DataFrame:
 def _against_grown(tables: Tables) -> pd.DataFrame:
     """On the axes: union and cut minus the smaller anchor, grown, in each family and size."""
     rows = tables["basis"].query("metric == 'loss' and method == @AXES")
-    rows = rows[rows["stage"].isin(STARTED)].assign(method=rows["stage"])
+    rows = rows[rows["stage"].isin(BETWEEN)].assign(method=rows["stage"])
     return units(stats.paired(rows, ["family", "spec"], baseline="grown"), "{family} {spec} {method}")
 
 
