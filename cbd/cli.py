@@ -78,6 +78,7 @@ def _training(options: argparse.Namespace) -> tuple[Training, Loss]:
 
 
 def _init(options: argparse.Namespace) -> None:
+    from cbd.commands.choose import init_best
     from cbd.commands.init import Size, init_checkpoint, models_around, said
     from cbd.commands.own import count
 
@@ -87,9 +88,17 @@ def _init(options: argparse.Namespace) -> None:
     if options.chain:
         require(not (small or large), "--chain names both models: leave --small and --large out")
         small, large = models_around(options.chain, size)
-    names = ("alpha", "outside", "start", "unaligned")
-    more = {name: getattr(options, name) for name in names} | {"operator": OPERATORS[options.operator]}
-    done = init_checkpoint(small, large, options.out, size, **more)
+    if options.text:
+        chosen = (options.start, options.alpha, options.operator, options.outside)
+        both = "--text compares all starts: leave --start, --alpha, --operator and --outside out"
+        require(chosen == (MIXED, "distance", "union", False), both)
+        require(small and large, "--text compares two models: name --chain, or --small and --large")
+        text = options.text, options.column, options.tokens, options.context
+        done = init_best(small, large, options.out, size, *text, options.unaligned)
+    else:
+        names = ("alpha", "outside", "start", "unaligned")
+        more = {name: getattr(options, name) for name in names} | {"operator": OPERATORS[options.operator]}
+        done = init_checkpoint(small, large, options.out, size, **more)
     for line in said(options.out, done):
         print(line)
 
@@ -249,6 +258,12 @@ COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
                 "union",
                 choices=OPERATORS,
             ),
+            "--text": _option(
+                "a folder of .txt or .jsonl files: measure every start on it and write the best", **FOLDER
+            ),
+            "--column": TRAINING["--column"],
+            "--tokens": _option("with --text: of the training that decides between the best three", 16_384),
+            "--context": TRAINING["--context"],
             "--outside": _flag("allow a target outside the two models"),
             "--unaligned": _flag("mix models that share no basis"),
             "--out": _option("the folder to write", required=True, **FOLDER),

@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cbd import cli
+from cbd.commands import choose
 from cbd.commands.init import in_one_basis
 from cbd.commands.own import opened, source_of, text_for
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.interpolation import rewrite, transfer
-from cbd.realize import realize
+from cbd.realize import pending, realize, realize_all, store
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Random
 from cbd.recipes.operators import Trans
@@ -216,6 +217,77 @@ def test_a_mixture_in_two_bases_is_worse_and_that_is_why(chain, source, tmp_path
     assert loss_of(raw) > loss_of(tmp_path / "aligned") + 0.3
 
 
+# The start that is measured -----------------------------------------------------------------------------
+
+TEXT = ("--context", CONTEXT, "--tokens", 1024)
+
+
+def test_the_best_start_on_a_text_is_found_by_measuring_all(chain, text_folder, tmp_path, capsys):
+    size = ("--layers", 3, "--width", 64)
+    best = tmp_path / "best"
+    assert run("init", "--chain", chain, *size, "--text", text_folder, *TEXT, "--out", best) == 0
+    said, about = capsys.readouterr().out, json.loads((best / "cbd.json").read_text())
+    rows = about["choice"]["measured"]
+    mixed = {(row["operator"], row["alpha"]) for row in rows if row["start"] == "mixed"}
+    shares = ("distance", 0.25, 0.75, 0.9, 1.0)  # the rule says 0.5
+    assert mixed == {("literal", "distance"), *(("union", alpha) for alpha in shares)}
+    assert sorted(row["start"] for row in rows if row["start"] != "mixed") == ["cut", "grown"]
+    trained = [row["trained"] for row in rows if row["trained"] is not None]
+    assert trained == sorted(trained) and len(trained) == 3 and rows[0]["trained"] == trained[0]
+    lowest = sorted(row["loss"] for row in rows)
+    assert sorted(row["loss"] for row in rows if row["trained"] is not None) == lowest[:3]
+
+    text = text_for(opened(best), text_folder, "text", CONTEXT)
+
+    def loss(folder: Path, split: str = "validation") -> float:
+        measured = Evaluated(source_of(folder), text, 8192, CONTEXT, split)
+        return json.loads((realize(measured) / "metrics.json").read_text())["loss"]
+
+    assert (loss(best), loss(best, "test")) == pytest.approx((rows[0]["loss"], about["choice"]["test"]))
+    for row in rows[1:]:
+        words = ("--start", row["start"], "--operator", row["operator"], "--alpha", row["alpha"])
+        folder = tmp_path / f"{words}"
+        assert run("init", "--chain", chain, *size, *words, "--out", folder) == 0
+        assert loss(folder) == pytest.approx(row["loss"])
+    assert f"{about['choice']['test']:.4f}" in said and said.count("\n") >= len(rows) + 3
+    assert f"| {rows[0]['loss']:.4f} | {trained[0]:.4f} |" in (best / "README.md").read_text()
+
+
+def test_a_killed_choice_goes_on_and_leaves_nothing_behind(
+    chain, text_folder, tmp_path, monkeypatch, tmp_path_factory
+):
+    monkeypatch.setenv("CBD_STORE", str(tmp_path_factory.mktemp("store")))
+    words = ("init", "--chain", chain, "--layers", 3, "--width", 64, "--text", text_folder, *TEXT)
+    made, calls = [], iter((0, KeyboardInterrupt))
+
+    def counted(recipes):
+        todo = pending(recipes)
+        made.append([type(recipe).__name__ for recipe in todo])
+        if next(calls, 0):
+            raise KeyboardInterrupt
+        return realize_all(todo)
+
+    monkeypatch.setattr(choose, "realize_all", counted)
+    assert run(*words, "--out", tmp_path / "killed") == 130 and not list(tmp_path.iterdir())
+    assert run(*words, "--out", tmp_path / "best") == 0
+    first, _, second, trained = made
+    assert first.count("Evaluated") == 8 and not second and trained.count("Trained") == 3
+    assert not list((store.root() / "work").iterdir()) and not list((store.root() / "Trained").iterdir())
+    kept = {json.loads(path.read_text())["name"] for path in store.root().glob("Source/*/record.json")}
+    assert kept <= {"2x64", "4x64"}, "the user's own models, no candidate"
+
+
+def test_strangers_are_compared_but_not_mixed(chain, text_folder, tiny_corpus, tmp_path, capsys):
+    stranger = realize(
+        Trained(Random(chain_shape(chain, "2x64"), tiny_corpus, seed=9), tiny_corpus, TRAINING)
+    )
+    pair = ("--small", stranger, "--large", chain / "4x64", "--layers", 3, "--width", 64)
+    assert run("init", *pair, "--text", text_folder, *TEXT, "--out", tmp_path / "best") == 0
+    rows = json.loads((tmp_path / "best" / "cbd.json").read_text())["choice"]["measured"]
+    assert {row["start"] for row in rows} == {"grown", "cut"}
+    assert "no mixtures" in capsys.readouterr().out
+
+
 # What is refused ---------------------------------------------------------------------------------------
 
 
@@ -265,6 +337,9 @@ def test_weights_that_are_no_numbers_are_refused(source, text_folder, tmp_path, 
         ("--parameters 9M", "lies between no two neighbours of the chain 4x64"),
         ("--layers 3 --width 64 --alpha 2", "alpha is 2.0"),
         ("--layers 3 --width 64 --small x", "leave --small and --large out"),
+        ("--layers 3 --width 64 --text x --alpha 0.5", "leave --start, --alpha, --operator"),
+        ("--layers 3 --width 64 --text nowhere --context 8", "nowhere"),
+        ("--layers 3 --width 64 --text . --context 99", "--context 99 exceeds"),
     ],
 )
 def test_a_size_that_cannot_be_made_is_refused(chain, tmp_path, refused, words, says):

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from cbd.commands import own
 from cbd.commands.chain import CHAIN, TEACHER
-from cbd.commands.own import card, check_absent, opened, read_about, source_of, write_about, written_whole
 from cbd.errors import CbdError, require, si
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
@@ -91,20 +91,23 @@ def init_checkpoint(
     outside: bool = False,
     start: str = MIXED,
     unaligned: bool = False,
+    choice: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Initialise a model between two checkpoints and write it as a Hugging Face folder.
 
     small, large: local folders or hub ids; one that the start does without may be None. start: "mixed", or
-    one of `starts.alone()`. unaligned: mix models although they share no basis. Returns what `cbd.json` says.
+    one of `starts.alone()`. unaligned: mix models although they share no basis. choice: how this start was
+    found (`cbd.commands.choose`), for the record. Returns what `cbd.json` says.
     Raises `CbdError`, before anything is written, when the models do not fit together or share no basis, the
     target does not lie between them, a file is unreadable, or `out` exists.
     """
-    folder = check_absent(out)
+    folder = own.check_absent(out)
     places = _needed({"small": small, "large": large}, start)
-    used = {role: opened(place) for role, place in places.items()}
+    used = {role: own.opened(place) for role, place in places.items()}
     first, second = next(iter(used.values())), list(used.values())[-1]
     spec = size.spec(first.spec, second.spec)
     note = {"start": start, "target": asdict(spec)} | {role: asdict(m.spec) for role, m in used.items()}
+    note |= {} if choice is None else {"choice": choice}
     if start == MIXED:
         swapped = f"--small ({first.spec.name}) is larger than --large ({second.spec.name}): swap them"
         require(first.spec.parameters <= second.spec.parameters, swapped)
@@ -115,8 +118,8 @@ def init_checkpoint(
         note |= aligned
     else:
         check_inside(first.spec, spec, grown="small" in used)
-        write = _alone(start, places, None if small is None else opened(small), spec)
-    with written_whole(folder) as part, ThreadPoolExecutor(2) as pool:
+        write = _alone(start, places, None if small is None else own.opened(small), spec)
+    with own.written_whole(folder) as part, ThreadPoolExecutor(2) as pool:
         # hashing releases the interpreter's lock: it costs no time of its own
         hashes = {role: pool.submit(model.hashes) for role, model in used.items()}
         if start == MIXED:
@@ -124,7 +127,7 @@ def init_checkpoint(
         else:
             write(part)
         note["sha256"] = {role: future.result() for role, future in hashes.items()}
-        write_about(part, note, _card(folder.name, used, spec, note))
+        own.write_about(part, note, _card(folder.name, used, spec, note))
     return note
 
 
@@ -148,11 +151,11 @@ def _alone(
     importance.
     """
     if start == "cut":
-        large = opened(places["large"])
+        large = own.opened(places["large"])
         recorded = None if small is None else _by_record(small, large)
         view = recorded or basis.Reordered(large, basis.by_importance(large))
         return partial(transfer, view, spec, trans=UNION.trans)
-    sources = {role: source_of(place) for role, place in places.items()}
+    sources = {role: own.source_of(place) for role, place in places.items()}
     made = realize(STARTS[start].alone(**sources, spec=spec))
     return partial(shutil.copytree, made, dirs_exist_ok=True, ignore=shutil.ignore_patterns(store.RECORD))
 
@@ -184,7 +187,7 @@ def in_one_basis(small: Checkpoint, large: Checkpoint, unaligned: bool) -> tuple
 
 def _by_record(small: Checkpoint, large: Checkpoint) -> Checkpoint | None:
     """A model of a chain as an anchor further down sees it, through all the steps between them."""
-    record, path = read_about(small.folder), small.folder / TEACHER
+    record, path = own.read_about(small.folder), small.folder / TEACHER
     if "teacher" not in record or not path.is_file():
         return None
     read = Basis.load(path)
@@ -194,7 +197,7 @@ def _by_record(small: Checkpoint, large: Checkpoint) -> Checkpoint | None:
     if not (teacher / "config.json").is_file():
         return None
     above = Checkpoint(teacher)
-    if "teacher" not in read_about(teacher):  # it is the source, whose files were another's
+    if "teacher" not in own.read_about(teacher):  # it is the source, whose files were another's
         return read.seen(large) if record["source"]["fingerprint"] == large.fingerprint() else None
     view = _by_record(above, large)
     if view is None:
@@ -213,7 +216,23 @@ def _card(name: str, used: dict[str, Checkpoint], target: ModelSpec, done: dict[
         how = f"theta = {alpha:.4f} * Trans(small) + {1 - alpha:.4f} * Trans(large), mixing: {mixing}."
         if mixing == "patch":
             how = "It is the small model with blocks of the large one put back (arXiv 2510.05064)."
-    return card(name, "An initialisation, not trained since.", rows, f"{how} The models' licences apply.")
+    how = f"{how} The models' licences apply."
+    if "choice" in done:
+        tried = own.table(tried_rows(done["choice"]))
+        how += f" Measured on `{done['choice']['text']}`, the best first:\n\n{tried}\n\n"
+    return own.card(name, "An initialisation, not trained since.", rows, how)
+
+
+def named(start: Mapping[str, Any]) -> str:
+    """A start in words: of a mixture its operator and its alpha."""
+    return f"{start['operator']}, alpha {start['alpha']}" if start["start"] == MIXED else start["start"]
+
+
+def tried_rows(choice: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What was measured of each start, the best first, below a row that names the columns."""
+    yield "start", "loss at step zero, nats per token", f"after {choice['training']['tokens']:,} tokens"
+    for row in choice["measured"]:
+        yield named(row), f"{row['loss']:.4f}", "" if row["trained"] is None else f"{row['trained']:.4f}"
 
 
 def said(out: str, done: dict[str, Any]) -> Iterator[str]:
@@ -221,6 +240,8 @@ def said(out: str, done: dict[str, Any]) -> Iterator[str]:
     target = ModelSpec(**done["target"])
     used = [f"{role} {ModelSpec(**done[role]).name}" for role in ("small", "large") if role in done]
     yield f"{out}: {target.name}, {si(target.parameters)} parameters, from {' and '.join(used)}"
+    if "choice" in done:
+        yield from _said_of(done["choice"])
     if done["start"] != MIXED:
         yield f"start {done['start']}: {STARTS[done['start']].label}, and nothing of another model"
         return
@@ -234,3 +255,14 @@ def said(out: str, done: dict[str, Any]) -> Iterator[str]:
     yield f"operator {operator}: {reasons.get(operator, 'another reading of the paper')}"
     rule = "by distance in parameters; SCORECARD.md says what that loses against the best (Q6)"
     yield f"alpha {done['alpha']:.4f}: {rule if done['alpha_rule'] == 'distance' else 'as given'}"
+    if "choice" not in done:
+        yield "not measured: whether another alpha, or one model alone, is better here; --text DIR does that"
+
+
+def _said_of(choice: Mapping[str, Any]) -> Iterator[str]:
+    if choice["left_out"]:
+        yield f"no mixtures: {choice['left_out']}"
+    rows = list(tried_rows(choice))
+    width = max(len(name) for name, *_ in rows)
+    yield from (f"{name:<{width}}  {zero:>34}  {after}".rstrip() for name, zero, after in rows)
+    yield f"the first is written, untrained; its loss on a split that chose nothing: {choice['test']:.4f}"

@@ -102,11 +102,15 @@ def write_about(folder: Path, content: Mapping[str, Any], card: str) -> None:
 
 def card(name: str, lead: str, rows: Iterable[Sequence[object]], end: str) -> str:
     """A model card: what the model is, a table whose first row names the columns, and what else to know."""
-    head, *body = (f"| {' | '.join(map(str, row))} |" for row in rows)
-    table = "\n".join([head, "|---" * (head.count("|") - 1) + "|", *body])
     tags = "---\nlibrary_name: transformers\ntags: [chain-based-distillation]\n---"
     made = f"Made by cbd {cbd.__version__} (Chain-based Distillation, arXiv 2605.07783)."
-    return f"{tags}\n# {name}\n\n{lead} {made}\n\n{table}\n\n{end} `cbd.json` has every choice.\n"
+    return f"{tags}\n# {name}\n\n{lead} {made}\n\n{table(rows)}\n\n{end} `cbd.json` has every choice.\n"
+
+
+def table(rows: Iterable[Sequence[object]]) -> str:
+    """Rows in Markdown, below one that names the columns."""
+    head, *body = (f"| {' | '.join(map(str, row))} |" for row in rows)
+    return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *body])
 
 
 def read_about(folder: Path) -> dict[str, Any]:

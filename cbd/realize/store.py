@@ -78,6 +78,16 @@ def make(recipe: Recipe, build: Callable[[Path, Path], dict[str, Any]]) -> Path:
     return final
 
 
+def discard(recipe: Recipe) -> None:
+    """Throw the folder of a recipe away: gone by one rename, so that nobody finds half of it."""
+    trash = root() / "work" / f"{recipe.key}.gone"
+    with _locked(recipe):
+        shutil.rmtree(trash, ignore_errors=True)
+        if folder(recipe).exists():
+            folder(recipe).replace(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
 def _locked(recipe: Recipe) -> AbstractContextManager:
     """The recipe's lock, held until the end of the `with`; the system gives it back when the holder dies."""
     path = root() / "locks" / f"{recipe.key}.lock"
