@@ -27,6 +27,8 @@ from cbd.experiments import (
     EXPERIMENTS,
     PAPER,
     bridge,
+    convergence,
+    density,
     families,
     paper_map,
     public_checkpoints,
@@ -111,6 +113,7 @@ def micro(tiny_corpus) -> Scale:
             target=shape(1, 32),
             bytes=600,
         ),
+        densities=((1,), (0, 1)),
         families=Families(
             vocabularies=(("gpt2", 300), ("gpt_neox", 300), ("llama", 330), ("qwen3", 300)),
             sizes=((2, 64), (1, 32)),
@@ -273,7 +276,7 @@ def unexpected_run(*_):
     raise AssertionError("runs, although the table fits its design")
 
 
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", names_at(SCALES["laptop"]))
 def test_every_committed_table_fits_its_design(committed, name, capsys):
     scale = SCALES["laptop"]
     designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale)}
@@ -935,7 +938,7 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
 
 
 def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
-    assert len(EXPERIMENTS) == 11 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert len(EXPERIMENTS) == 12 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
     assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
     assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "families"}
@@ -992,6 +995,23 @@ def test_both_bases_share_their_source_and_their_training(micro):
         for one, other in zip(ours[1:], theirs[1:], strict=True):
             assert type(other.start.model) is Rotated and other.start.model.model == other.teacher
             assert (one.spec, one.training, one.loss) == (other.spec, other.training, other.loss)
+
+
+def test_chains_of_any_density_have_one_source_and_one_total_of_tokens(micro, tables):
+    ways = density.chains(micro, 1)
+    assert list(ways) == ["1 anchor", "2 anchors"]
+    assert [len(one.models) for one in ways.values()] == [2, 3]
+    assert len({one.models[0] for one in ways.values()}) == 1
+    assert len({sum(anchor.tokens for anchor in one.models[1:]) for one in ways.values()}) == 1
+    assert ways["2 anchors"] == models.chain(micro, 1), "the densest is the scale's own"
+    theirs = {m.recipe for m in density.design(micro, 1).measurements if m.method == "2 anchors"}
+    own = {m.recipe for m in convergence.design(micro, 1).measurements if m.method == CBD}
+    assert len(theirs & own) == len(micro.convergence_targets), "what convergence trains anyway"
+    zero = only(tables["density"], metric="loss", tokens=0)
+    wanted = [(m, s, seed) for m in ways for s in ("1x32", "2x32") for seed in SEEDS]
+    assert sorted(zip(zero["method"], zero["spec"], zero["seed"], strict=True)) == wanted
+    with pytest.raises(CbdError, match="names no chains of different density"):
+        density.design(replace(micro, densities=()), 0)
 
 
 def test_every_stage_has_its_own_part_of_the_stream(micro):

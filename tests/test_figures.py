@@ -125,6 +125,16 @@ def convergence_table():
     return tidy(found)
 
 
+def density_table():
+    found = []
+    for i, spec in enumerate(("3x64", "4x80", "4x96")):
+        for j, method in enumerate(("1 anchor", "2 anchors", "4 anchors")):
+            for t, level in ((0, 4.9), (50_000, 4.6), (150_000, 4.5)):
+                more = {"budget": 150_000, "tokens": t, "value": level - 0.1 * i - 0.05 * j}
+                found += rows("density", "loss", method, spec, 0.012, **more)
+    return tidy(found)
+
+
 WAYS = {"sequence-level": 0.09, "likelihoods (ALM)": -0.02, "likelihoods (ULD)": 0.01,
         "no bridge, equal tokens": 0.0, "no bridge, equal compute": -0.1}  # fmt: skip
 
@@ -166,6 +176,7 @@ TABLES = {
     "initialise": initialise_table,
     "alpha": alpha_table,
     "convergence": convergence_table,
+    "density": density_table,
 }
 
 

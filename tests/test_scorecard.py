@@ -217,6 +217,16 @@ def costs(chain_at: list[float], per_size: float = 2.0) -> pd.DataFrame:
     return table(rows)
 
 
+def dense(gaps: list[float]) -> pd.DataFrame:
+    """`density`: so far the chain of many anchors lies above that of one, in each size, before and after."""
+    rows = []
+    for spec, gap in zip(SPECS, gaps, strict=True):
+        for tokens in (0, 100):
+            label = {"budget": 100, "tokens": tokens}
+            rows += runs("1 anchor", spec, 5.0, **label) + runs("4 anchors", spec, 5.0 + gap, **label)
+    return table(rows)
+
+
 UP, DOWN, FLAT = [0.5, 0.5, 0.5], [-0.5, -0.5, -0.5], [0.0, 0.0, 0.0]
 RISING = [0.2, 0.3, 0.4, 0.5]
 FLIPS = [
@@ -252,6 +262,9 @@ FLIPS = [
     ("E10", {"initialise": starts(DOWN)}, YES),
     ("E10", {"initialise": starts([-0.5, -0.5, 0.5])}, MIXED),
     ("E10", {"initialise": starts([-0.5, 0.5, 0.5])}, NO),
+    ("E11", {"density": dense(DOWN)}, YES),
+    ("E11", {"density": dense([-0.5, -0.5, 0.5])}, MIXED),
+    ("E11", {"density": dense([0.005, 0.005, 0.005])}, NO),
     ("E12", {"initialise": starts(UP), "convergence": recovery([3, 3, 3])}, YES),
     ("E12", {"initialise": starts(UP), "convergence": recovery([3, 3, 5])}, MIXED),
     ("E12", {"initialise": starts(UP), "convergence": recovery([5, 5, 5])}, NO),

@@ -18,6 +18,8 @@ SOURCE = "source"
 # ways down to an anchor, in chain
 STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "direct, equal tokens"
 ALONE = "cross-entropy alone"  # the control: no teacher
+# chains by their density
+ANCHORS = ("1 anchor", "2 anchors", "3 anchors", "4 anchors")
 # what an anchor's slices are taken from, and when it is measured, in basis
 SORTED, AXES = "important channels", "principal axes"
 SLICED, DISTILLED = "sliced", "distilled"
@@ -46,6 +48,7 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     DIRECT_TOKENS: _THIRD,
     ULD: (starts.PINK, "P", starts.FINE),
     RAW: _PLAIN,
+    **dict(zip(ANCHORS, (_THIRD, _SECOND, _PLAIN, _OURS), strict=True)),
     AXES: _OURS,
     SORTED: _SECOND,
     RAW_COMPUTE: _THIRD,
@@ -63,6 +66,11 @@ CHAIN_TOKENS = "chain_tokens"  # a metric: training tokens of random weights for
 
 CURVE = "validation_loss"  # a metric: a training's curve, where "loss" is that of the test split
 AVERAGE = "average"  # of the tasks' main metrics, in points of 100
+
+
+def anchors_named(count: int) -> str:
+    """A chain by its number of anchors, the source not counted."""
+    return ANCHORS[count - 1]
 
 
 def loss_on(text: str) -> str:

@@ -186,6 +186,8 @@ class Scale:
     boomerang: Boomerang | None = None
     families: Families | None = None
     """None from the gpu scale on, where `public_checkpoints` takes its place."""
+    densities: tuple[tuple[int, ...], ...] = ()
+    """Chains that are compared (E11), from the sparsest on: the places of their anchors in `anchors`."""
     jobs: int = 2
     """Processes side by side."""
     threads: int | None = 1

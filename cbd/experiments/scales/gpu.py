@@ -48,6 +48,7 @@ def gpu() -> Scale:
             equal_budgets=(78_000_000, 100_000_000),
             step_law=True,
         ),
+        densities=((1,), (0, 1)),
         jobs=1,
         threads=None,
         machine="h100",

@@ -24,6 +24,7 @@ def paper() -> Scale:
         # the paper: GPT2-XL -> L -> M -> B, each from its public checkpoint
         anchors=(public("GPT2-L"), *small.anchors),
         anchor_training=training,
+        densities=((2,), (1, 2), (0, 1, 2)),  # the paper: two anchors and four, its span not stated
         # the paper: 138M to 537M (51M lies below its chain)
         ladder=(slm_138m, gpt2(18, 896), slm_380m, slm_537m),
         alpha_targets=(slm_138m, slm_380m),

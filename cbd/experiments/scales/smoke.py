@@ -61,6 +61,7 @@ def smoke() -> base.Scale:
             equal_targets=(shape(2, 32), shape(2, 64)),  # the first lies below the chain (E13)
             equal_budgets=(10_240,),
         ),
+        densities=((1,), (0, 1)),
         families=base.Families(
             vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),
             sizes=((3, 96), (3, 64), (2, 32)),
