@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ from cbd.realize.run import realize_all
 from cbd.recipes.base import walk
 from cbd.recipes.data import Items, Pairs
 from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY, Downstream
-from cbd.recipes.models import Rotated, Sampling, Sorted
+from cbd.recipes.models import Rotated, Sampling, Sorted, encloses
 from cbd.recipes.operators import OPERATORS, distance_alpha
 from cbd.recipes.specs import gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Loss, Search, Training, Tuned
@@ -282,7 +282,7 @@ def test_every_committed_table_fits_its_design(committed, name, capsys):
     designs = {s: design_of(name, scale, s) for s in seeds_of(name, scale)}
     on_disk = results.read_table("laptop", name)
     if name == "paper_map":  # counted, not measured: every cell can be counted again
-        counted = paper_map.cumulative(scale)
+        counted = paper_map.counted(scale)
         pd.testing.assert_frame_equal(counted, on_disk, rtol=1e-7)
         return
     assert kept(name, scale, designs) is not None
@@ -642,6 +642,36 @@ def test_the_tokens_to_a_loss_of_any_curves_follow_from_them(tables, micro, lead
 
 
 # Costs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_the_sizes_in_reach_are_those_that_can_be_made(name):
+    """By trying: Trans to every size of a gap grows a whole number of times, or it does not."""
+    scale = SCALES[name]
+    specs = (scale.source_spec, *scale.anchor_specs)
+    rows = list(paper_map.reach(scale))
+    for large, small in pairwise(specs):
+        here = {r["method"]: r for r in rows if r["spec"] == f"{small.name} to {large.name}"}
+        inside, made = 0, dict.fromkeys(("HyperCloning", "stacking", "HyperCloning and stacking"), 0)
+        for layers, width in product(range(1, 64), range(16, 2049, 16)):
+            try:
+                spec = small.resized(layers, width)
+            except CbdError:  # no whole number of heads
+                continue
+            if (layers, width) in {(m.layers, m.width) for m in (small, large)} or not encloses(
+                small, large, spec
+            ):
+                continue
+            inside += 1
+            deep, wide = spec.layers / small.layers, spec.width / small.width
+            made["HyperCloning"] += deep == 1 and wide.is_integer()
+            made["stacking"] += wide == 1 and deep.is_integer()
+            made["HyperCloning and stacking"] += deep.is_integer() and wide.is_integer()
+        assert not here or {r["sizes"] for r in here.values()} == {inside}
+        assert bool(here) == (inside > 0)
+        for method, count in made.items() if here else ():
+            assert here[method]["value"] == pytest.approx(count / inside)
+        assert not here or here[CBD]["value"] == 1
 
 
 @pytest.mark.parametrize("name", ["micro", *SCALES])

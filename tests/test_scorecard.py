@@ -217,6 +217,17 @@ def costs(chain_at: list[float], per_size: float = 2.0) -> pd.DataFrame:
     return table(rows)
 
 
+def reached(others: list[float]) -> pd.DataFrame:
+    """`paper_map`: the share of each gap's sizes that another method makes; CBD makes them all."""
+    rows = []
+    for gap, share in zip(("2x32 to 4x64", "4x64 to 6x96"), others, strict=True):
+        for method, value in ((CBD, 1.0), ("HyperCloning", share)):
+            rows.append(
+                {"method": method, "spec": gap, "sizes": 4, "seed": 0, "metric": "reach", "value": value}
+            )
+    return table(rows)
+
+
 def dense(gaps: list[float]) -> pd.DataFrame:
     """`density`: so far the chain of many anchors lies above that of one, in each size, before and after."""
     rows = []
@@ -274,6 +285,9 @@ FLIPS = [
     ("E15", {"bridge": bridge(-0.5)}, YES),
     ("E15", {"bridge": bridge(-0.5, compute=-0.9)}, MIXED),
     ("E15", {"bridge": bridge(0.5)}, NO),
+    ("E14", {"paper_map": reached([0.0, 0.5])}, YES),
+    ("E14", {"paper_map": reached([0.0, 1.0])}, MIXED),
+    ("E14", {"paper_map": reached([1.0, 1.0])}, NO),
     ("E16", {"paper_map": costs([1] * 4), "convergence": recovery([5, 5, 5])}, YES),
     ("E16", {"paper_map": costs([1] * 4), "convergence": recovery([5, 5, 7])}, MIXED),
     ("E16", {"paper_map": costs([1] * 4), "convergence": recovery([7, 7, 7])}, NO),
@@ -324,9 +338,9 @@ def test_every_rule_is_turned_every_way():
         assert {verdict for other, _, verdict in FLIPS if other == name} == ways, name
 
 
-@pytest.mark.parametrize("name", [n for n, entry in ROWS.items() if n not in ("E4", "E13", "Q1")])
+@pytest.mark.parametrize("name", [n for n, entry in ROWS.items() if n not in ("E4", "E13", "E14", "Q1")])
 def test_one_seed_decides_nothing(name):
-    """The intervals of E4 and E13 come with their table; to Q1 one seed is an answer."""
+    """The intervals of E4 and E13 come with their table, E14 is counted; to Q1 one seed is an answer."""
     tables = next(tables for other, tables, verdict in FLIPS if (other, verdict) == (name, YES))
     single = {key: frame[frame["seed"].isna() | (frame["seed"] == 0)] for key, frame in tables.items()}
     assert judged(name, single) == NOT_RUN

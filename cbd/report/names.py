@@ -26,6 +26,8 @@ SLICED, DISTILLED = "sliced", "distilled"
 BETWEEN = ("union", "grown", "cut")  # keys of the starts of a size in between
 # ways to a set of models, in paper_map
 CHAIN, DIRECT, SCRATCH = "chain (CBD)", "direct distillation", "scratch"
+REACH = "reach"  # a metric: the share of the sizes between two anchors that a method makes exactly
+CLONED, STACKED = "HyperCloning", "stacking"
 # ways to anchor zero, in bridge
 SEQUENCE, ALM, ULD = "sequence-level", "likelihoods (ALM)", "likelihoods (ULD)"
 RAW, RAW_COMPUTE = "no bridge, equal tokens", "no bridge, equal compute"

@@ -1,4 +1,7 @@
-"""E16, Q7: what N sizes cost by each way to make them: counted, and to the same loss, as measured."""
+"""E16, Q7: what N sizes cost by each way to make them: counted, and to the same loss, as measured.
+
+And E14: which sizes between two anchors a method can make at all.
+"""
 
 from collections.abc import Callable
 
@@ -7,7 +10,7 @@ import pandas as pd
 from cbd.report import stats
 from cbd.report.findings import convergence
 from cbd.report.findings.shared import exact, units
-from cbd.report.names import CHAIN, RANDOM
+from cbd.report.names import CBD, CHAIN, RANDOM, REACH
 from cbd.report.verdicts import Control, Entry, Facts, Tables, above, below
 
 FREE = 0.1  # of scratch's tokens: up to which a further size is "nearly free"
@@ -48,9 +51,31 @@ def _break_even(tables: Tables) -> pd.DataFrame:
     return found.assign(sizes=int(_cost(tables)["sizes"].max()))
 
 
+def reach(table: pd.DataFrame) -> pd.DataFrame:
+    """The share of the sizes between two neighbours of the chain that each method makes; a row a gap."""
+    rows = table[table["metric"] == REACH]
+    return rows.pivot_table("value", ["spec", "sizes"], "method", sort=False)
+
+
+def _reach_over(tables: Tables) -> pd.DataFrame:
+    """CBD's share minus each other method's, in each gap."""
+    shares = reach(tables["paper_map"])
+    more = shares.drop(columns=CBD).rsub(shares[CBD], axis=0).stack()
+    return exact({f"{gap}, over {other}": value for (gap, _, other), value in more.items()})
+
+
 SCRATCH_SAME = Control("scratch to the same loss", "fair", trained=RANDOM)
 
 ROWS = {
+    "E14": Entry(
+        _reach_over,
+        above(
+            "By arithmetic, each gap of the chain: the share of the sizes in between that CBD makes, minus "
+            "that of each other method",
+            form="+.2f",
+        ),
+        control=Control("HyperCloning and stacking from the smaller anchor", "fair"),
+    ),
     "E16": Entry(
         lambda tables: _same_loss(tables, lambda found: found["cbd"] / found["random"]),
         below(
