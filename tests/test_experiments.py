@@ -32,6 +32,7 @@ from cbd.experiments import (
     families,
     paper_map,
     public_checkpoints,
+    rivals,
     scratch_vs_cbd,
 )
 from cbd.experiments import starts as models
@@ -60,7 +61,7 @@ from cbd.recipes.specs import gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Loss, Search, Training, Tuned
 from cbd.report import figures, findings, results, scorecard, stats
 from cbd.report.findings.shared import BETTER, detectable, main_metrics, sizes, with_better
-from cbd.report.names import ALONE, CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, RANDOM, SMALLER
+from cbd.report.names import ALONE, CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, LEARNGENE, RANDOM, SMALLER
 from cbd.report.searches import searches
 
 CONTEXT, BATCH = 16, 2
@@ -114,6 +115,7 @@ def micro(tiny_corpus) -> Scale:
             bytes=600,
         ),
         densities=((1,), (0, 1)),
+        rivals=("stacking", "learngene"),
         families=Families(
             vocabularies=(("gpt2", 300), ("gpt_neox", 300), ("llama", 330), ("qwen3", 300)),
             sizes=((2, 64), (1, 32)),
@@ -968,7 +970,7 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
 
 
 def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
-    assert len(EXPERIMENTS) == 12 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert len(EXPERIMENTS) == 13 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
     assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
     assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "families"}
@@ -1042,6 +1044,25 @@ def test_chains_of_any_density_have_one_source_and_one_total_of_tokens(micro, ta
     assert sorted(zip(zero["method"], zero["spec"], zero["seed"], strict=True)) == wanted
     with pytest.raises(CbdError, match="names no chains of different density"):
         density.design(replace(micro, densities=()), 0)
+
+
+def test_rivals_start_from_the_same_anchors_and_have_searches_of_their_own(micro, tables):
+    measured = rivals.design(micro, 1).measurements
+    own = {m.recipe for m in convergence.design(micro, 1).measurements if m.method == CBD}
+    searched = set()
+    for spec in micro.convergence_targets:
+        small, large = models.chain(micro, 1).pair_around(spec)
+        runs = {m.method: m.recipe for m in measured if m.recipe.spec == spec}
+        assert set(runs) == {CBD, "stacking", LEARNGENE} and runs[CBD] in own
+        assert runs["stacking"].start.model == small and runs[LEARNGENE].start.model == large
+        trainings = [run.training for run in runs.values()]
+        assert len({(t.tokens, t.skip, t.seed) for t in trainings}) == 1
+        searched |= {t.lr for t in trainings}
+    assert len(searched) == 3 * len(micro.convergence_targets)
+    ends = findings.rivals.head_to_head(tables["rivals"])
+    assert len(ends) == 2 * 2 * len(micro.convergence_targets) and set(ends["n"]) == {len(SEEDS)}
+    with pytest.raises(CbdError, match="names no rivals"):
+        rivals.design(replace(micro, rivals=()), 0)
 
 
 def test_every_stage_has_its_own_part_of_the_stream(micro):

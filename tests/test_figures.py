@@ -13,7 +13,7 @@ import pytest
 from conftest import tidy
 
 from cbd.errors import CbdError, si
-from cbd.recipes.starts import BLUE
+from cbd.recipes.starts import BLUE, RIVALS
 from cbd.report import figures, results, stats
 from cbd.report.figures import FIGURES, drawing
 
@@ -125,13 +125,13 @@ def convergence_table():
     return tidy(found)
 
 
-def density_table():
+def before_and_after(experiment, methods):
     found = []
     for i, spec in enumerate(("3x64", "4x80", "4x96")):
-        for j, method in enumerate(("1 anchor", "2 anchors", "4 anchors")):
+        for j, method in enumerate(methods):
             for t, level in ((0, 4.9), (50_000, 4.6), (150_000, 4.5)):
                 more = {"budget": 150_000, "tokens": t, "value": level - 0.1 * i - 0.05 * j}
-                found += rows("density", "loss", method, spec, 0.012, **more)
+                found += rows(experiment, "loss", method, spec, 0.012, **more)
     return tidy(found)
 
 
@@ -176,7 +176,8 @@ TABLES = {
     "initialise": initialise_table,
     "alpha": alpha_table,
     "convergence": convergence_table,
-    "density": density_table,
+    "density": lambda: before_and_after("density", ("1 anchor", "2 anchors", "4 anchors")),
+    "rivals": lambda: before_and_after("rivals", ("CBD (union)", *(r.label for r in RIVALS.values()))),
 }
 
 

@@ -28,6 +28,7 @@ from cbd.recipes.models import (
     Chain,
     Generated,
     Interpolated,
+    Learngene,
     Random,
     Rotated,
     Sampling,
@@ -114,6 +115,10 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
     (
         Rotated(TRAINED, CORPUS),
         {"model": RANDOM, "corpus": replace(CORPUS, vocab_size=300), "sample": 1000, "context": 64},
+    ),
+    (
+        Learngene(TRAINED, SPEC, CORPUS),
+        {"model": RANDOM, "spec": OTHER, "corpus": replace(CORPUS, fingerprint="b"), "seed": 1},
     ),
     (Transferred(TRAINED, SPEC), {"model": RANDOM, "spec": OTHER, "trans": Trans(grow_width="duplicate")}),
     (
@@ -518,7 +523,7 @@ def test_the_points_of_a_long_run() -> None:
         (lambda: Corpus(held_out=0), r"must lie in \(0, 0.25\]"),
         (lambda: Corpus(held_out=0.26), r"must lie in \(0, 0.25\]"),
         (lambda: Corpus(vocab_size=256), "too small"),
-        (lambda: Trans(grow_layers="zeros"), "choose one of zero, copy"),
+        (lambda: Trans(grow_layers="zeros"), "choose one of zero, copy, stack"),
         (lambda: Trans(cut_width="largest"), "choose one of leading, importance, sorted"),
         (lambda: Operator("mean"), "choose one of literal, union"),
         (lambda: scale_named("huge"), "choose one of smoke, laptop, tuned, smollm, gpu, paper"),

@@ -21,7 +21,7 @@ from cbd.experiments import EXPERIMENTS
 from cbd.report import ladder, readme, results, scorecard
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
-from cbd.report.names import ALONE, CBD, LARGER, RANDOM, SMALLER
+from cbd.report.names import ALONE, CBD, LARGER, LEARNGENE, RANDOM, SMALLER
 from cbd.report.scorecard import NOTHING
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, OTHER, QUESTION, SIGN, Facts, Sides
 
@@ -228,6 +228,15 @@ def reached(others: list[float]) -> pd.DataFrame:
     return table(rows)
 
 
+def versus(ours: list[float], theirs: list[float]) -> pd.DataFrame:
+    """`rivals`: the losses of CBD and of two rivals in each size after recovery; before it they are alike."""
+    rows = []
+    for spec, mine, other in zip(SPECS, ours, theirs, strict=True):
+        for method, loss in ((CBD, mine), (LEARNGENE, other), ("stacking", other)):
+            rows += runs(method, spec, 6.0, budget=100) + runs(method, spec, loss, budget=100, tokens=100)
+    return table(rows)
+
+
 def dense(gaps: list[float]) -> pd.DataFrame:
     """`density`: so far the chain of many anchors lies above that of one, in each size, before and after."""
     rows = []
@@ -270,6 +279,9 @@ FLIPS = [
     ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.5, 0.4, 0.3, 0.2])}, NO),
     ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.5, 0.6, 0.8, 0.9])}, NO),
     ("E8", {"scratch_vs_cbd": scratch(3.0, [6] * 4, rouge=[0.9, 0.9, 0.8, 0.8])}, NO),
+    ("E9", {"rivals": versus([4.0, 4.0, 4.0], [9.0, 4.5, 4.5])}, YES),
+    ("E9", {"rivals": versus([4.0, 4.0, 4.0], [9.0, 4.5, 3.5])}, MIXED),
+    ("E9", {"rivals": versus([4.0, 4.0, 4.0], [9.0, 3.5, 3.5])}, NO),
     ("E10", {"initialise": starts(DOWN)}, YES),
     ("E10", {"initialise": starts([-0.5, -0.5, 0.5])}, MIXED),
     ("E10", {"initialise": starts([-0.5, 0.5, 0.5])}, NO),
@@ -314,6 +326,9 @@ FLIPS = [
     ("Q7", {"paper_map": costs([1] * 4), "convergence": recovery([5] * 3, chain_tokens=700)}, MIXED),
     ("Q7", {"paper_map": costs([1] * 4), "convergence": recovery([5] * 3, chain_tokens=9e9)}, NO),
     ("Q7", {"paper_map": costs([1] * 4), "convergence": recovery([9] * 3, end=3)}, NO),
+    ("Q8", {"rivals": versus([4.0, 4.0, 4.0], [4.5, 4.5, 4.5])}, YES),
+    ("Q8", {"rivals": versus([4.0, 4.0, 4.0], [4.5, 4.5, 3.5])}, MIXED),
+    ("Q8", {"rivals": versus([4.0, 4.0, 4.0], [3.5, 3.5, 4.5])}, NO),
     ("Q9", {"families": kindred([0.5, 0.5])}, YES),
     ("Q9", {"families": kindred([0.5, -0.5])}, MIXED),
     ("Q9", {"families": kindred([-0.5, -0.5])}, NO),

@@ -11,7 +11,7 @@ from cbd.recipes.data import Corpus
 from cbd.recipes.models import Chain, Interpolated, Random, Rotated, Sorted, Source, Transferred
 from cbd.recipes.operators import PATCH, UNION
 from cbd.recipes.specs import ModelSpec
-from cbd.recipes.starts import STARTS
+from cbd.recipes.starts import RIVALS, STARTS
 from cbd.recipes.training import Anchor, Loss, Search, Trained, Training, TunedRate
 from cbd.report.names import RANDOM
 
@@ -112,7 +112,7 @@ def boomerang(scale: Scale, seed: int, spec: ModelSpec) -> Interpolated | None:
 
 
 def starts(scale: Scale, seed: int, spec: ModelSpec, keys: Iterable[str] = COMPARED) -> dict[str, Recipe]:
-    """Method -> what a run of the target may start from, for some of `cbd.recipes.starts.STARTS`.
+    """Method -> what a run of the target may start from, for some of `cbd.recipes.starts`, rivals included.
 
     Below the chain there are no two anchors to mix: the smallest one is cut, and random weights are drawn.
     """
@@ -121,7 +121,7 @@ def starts(scale: Scale, seed: int, spec: ModelSpec, keys: Iterable[str] = COMPA
         keys, small, large = ("cut", "random"), None, Sorted(knowledge.models[-1])
     else:
         small, large = knowledge.pair_around(spec)
-    chosen = [STARTS[key] for key in keys]
+    chosen = [(STARTS | RIVALS)[key] for key in keys]
     return {start.label: start.recipe(small, large, spec, scale.corpus, seed) for start in chosen}
 
 
@@ -135,7 +135,7 @@ def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> Search | T
 
     Random weights are drawn for each seed of the search: one draw can be lucky, and they cost nothing.
     """
-    start, dial = starts(scale, 0, spec)[method], scale.tuning
+    start, dial = starts(scale, 0, spec, (*COMPARED, *RIVALS))[method], scale.tuning
     if dial is None:
         training = replace(scale.recovery, tokens=tokens, seed=SEARCH_SEED, evaluations=1)
         rates = scale.random_rates if method == RANDOM else scale.rates

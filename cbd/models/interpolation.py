@@ -166,6 +166,18 @@ def transfer(model: str | Path | Checkpoint, spec: ModelSpec, out: Path, trans: 
     _write(out, source, spec, config, cut.tensor, f"Trans to {spec.name}")
 
 
+def graft(model: str | Path | Checkpoint, below: str | Path | Checkpoint, first: int, out: Path) -> None:
+    """Write `below` into the existing folder `out`, its blocks from `first` on those of Trans(model)."""
+    stock = opened(below)
+    cut = moved(opened(model), stock.spec, Trans())
+
+    def make(role: Role, layer: int | None) -> Tensor:
+        inherited = layer is not None and layer >= first
+        return cut.tensor(role, layer) if inherited else stock.tensor(role.name.format(layer=layer))
+
+    _write(out, stock, stock.spec, stock.config, make, f"graft {stock.spec.name}")
+
+
 def rewrite(model: Checkpoint, out: Path) -> None:
     """Write an open checkpoint, such as one that reads its units in another order, into the folder `out`."""
     make = lambda role, layer: model.tensor(role.name.format(layer=layer))  # noqa: E731

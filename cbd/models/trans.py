@@ -88,6 +88,8 @@ class Transfer:
             return tuple(sorted(_by_score(self._layer_scores())[:new]))
         if new < old:
             return kept(old, new, cut)
+        if self.trans.grow_layers == "stack":
+            return tuple(i % old for i in range(new))
         if self.trans.grow_layers == "copy":
             return tuple(i * old // new for i in range(new))
         first = math.ceil(old / 2)  # grown where "ends" cuts, by silent copies of the block before

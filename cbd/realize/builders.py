@@ -5,6 +5,7 @@ was measured. What its work can go on from after a kill lies in `state`. Imports
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +21,23 @@ from cbd.models import sources
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.forward import load
 from cbd.models.generation import generate, texts
-from cbd.models.interpolation import initialize, transfer
+from cbd.models.interpolation import graft, initialize, transfer
 from cbd.models.rotation import measured, rotate
 from cbd.realize.progress import named
 from cbd.realize.store import folder, record
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
-from cbd.recipes.models import Generated, Interpolated, Random, Rotated, Sorted, Source, Transferred
+from cbd.recipes.models import (
+    Generated,
+    Interpolated,
+    Learngene,
+    Random,
+    Rotated,
+    Sorted,
+    Source,
+    Transferred,
+)
 from cbd.recipes.operators import Trans
 from cbd.recipes.training import Anchor, Bridged, Loss, Run, Scored, Search, Trained, Tuned, TunedRate
 from cbd.training import lessons
@@ -71,6 +81,14 @@ def rotated(recipe: Rotated, out: Path, state: Path) -> Measured:
     tokens = lessons.tokens_for(folder(recipe.corpus), loaded)
     windows = torch.from_numpy(tokens.windows("train", recipe.sample, recipe.context)[:, :-1])
     rotate(model, measured(loaded, model, windows.split(8)), out)
+
+
+def grafted(recipe: Learngene, out: Path, state: Path) -> Measured:
+    drawn = state / "random"
+    shutil.rmtree(drawn, ignore_errors=True)
+    drawn.mkdir()
+    sources.initialise_randomly(recipe.spec, folder(recipe.corpus), recipe.seed, drawn)
+    graft(folder(recipe.model), drawn, recipe.first, out)
 
 
 def searched(recipe: Search, out: Path, state: Path) -> Measured:
@@ -126,6 +144,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Sorted: lambda r, out, state: transfer(folder(r.model), r.spec, out, Trans(cut_width="sorted")),
     Rotated: rotated,
     Transferred: lambda r, out, state: transfer(folder(r.model), r.spec, out, r.trans),
+    Learngene: grafted,
     Interpolated: lambda r, out, state: initialize(
         folder(r.small), folder(r.large), r.spec, out, r.alpha, r.operator
     ),

@@ -22,6 +22,7 @@ VERBS: dict[type[Recipe], str] = {
     models.Sorted: "sort",
     models.Rotated: "turn",
     models.Transferred: "transfer",
+    models.Learngene: "graft",
     models.Interpolated: "interpolate",
     models.Generated: "generate",
     training.Trained: "train",

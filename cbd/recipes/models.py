@@ -83,6 +83,26 @@ class Transferred(Recipe):
 
 
 @dataclass(frozen=True)
+class Learngene(Recipe):
+    """Random weights below the last blocks of `model`: Learngene (arXiv 2305.02279), a rival of the paper.
+
+    A few whole layers of a large model, the learngene, are put above layers that are drawn at random. Which,
+    and what of a language model's embeddings, is left open; ours: by Trans the last half of the target's
+    blocks, and everything else is random.
+    """
+
+    model: Recipe
+    spec: ModelSpec
+    corpus: Corpus
+    seed: int = 0
+
+    @property
+    def first(self) -> int:
+        """The lowest block that is inherited."""
+        return self.spec.layers // 2
+
+
+@dataclass(frozen=True)
 class Interpolated(Recipe):
     """alpha * Trans(small) + (1 - alpha) * Trans(large): the paper's initialisation (section 3).
 

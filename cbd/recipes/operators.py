@@ -18,7 +18,8 @@ class Trans:
     """Trans, the paper's change of shape: one choice for each axis and direction.
 
     grow_layers: "zero" adds blocks whose output projections are zero (preserves the function); "copy" repeats
-        the neighbouring block (lossy).
+        the neighbouring block (lossy); "stack" puts whole copies of the model on each other (G_stack, arXiv
+        2405.15319; lossy), the last one cut off where the depth is no multiple.
     grow_width: "pad" fills each writer's new channels with the mean of its channels and corrects the norms
         (preserves); "duplicate" makes whole copies and divides the readers, the HyperCloning rule (arXiv
         2409.12903), and pads what is left over (preserves); "raw_pad" pads with zeros and leaves the norms
@@ -31,7 +32,7 @@ class Trans:
         shape a permutation, which preserves the function).
     """
 
-    grow_layers: Literal["zero", "copy"] = "zero"
+    grow_layers: Literal["zero", "copy", "stack"] = "zero"
     grow_width: Literal["pad", "duplicate", "raw_pad", "tile"] = "pad"
     cut_layers: Literal["ends", "even", "prefix", "importance"] = "ends"
     cut_width: Literal["leading", "importance", "sorted"] = "leading"

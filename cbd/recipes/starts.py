@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
-from cbd.recipes.models import Interpolated, Random, Transferred
-from cbd.recipes.operators import OPERATORS, UNION, Operator
+from cbd.recipes.models import Interpolated, Learngene, Random, Transferred
+from cbd.recipes.operators import OPERATORS, UNION, Operator, Trans
 from cbd.recipes.specs import ModelSpec
 
 # seaborn's colour-blind palette, by name, so that no figure's library is needed here
@@ -72,6 +72,25 @@ def _random(spec: ModelSpec, corpus: Corpus, seed: int, **_: Any) -> Recipe:
     return Random(spec, corpus, seed)
 
 
+def _hypercloned(small: Recipe, spec: ModelSpec, **_: Any) -> Recipe:
+    """HyperCloning (arXiv 2409.12903); what whole copies leave over is padded, and depth is grown by ours."""
+    return Transferred(small, spec, Trans(grow_width="duplicate"))
+
+
+def _stacked(small: Recipe, spec: ModelSpec, **_: Any) -> Recipe:
+    """G_stack (arXiv 2405.15319) in depth; its width is HyperCloning's."""
+    return Transferred(small, spec, Trans("stack", "duplicate"))
+
+
+def _first_blocks(large: Recipe, spec: ModelSpec, **_: Any) -> Recipe:
+    """Inheritune (arXiv 2404.08634): the first blocks; its width, which it keeps, is cut by ours."""
+    return Transferred(large, spec, Trans(cut_layers="prefix"))
+
+
+def _learngene(large: Recipe, spec: ModelSpec, corpus: Corpus, seed: int, **_: Any) -> Recipe:
+    return Learngene(large, spec, corpus, seed)
+
+
 _ALL = (
     _mixed("union", BLUE, "o", SOLID),
     _mixed("literal", RED, "D", LONG),
@@ -84,6 +103,17 @@ _ALL = (
 )
 STARTS = {start.key: start for start in _ALL}
 """Key -> start, in the order in which legends name them."""
+
+RIVALS = {
+    start.key: start
+    for start in (
+        Start("hypercloning", "HyperCloning", "#a6761d", "H", DASHED, alone=_hypercloned),
+        Start("stacking", "stacking", "#7570b3", "8", DASHDOT, alone=_stacked),
+        Start("inheritune", "Inheritune", "#66a61e", ">", FINE, alone=_first_blocks),
+        Start("learngene", "Learngene", "#e7298a", "d", LONG, alone=_learngene),
+    )
+}
+"""Other papers' ways to initialise a model of any size, with which CBD is compared (`experiments.rivals`)."""
 
 MIXED = "mixed"
 

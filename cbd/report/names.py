@@ -6,12 +6,13 @@ The starts are those of `cbd.recipes.starts`; here are the other methods, and me
 from typing import Any
 
 from cbd.recipes import starts
-from cbd.recipes.starts import STARTS
+from cbd.recipes.starts import RIVALS, STARTS
 
 # where a model's weights come from
 CBD, SMALLER, LARGER, RANDOM, LITERAL = (
     STARTS[key].label for key in ("union", "grown", "cut", "random", "literal")
 )
+LEARNGENE = RIVALS["learngene"].label
 BRIDGED = "CBD (bridged)"
 BOOMERANG = "boomerang"
 SOURCE = "source"
@@ -27,7 +28,7 @@ BETWEEN = ("union", "grown", "cut")  # keys of the starts of a size in between
 # ways to a set of models, in paper_map
 CHAIN, DIRECT, SCRATCH = "chain (CBD)", "direct distillation", "scratch"
 REACH = "reach"  # a metric: the share of the sizes between two anchors that a method makes exactly
-CLONED, STACKED = "HyperCloning", "stacking"
+CLONED, STACKED = RIVALS["hypercloning"].label, RIVALS["stacking"].label
 # ways to anchor zero, in bridge
 SEQUENCE, ALM, ULD = "sequence-level", "likelihoods (ALM)", "likelihoods (ULD)"
 RAW, RAW_COMPUTE = "no bridge, equal tokens", "no bridge, equal compute"
@@ -39,7 +40,7 @@ _OURS, _SECOND, _THIRD, _PLAIN = (
     (starts.GREY, "X", starts.DOTTED),
 )
 LOOKS: dict[str, tuple[str, str, Any]] = {
-    **{s.label: (s.color, s.marker, s.line) for s in STARTS.values() if s.label != RANDOM},
+    **{s.label: (s.color, s.marker, s.line) for s in (STARTS | RIVALS).values() if s.label != RANDOM},
     CHAIN: _OURS,
     STEPWISE: _OURS,
     SEQUENCE: _OURS,

@@ -86,5 +86,6 @@ def _but_for_rate(run: dict[str, Any]) -> Any:
 
 def _start(run: dict[str, Any], runs: Mapping[str, dict[str, Any]]) -> str:
     start = runs[run["fields"]["start"]]
-    anchor = start["fields"].get("model")
-    return start["recipe"] + (f" from {runs[anchor]['spec']}" if anchor else "")
+    anchor, trans = (start["fields"].get(name) for name in ("model", "trans"))
+    how = f" ({', '.join(trans.values())})" if trans else ""
+    return start["recipe"] + how + (f" from {runs[anchor]['spec']}" if anchor else "")

@@ -188,6 +188,8 @@ class Scale:
     """None from the gpu scale on, where `public_checkpoints` takes its place."""
     densities: tuple[tuple[int, ...], ...] = ()
     """Chains that are compared (E11), from the sparsest on: the places of their anchors in `anchors`."""
+    rivals: tuple[str, ...] = ()
+    """Other papers' initialisers that are compared (E9, Q8), by their keys in `cbd.recipes.starts.RIVALS`."""
     jobs: int = 2
     """Processes side by side."""
     threads: int | None = 1

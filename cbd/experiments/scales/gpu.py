@@ -49,6 +49,7 @@ def gpu() -> Scale:
             step_law=True,
         ),
         densities=((1,), (0, 1)),
+        rivals=("hypercloning", "stacking", "inheritune", "learngene"),
         jobs=1,
         threads=None,
         machine="h100",

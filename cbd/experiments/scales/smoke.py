@@ -62,6 +62,7 @@ def smoke() -> base.Scale:
             equal_budgets=(10_240,),
         ),
         densities=((1,), (0, 1)),
+        rivals=("stacking", "learngene"),
         families=base.Families(
             vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),
             sizes=((3, 96), (3, 64), (2, 32)),

@@ -34,6 +34,7 @@ def tuned() -> base.Scale:
         budgets=BUDGETS,
         tuning=base.Tuning(lr=1.5e-3, warmup=25_000, random_lr=6e-3, random_warmup=100_000),
         densities=((3,), (1, 3), (0, 1, 2, 3)),  # gaps of up to 33x, 7x and 3x
+        rivals=("hypercloning", "stacking", "inheritune", "learngene"),
         rates=(),
         random_rates=(),
         scratch_vs_cbd=replace(
