@@ -228,12 +228,19 @@ def reached(others: list[float]) -> pd.DataFrame:
     return table(rows)
 
 
-def versus(ours: list[float], theirs: list[float]) -> pd.DataFrame:
-    """`rivals`: the losses of CBD and of two rivals in each size after recovery; before it they are alike."""
+def versus(ours: list[float], theirs: list[float], zero: float = 6.0, last: float = 0.0) -> pd.DataFrame:
+    """`rivals`: the losses of CBD and of two rivals in each size after recovery; before it CBD's is 6.
+
+    last: how far Learngene lies above the other rival. zero: where rivals start.
+    """
     rows = []
     for spec, mine, other in zip(SPECS, ours, theirs, strict=True):
-        for method, loss in ((CBD, mine), (LEARNGENE, other), ("stacking", other)):
-            rows += runs(method, spec, 6.0, budget=100) + runs(method, spec, loss, budget=100, tokens=100)
+        for method, first, loss in (
+            (CBD, 6.0, mine),
+            (LEARNGENE, zero, other + last),
+            ("stacking", zero, other),
+        ):
+            rows += runs(method, spec, first, budget=100) + runs(method, spec, loss, budget=100, tokens=100)
     return table(rows)
 
 
@@ -244,6 +251,8 @@ def dense(gaps: list[float]) -> pd.DataFrame:
         for tokens in (0, 100):
             label = {"budget": 100, "tokens": tokens}
             rows += runs("1 anchor", spec, 5.0, **label) + runs("4 anchors", spec, 5.0 + gap, **label)
+    for method, loss in (("1 anchor", 5.0), ("4 anchors", 5.0 + gaps[0])):
+        rows += runs(method, smallest, loss, metric="final_loss")
     return table(rows)
 
 
