@@ -109,8 +109,9 @@ test: $(STAMP) ## run all tests
 	test $$package -eq 0 && test $$notebooks -eq 0
 
 .PHONY: test-package
+# A file's tests stay with one worker: what their fixtures train is trained once.
 test-package: $(STAMP) ## run the package's tests (ARGS= goes to pytest)
-	$(PY) -m pytest -n 2 $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 # Nothing is trained here: the cells read the committed tables, and must print what is committed. Images are not
 # compared, everything else is. `make reproduce` is what trains. A notebook's cells share a kernel: a worker a file.
