@@ -216,11 +216,11 @@ def _card(name: str, used: dict[str, Checkpoint], target: ModelSpec, done: dict[
         how = f"theta = {alpha:.4f} * Trans(small) + {1 - alpha:.4f} * Trans(large), mixing: {mixing}."
         if mixing == "patch":
             how = "It is the small model with blocks of the large one put back (arXiv 2510.05064)."
-    how = f"{how} The models' licences apply."
+    told = [how, "The models' licences apply."]
     if "choice" in done:
-        tried = own.table(tried_rows(done["choice"]))
-        how += f" Measured on `{done['choice']['text']}`, the best first:\n\n{tried}\n\n"
-    return own.card(name, "An initialisation, not trained since.", rows, how)
+        measured = f"Measured on `{done['choice']['text']}`, the best first:"
+        told[1:1] = [f"{measured}\n\n{own.table(tried_rows(done['choice']))}\n\n"]
+    return own.card(name, "An initialisation, not trained since.", rows, " ".join(told).replace("\n ", "\n"))
 
 
 def named(start: Mapping[str, Any]) -> str:
@@ -254,7 +254,8 @@ def said(out: str, done: dict[str, Any]) -> Iterator[str]:
     }
     yield f"operator {operator}: {reasons.get(operator, 'another reading of the paper')}"
     rule = "by distance in parameters; SCORECARD.md says what that loses against the best (Q6)"
-    yield f"alpha {done['alpha']:.4f}: {rule if done['alpha_rule'] == 'distance' else 'as given'}"
+    given = "as given" if "choice" not in done else "as measured"
+    yield f"alpha {done['alpha']:.4f}: {rule if done['alpha_rule'] == 'distance' else given}"
     if "choice" not in done:
         yield "not measured: whether another alpha, or one model alone, is better here; --text DIR does that"
 
