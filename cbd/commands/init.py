@@ -216,11 +216,12 @@ def _card(name: str, used: dict[str, Checkpoint], target: ModelSpec, done: dict[
         how = f"theta = {alpha:.4f} * Trans(small) + {1 - alpha:.4f} * Trans(large), mixing: {mixing}."
         if mixing == "patch":
             how = "It is the small model with blocks of the large one put back (arXiv 2510.05064)."
-    told = [how, "The models' licences apply."]
+    gap = " "
     if "choice" in done:
         measured = f"Measured on `{done['choice']['text']}`, the best first:"
-        told[1:1] = [f"{measured}\n\n{own.table(tried_rows(done['choice']))}\n\n"]
-    return own.card(name, "An initialisation, not trained since.", rows, " ".join(told).replace("\n ", "\n"))
+        how, gap = f"{how} {measured}\n\n{own.table(tried_rows(done['choice']))}", "\n\n"
+    lead = "An initialisation, not trained since."
+    return own.card(name, lead, rows, f"{how}{gap}The models' licences apply.")
 
 
 def named(start: Mapping[str, Any]) -> str:

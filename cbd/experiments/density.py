@@ -33,7 +33,7 @@ def design(scale: Scale, seed: int) -> Design:
 
     All sizes recover at the rate and warm-up that were found for the scale's own chain, on the same batches.
     """
-    require(runs_at(scale), f"the scale {scale.name} names no chains of different density: use another")
+    require(runs_at(scale), f"the scale {scale.name} names no chains of different density: try --scale smoke")
     found = []
     for method, knowledge in chains(scale, seed).items():
         found.append(Measurement(scale.evaluated(knowledge.models[-1]), method, "final_loss"))

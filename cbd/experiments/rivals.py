@@ -13,7 +13,7 @@ def runs_at(scale: Scale) -> bool:
 
 def design(scale: Scale, seed: int) -> Design:
     """Every start from the same two anchors, untrained, and trained on the same batches at its own rate."""
-    require(runs_at(scale), f"the scale {scale.name} names no rivals to compare: use another")
+    require(runs_at(scale), f"the scale {scale.name} names no rivals to compare: try --scale smoke")
     found, budget = [], scale.budgets[0]
     for spec in scale.convergence_targets:
         for method, start in starts(scale, seed, spec, ("union", *scale.rivals)).items():

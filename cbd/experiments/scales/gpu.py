@@ -5,6 +5,7 @@ from dataclasses import replace
 from cbd.experiments.scales.base import Scale, ScratchVsCbd, Tuning
 from cbd.experiments.scales.hub import OPENWEBTEXT, hub_bridge, hub_evaluation, public
 from cbd.recipes.specs import NAMED, gpt2
+from cbd.recipes.starts import RIVALS
 from cbd.recipes.training import Loss, Training
 
 
@@ -49,7 +50,7 @@ def gpu() -> Scale:
             step_law=True,
         ),
         densities=((1,), (0, 1)),
-        rivals=("hypercloning", "stacking", "inheritune", "learngene"),
+        rivals=tuple(RIVALS),
         jobs=1,
         threads=None,
         machine="h100",

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cbd.experiments.scales import base
 from cbd.experiments.scales.laptop import laptop
+from cbd.recipes.starts import RIVALS
 
 # From 70k to 150k tokens random weights leave the plateau of the unigrams, each seed at its own moment: 2x48
 # ended at 5.68, 5.36 and 5.54 after 150k, whatever had been tuned, and a longer run stood at 5.46 there.
@@ -34,7 +35,7 @@ def tuned() -> base.Scale:
         budgets=BUDGETS,
         tuning=base.Tuning(lr=1.5e-3, warmup=25_000, random_lr=6e-3, random_warmup=100_000),
         densities=((3,), (1, 3), (0, 1, 2, 3)),  # gaps of up to 33x, 7x and 3x
-        rivals=("hypercloning", "stacking", "inheritune", "learngene"),
+        rivals=tuple(RIVALS),
         rates=(),
         random_rates=(),
         scratch_vs_cbd=replace(
