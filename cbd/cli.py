@@ -160,6 +160,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
+    from cbd.commands import findings
     from cbd.report import readme, results, scorecard
     from cbd.report.figures import draw_all
 
@@ -169,6 +170,8 @@ def _figures(options: argparse.Namespace) -> None:
     for path in drawn:
         print(path)
     print(scorecard.write(options.scale))
+    if options.scale in SCALES:
+        print(findings.write())
     page = results.root() / "README.md"
     if options.scale == readme.SCALE and page.exists():
         page.write_text(readme.update(page.read_text()))

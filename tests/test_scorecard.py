@@ -16,8 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student_t
 
+from cbd.commands import findings as findings_page
 from cbd.errors import CbdError, si
 from cbd.experiments import EXPERIMENTS
+from cbd.experiments.run import names_at
+from cbd.experiments.scales import SCALES
 from cbd.report import ladder, readme, results, scorecard
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
@@ -694,3 +697,44 @@ def test_a_row_is_judged_on_every_text(name):
     assert judged(name, both) != YES, "it does not hold on the other text"
     units = ROWS[name].measure(both)["unit"]
     assert sum(units.str.endswith(" on prose")) == len(units) / 2
+
+
+# ---- the page over all scales
+
+
+def parts_of(page: str) -> dict[str, str]:
+    """Heading -> what stands below it."""
+    return {text.split("\n", 1)[0]: text.split("\n", 1)[1] for text in page.split("## ")[1:]}
+
+
+def test_the_page_of_findings_is_the_one_that_the_results_give():
+    page = findings_page.page()
+    assert (results.root() / "results" / "FINDINGS.md").read_text() == page
+    parts = parts_of(page)
+    verdicts = {scale: scorecard.scorecard(scale) for scale in SCALES if results.names(scale)}
+    for heading, words in findings_page.HEADINGS.items():
+        for card in verdicts.values():
+            for row in card[card["verdict"].isin(words) & (card["verdict"] != NOT_RUN)].itertuples():
+                assert f"**{row.claim}** ({row.id})" in parts[heading]
+    assert all((results.root() / "results" / place).is_file() for place in re.findall(r"\]\((\S+)\)", page))
+
+
+def test_a_claim_that_two_scales_judge_differently_is_told_under_both(empty):
+    for scale, gaps in (("laptop", DOWN), ("smollm", UP)):
+        results.write_table(starts(gaps).assign(experiment="initialise"), scale, "initialise")
+    parts, claim = parts_of(findings_page.page()), "**Two anchors start better than a single one** (E10)"
+    assert f"{claim}, `laptop`: 3 of 3 below -0.01. Fair control" in parts["What holds"]
+    assert f"{claim}, `smollm`: 0 of 3 below -0.01, 3 above 0.01. Fair" in parts["What does not hold"]
+    assert "(E10): `laptop` reproduced, `smollm` not." in parts["Where the scales disagree"]
+    assert "(E2)" in parts["What holds"] and "(E2)" not in parts["Where the scales disagree"]
+    both = next(line for line in parts["What holds"].splitlines() if "(E2)" in line)
+    assert "`laptop`: 3 of 3" in both and "`smollm`: 3 of 3" in both, "one line for one verdict"
+    assert "(E10)" not in parts["What has not been run"] and "(E1)" in parts["What has not been run"]
+
+
+def test_what_only_a_gpu_could_settle_is_what_one_has_not_run(empty):
+    commands = lambda: set(re.findall(r"`cbd run (\w+) --scale gpu`", findings_page.page()))  # noqa: E731
+    results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
+    assert commands() == set(names_at(SCALES["gpu"])) - {"paper_map"}
+    results.write_table(starts(DOWN).assign(experiment="initialise"), "gpu", "initialise")
+    assert commands() == set(names_at(SCALES["gpu"])) - {"paper_map", "initialise"}

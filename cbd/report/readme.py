@@ -1,4 +1,4 @@
-"""What README.md says about results: a few generated lines in words, which point to the scorecard's page."""
+"""What README.md says about results: a few generated lines in words, which point to the page of findings."""
 
 import textwrap
 
@@ -33,8 +33,7 @@ def block(scale: str = SCALE) -> str:
             lines += _bullet(f"**{title}:** {'; '.join(found)}.")
     counts = verdicts[verdicts.index.str.startswith("Q")].value_counts()
     told = [f"{counts[word]} {name}" for word, name in ANSWERS.items() if word in counts]
-    page = scorecard.page(scale).relative_to(results.root()).as_posix()
-    lines += _bullet(f"**Questions:** {', '.join(told)}. Rules: [SCORECARD.md]({page}).")
+    lines += _bullet(f"**Questions:** {', '.join(told)}. Rules: [FINDINGS.md](results/FINDINGS.md).")
     return "\n".join(lines)
 
 

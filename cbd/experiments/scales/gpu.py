@@ -22,7 +22,7 @@ def gpu() -> Scale:
     )
     return Scale(
         name="gpu",
-        cost="about a day on one card",
+        cost="about a day and a half on one card",
         corpus=replace(OPENWEBTEXT, max_documents=2_000_000),
         source=public("GPT2-L"),
         source_training=None,
