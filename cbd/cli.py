@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import cbd
-from cbd.errors import CbdError, require
+from cbd.errors import CbdError, count, require
 from cbd.experiments import EXPERIMENTS, PAPER
 from cbd.experiments.scales import SCALES, scale_named
 from cbd.recipes.costs import ACCELERATORS
@@ -80,7 +80,6 @@ def _training(options: argparse.Namespace) -> tuple[Training, Loss]:
 def _init(options: argparse.Namespace) -> None:
     from cbd.commands.choose import init_best
     from cbd.commands.init import Size, init_checkpoint, models_around, said
-    from cbd.commands.own import count
 
     parameters = None if options.parameters is None else count(options.parameters, "--parameters")
     size = Size(options.layers, options.width, options.heads, options.kv_heads, options.ffn, parameters)
@@ -155,8 +154,23 @@ def _run(options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace) -> None:
     from cbd.experiments.run import names_at, plan
 
+    if options.targets:
+        _advise(options)
+        return
     scale = _scale(options)
     print(plan(names_at(scale, options.experiment), scale, options.seed, options.on, options.tree))
+
+
+def _advise(options: argparse.Namespace) -> None:
+    from cbd.commands.advise import advise
+
+    missing = "--targets needs --budget (FLOPs, such as 1e20) and --source (parameters, such as 774M), too"
+    require(options.budget and options.source, missing)
+    sizes = [count(part, "--targets") for part in options.targets.split(",")]
+    budget, source = count(options.budget, "--budget", "1e20"), count(options.source, "--source")
+    tokens = options.anchor_tokens and count(options.anchor_tokens, "--anchor-tokens", "100M")
+    for line in advise(sizes, budget, source, tokens):
+        print(line)
 
 
 def _figures(options: argparse.Namespace) -> None:
@@ -310,12 +324,19 @@ COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
     ),
     "plan": (
         _plan,
-        "what each experiment would need: runs, tokens, FLOPs; runs nothing",
+        "what each experiment would need, or how best to make your own sizes; runs nothing",
         {
             "experiment": EXPERIMENT | {"nargs": "?", "default": "all"},
             **SCALE,
             "--on": _option("what to count hours on (default: the scale's)", choices=ACCELERATORS),
             "--tree": _flag("every step with its inputs, not a line an experiment"),
+            "--targets": _option("instead: your sizes in parameters, such as 51M,138M", metavar="N,N"),
+            "--budget": _option("with --targets: FLOPs for all of them, such as 1e20", metavar="FLOPS"),
+            "--source": _option("with --targets: parameters of the source", metavar="N"),
+            "--anchor-tokens": _option(
+                "with --targets: training tokens of each anchor (default: half of the budget goes to them)",
+                metavar="N",
+            ),
         },
     ),
     "figures": (

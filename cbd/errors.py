@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and how errors and large numbers are said."""
+"""The one exception that a user is meant to read, and how errors and large numbers are said and read."""
 
 
 class CbdError(ValueError):
@@ -26,3 +26,14 @@ def si(number: float, space: str = "") -> str:
         if abs(number) >= 10**power * 0.9995:
             return f"{number / 10**power:.3g}{space}{letter}"
     return f"{number:.3g}"
+
+
+def count(text: str, option: str, such: str = "60M") -> int:
+    """A large number: "57300000", "57.3M", "1.2B", "1e20". Raises `CbdError` for anything else."""
+    factor = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}.get(text[-1:].upper())
+    try:
+        found = round(float(text[:-1]) * factor if factor else float(text))
+    except (ValueError, OverflowError):
+        found = 0
+    require(found >= 1, f"{option} {text!r} is no large number: write {such}")
+    return found

@@ -350,8 +350,8 @@ def test_the_options_of_a_chain_reach_its_recipes(chain, tmp_path):
 @pytest.mark.parametrize(
     ("anchors", "says"),
     [
-        ("nonsense", "'nonsense' is no number of parameters: write 60M, or a shape such as 6x144"),
-        ("2x48,,1x16", "'' is no number of parameters"),
+        ("nonsense", "'nonsense' is no large number: write 60M, or a shape such as 6x144"),
+        ("2x48,,1x16", "'' is no large number"),
         ("900M", "no shape between nothing and 3x48 has about 900,000,000 parameters"),
         ("2x48x3", "'2x48x3' is not LAYERSxWIDTH"),
         ("3x48", "3x48 is not smaller than 3x48"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cbd.commands import own
-from cbd.errors import CbdError, require, si
+from cbd.errors import CbdError, count, require, si
 from cbd.experiments.starts import inherited
 from cbd.models.basis import by_importance
 from cbd.models.checkpoints import BASIS, Checkpoint
@@ -145,4 +145,4 @@ def _shape(part: str, source: ModelSpec, above: ModelSpec) -> ModelSpec:
         except CbdError as error:  # its remedies name options that a chain does not have
             why = re.sub(r"(, or|:) give --.*", "", str(error))
             raise CbdError(f"--anchors {part}: {why}; choose another width") from None
-    return source.nearest(own.count(part, "--anchors"), largest=above)
+    return source.nearest(count(part, "--anchors", "60M, or a shape such as 6x144"), largest=above)

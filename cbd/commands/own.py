@@ -120,15 +120,3 @@ def read_about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def count(text: str, option: str) -> int:
-    """A number of parameters: "57300000", "57.3M", "1.2B". Raises `CbdError` for anything else."""
-    factor = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}.get(text[-1:].upper())
-    try:
-        found = round(float(text[:-1]) * factor if factor else float(text))
-    except (ValueError, OverflowError):
-        found = 0
-    wrong = f"{option} {text!r} is no number of parameters"
-    require(found >= 1, f"{wrong}: write 60M, or a shape such as 6x144")
-    return found

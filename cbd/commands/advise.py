@@ -1,0 +1,131 @@
+"""`cbd plan --targets`: the way to a user's sizes: scratch, direct distillation, a nested run or a chain."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cbd.errors import require, si
+from cbd.experiments.scales import SCALES
+from cbd.recipes import advice
+from cbd.recipes.advice import Way
+from cbd.report import ladder, results, stats
+from cbd.report.findings import convergence
+from cbd.report.names import RANDOM
+
+SHARE = 0.5  # of the budget that goes to the anchors unless their tokens are given
+SCALES_BY_SIZE = ("paper", "gpu", "smollm", "laptop")  # the largest that has been measured is believed
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a start of the chain was measured to save, in tokens of scratch over the tokens of each anchor.
+
+    low, high: over sizes, from the ends of their intervals; high is infinite where scratch's longest run does
+    not get below what the start needs no token for. ratio: the source's tokens over an anchor's, 0 for a
+    public one.
+    """
+
+    scale: str
+    low: float
+    high: float
+    ratio: float
+
+
+def advise(
+    sizes: Sequence[float], budget: float, source: float, anchor_tokens: int | None = None
+) -> Iterator[str]:
+    """The advice, line by line. sizes, source: parameters. budget: FLOPs, for all sizes together.
+
+    Raises `CbdError` when a size is not below the source's, or the anchors' tokens cost the whole budget.
+    """
+    sizes = sorted(set(sizes))
+    beyond = f"--targets {si(sizes[-1])} is not below --source {si(source)}: a chain leads down"
+    require(sizes[-1] < source, beyond)
+    cost = advice.chain_cost(source, sizes[0])
+    given = SHARE * budget / cost if anchor_tokens is None else anchor_tokens
+    enough = budget / cost
+    much = f"--anchor-tokens {si(given)} leave nothing of --budget: give fewer than {si(enough)}"
+    require(0 < given < enough, much)
+    ways = [advice.scratch(sizes), advice.direct(sizes, source), advice.chain(sizes, source, given)]
+    if len(sizes) > 1:
+        ways.insert(2, advice.nested(sizes))
+    yield from _table(ways, budget, given)
+    needs = ways[-1].break_even(budget, ways[0].mean_loss(budget)) / given
+    worth = measured()
+    yield ""
+    yield from _recommended(needs, worth)
+    yield ""
+    yield from _commands(ways[-1], budget, source, given, needs)
+
+
+def _table(ways: Sequence[Way], budget: float, given: float) -> Iterator[str]:
+    """What each way can afford, and what must be true for it to be as good as scratch."""
+    line = "{:<20}{:>10}{:>22}{:>8}  {}"
+    yield line.format("way", "fixed", "tokens a size", "loss", "as good as scratch if")
+    other = ways[0].mean_loss(budget)
+    for way in ways:
+        tokens = way.tokens(budget)
+        spread = " to ".join(dict.fromkeys((si(min(tokens)), si(max(tokens)))))
+        condition = "-"
+        if way.fixed:
+            worth = way.break_even(budget, other)
+            times = f"{worth / given:.2g} times an anchor's {si(given)}"
+            condition = f"each start is worth {si(worth)} tokens, {times}"
+        elif way is not ways[0]:
+            condition = f"a token is worth {way.needed_factor(budget, other):.2g} of scratch's"
+        yield line.format(way.name, si(way.fixed, " "), spread, f"{way.mean_loss(budget):.3f}", condition)
+    yield "(loss: mean over sizes by the law of arXiv 2404.10102, starts worth nothing; fixed: FLOPs)"
+
+
+def measured() -> Worth | None:
+    """What was measured at the largest scale whose baseline is tuned; None where there is no such table."""
+    for name in SCALES_BY_SIZE:
+        if "convergence" not in results.names(name):
+            continue
+        table, scale = results.read_table(name, "convergence"), SCALES[name]
+        untuned = ladder.worst({"convergence": table}).get(RANDOM, {"excess": 0})["excess"] > ladder.SLACK
+        if untuned or table["seed"].nunique() < 2:
+            continue
+        found = convergence.needed(table).query("`to` == @convergence.TO_RANDOM")
+        found = found[found["budget"] == found.groupby("spec")["budget"].transform("max")]
+        anchor = scale.anchor_training.tokens
+        saved = found.assign(value=(found["random"] - found["cbd"]).clip(lower=0) / anchor)
+        ends = stats.summarise(saved, ["spec"])
+        high = np.where(found.groupby("spec", sort=False)["cbd"].max() == 0, math.inf, ends["high"])
+        source = scale.source_training.tokens / anchor if scale.source_training else 0.0
+        return Worth(name, float(ends["low"].min().clip(0)), float(high.max()), source)
+    return None
+
+
+def _recommended(needs: float, worth: Worth | None) -> Iterator[str]:
+    yield "What decides: how many tokens of scratch a start of the chain is worth."
+    if worth is None:
+        yield "Nothing here has measured it against a tuned baseline, so no way is recommended."
+        return
+    span = f"{worth.low:.2g}" if math.isinf(worth.high) else f"{worth.low:.2g} to {worth.high:.2g}"
+    more = " or more" * math.isinf(worth.high)
+    span += more
+    yield f"At {worth.scale} scale: {span} times an anchor's tokens, by size. Needed: {needs:.2g} times."
+    if needs < worth.low:
+        yield "Recommended, if that carries over to these sizes: the chain."
+    elif needs > worth.high:
+        yield "Recommended, if that carries over to these sizes: scratch."
+    else:
+        yield "That span holds what is needed: try the chain at the smallest size first, and compare."
+    if worth.ratio:
+        yield f"(Its source saw {worth.ratio:.3g} times an anchor's tokens; one that saw more may know more.)"
+    yield "Direct distillation and a nested run have not been measured against scratch here."
+
+
+def _commands(way: Way, budget: float, source: float, given: float, needs: float) -> Iterator[str]:
+    sizes, tokens = way.sizes, way.tokens(budget, needs * given)
+    down = ",".join(map(si, advice.anchors(source, sizes[0])))
+    yield f"The chain, its source of {si(source)} in `source` and text in `texts`:"
+    yield f"  cbd chain --source source --anchors {down} --corpus texts --tokens {round(given)} --out chain"
+    for size, count in zip(sizes, tokens, strict=True):
+        name = si(size)
+        yield f"  cbd init --chain chain --parameters {name} --out start-{name}"
+        if count >= 1:
+            yield f"  cbd recover start-{name} --corpus texts --tokens {round(count)} --out slm-{name}"
