@@ -26,6 +26,7 @@ from cbd.errors import CbdError
 from cbd.experiments import (
     EXPERIMENTS,
     PAPER,
+    better_interpolation,
     bridge,
     convergence,
     density,
@@ -61,7 +62,17 @@ from cbd.recipes.specs import gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Loss, Search, Training, Tuned
 from cbd.report import figures, findings, results, scorecard, stats
 from cbd.report.findings.shared import BETTER, detectable, main_metrics, sizes, with_better
-from cbd.report.names import ALONE, CBD, DIRECT_COMPUTE, DIRECT_TOKENS, LARGER, LEARNGENE, RANDOM, SMALLER
+from cbd.report.names import (
+    ALONE,
+    CBD,
+    DIRECT_COMPUTE,
+    DIRECT_TOKENS,
+    FITTED,
+    LARGER,
+    LEARNGENE,
+    RANDOM,
+    SMALLER,
+)
 from cbd.report.searches import searches
 
 CONTEXT, BATCH = 16, 2
@@ -116,6 +127,7 @@ def micro(tiny_corpus) -> Scale:
         ),
         densities=((1,), (0, 1)),
         rivals=("stacking", "learngene"),
+        fitting=replace(training, tokens=4 * STEP, lr=0.05),
         families=Families(
             vocabularies=(("gpt2", 300), ("gpt_neox", 300), ("llama", 330), ("qwen3", 300)),
             sizes=((2, 64), (1, 32)),
@@ -457,7 +469,7 @@ def test_every_figure_is_drawn(root):
 
 
 def test_an_unknown_experiment_is_refused(micro):
-    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of alpha, basis, bridge, chain"):
+    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of alpha, basis, better_interpolation, bridge"):
         run("nonsense", micro)
 
 
@@ -1063,6 +1075,27 @@ def test_rivals_start_from_the_same_anchors_and_have_searches_of_their_own(micro
     assert len(ends) == 2 * 2 * len(micro.convergence_targets) and set(ends["n"]) == {len(SEEDS)}
     with pytest.raises(CbdError, match="names no rivals"):
         rivals.design(replace(micro, rivals=()), 0)
+
+
+def test_learned_alphas_are_paid_with_tokens_of_the_recovery(micro, tables):
+    measured = better_interpolation.design(micro, 1).measurements
+    own = {m.recipe for m in convergence.design(micro, 1).measurements}
+    for spec in micro.convergence_targets:
+        runs = {m.method: m.recipe for m in measured if m.recipe.spec == spec}
+        assert set(runs) == {CBD, SMALLER, LARGER, *FITTED.values()}
+        assert {runs[m] for m in (CBD, SMALLER, LARGER)} <= own, "what convergence trains anyway"
+        for name in FITTED.values():
+            start, training = runs[name].start, runs[name].training
+            assert (start.small, start.large) == models.chain(micro, 1).pair_around(spec)
+            assert start.tokens + training.tokens == BUDGETS[0]
+            assert start.training.skip + start.training.steps == training.skip, "no window is read twice"
+            assert training.lr == runs[CBD].training.lr
+    found = findings.better_interpolation.learned_against(tables["better_interpolation"])
+    assert len(found) == 2 * 2 * 3 * len(micro.convergence_targets) and set(found["n"]) == {len(SEEDS)}
+    taken = findings.better_interpolation.learned(results.read_records("micro", "better_interpolation"))
+    assert taken["alpha"].between(0, 1).all() and (taken["n"] >= len(SEEDS)).all()
+    with pytest.raises(CbdError, match="learns no alphas"):
+        better_interpolation.design(replace(micro, fitting=None), 0)
 
 
 def test_every_stage_has_its_own_part_of_the_stream(micro):

@@ -16,6 +16,7 @@ from cbd.errors import CbdError, si
 from cbd.recipes.starts import BLUE, RIVALS
 from cbd.report import figures, results, stats
 from cbd.report.figures import FIGURES, drawing
+from cbd.report.names import FITTED
 
 SEEDS = (0, 1, 2)
 SIZES = {
@@ -177,6 +178,9 @@ TABLES = {
     "alpha": alpha_table,
     "convergence": convergence_table,
     "density": lambda: before_and_after("density", ("1 anchor", "2 anchors", "4 anchors")),
+    "better_interpolation": lambda: before_and_after(
+        "better_interpolation", ("CBD (union)", "smaller anchor, grown", *FITTED.values())
+    ),
     "rivals": lambda: before_and_after("rivals", ("CBD (union)", *(r.label for r in RIVALS.values()))),
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 import pytest
 from conftest import tidy
-from test_scorecard import dense, versus
+from test_scorecard import dense, learned, versus
 
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
@@ -147,6 +147,7 @@ PREDICTIONS = [
 
 # by hand, where no table is committed yet
 UNRUN = {
+    "better_interpolation": (learned(-0.5, -0.5, -0.5), learned(0.5, 0.5, 0.9)),
     "density": (dense([-0.5] * 3), dense([0.5] * 3), dense([0.0] * 3)),
     "rivals": (
         versus([4.0] * 3, [4.5] * 3, zero=7.0, last=1.0),

@@ -44,6 +44,7 @@ from cbd.recipes.training import (
     Anchor,
     Bridged,
     BridgeLoss,
+    Fitted,
     Loss,
     Scored,
     Search,
@@ -155,6 +156,17 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
         },
     ),
     (TUNED, {"candidates": (TRAINED,)}),
+    (
+        Fitted(RANDOM, TRAINED, SPEC, CORPUS, TRAINING),
+        {
+            "small": TRAINED,
+            "large": RANDOM,
+            "spec": OTHER,
+            "corpus": replace(CORPUS, fingerprint="b"),
+            "training": replace(TRAINING, seed=1),
+            "per": "block",
+        },
+    ),
     (TEXT, {"source": TRAINED, "corpus": replace(CORPUS, fingerprint="b"), "sampling": Sampling(9)}),
     (
         SelfWritten(PUBLIC, (TOLD,)),
@@ -644,7 +656,7 @@ from cbd.experiments import EXPERIMENTS
 for scale in ("smoke", "laptop", "gpu", "paper"):
     for name in ("all", *EXPERIMENTS):
         refused = name in ("families", "basis") and scale in ("gpu", "paper")
-        refused |= name in ("density", "rivals") and scale == "laptop"
+        refused |= name in ("density", "rivals", "better_interpolation") and scale == "laptop"
         assert cli.main(["plan", name, "--scale", scale]) == (2 if refused else 0)
 heavy = {"torch", "transformers", "datasets"} & set(sys.modules)
 assert not heavy, heavy
@@ -652,7 +664,7 @@ print(time.process_time() - start, file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("in all ") == 4 * (1 + len(EXPERIMENTS)) - 6
+    assert done.stdout.count("in all ") == 4 * (1 + len(EXPERIMENTS)) - 7
     assert float(done.stderr.split()[-1]) < 20  # processor seconds, import of pandas included
 
 

@@ -24,7 +24,7 @@ from cbd.experiments.scales import SCALES
 from cbd.report import ladder, readme, results, scorecard
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
-from cbd.report.names import ALONE, CBD, LARGER, LEARNGENE, RANDOM, SMALLER
+from cbd.report.names import ALONE, CBD, FITTED, LARGER, LEARNGENE, RANDOM, SMALLER
 from cbd.report.scorecard import NOTHING
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, OTHER, QUESTION, SIGN, Facts, Sides
 
@@ -256,6 +256,20 @@ def dense(gaps: list[float]) -> pd.DataFrame:
             rows += runs("1 anchor", spec, 5.0, **label) + runs("4 anchors", spec, 5.0 + gap, **label)
     for method, loss in (("1 anchor", 5.0), ("4 anchors", 5.0 + gaps[0])):
         rows += runs(method, smallest, loss, metric="final_loss")
+    return table(rows)
+
+
+def learned(zero: float, after: float, rule: float) -> pd.DataFrame:
+    """`better_interpolation`: how far learned alphas, and the rule's, lie above the nearest anchor."""
+    rows = []
+    for spec in SPECS:
+        rows += runs(CBD, spec, 0.9, spread=0, metric="rule_alpha")
+        for tokens, gap in ((0, zero), (100, after)):
+            label = {"budget": 100, "tokens": tokens}
+            rows += runs(SMALLER, spec, 5.0, **label) + runs(LARGER, spec, 6.0, **label)
+            rows += runs(CBD, spec, 5.0 + rule, **label)
+            for method in FITTED.values():
+                rows += runs(method, spec, 5.0 + gap, **label)
     return table(rows)
 
 

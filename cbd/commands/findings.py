@@ -93,14 +93,15 @@ def _open() -> str:
     card = ACCELERATORS[scale.machine]
     lines = [f"| command | claims | hours on one {card.name} |", "|---|---|---|"]
     counted: dict[str, Recipe] = {}
-    asked_by = dict.fromkeys(claim.experiment for claim in claims())
-    for name in filter(set(names_at(scale)).__contains__, asked_by):
+    names = names_at(scale)
+    asking = [claim.experiment for claim in claims() if claim.experiment in names]
+    for name in dict.fromkeys([*asking, *names]):
         recipes = [r for s in seeds_of(name, scale) for r in design_of(name, scale, s).recipes]
         own = {key: recipe for key, recipe in walk(recipes).items() if key not in counted}
         if own and name not in have:
             hours = card.hours(sum(recipe.flops for recipe in own.values()))
             asked = ", ".join(claim.id for claim in claims() if name in _behind(claim.id))
-            lines.append(f"| `cbd run {name} --scale {CARD}` | {asked} | {hours:.1f} |")
+            lines.append(f"| `cbd run {name} --scale {CARD}` | {asked or scorecard.NOTHING} | {hours:.1f} |")
             counted |= own
     sizes = " > ".join(spec.name for spec in (scale.source_spec, *scale.anchor_specs))
     told = (

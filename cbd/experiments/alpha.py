@@ -44,7 +44,8 @@ def over_alpha(
 def by_rule(frame: pd.DataFrame, designs: dict[int, Design], items: Items) -> Iterable[dict]:
     """Where the parameter-distance rule puts alpha for each target."""
     for seed, design in designs.items():
-        models = (m.recipe.model for m in design.measurements)
+        recipes = [m.recipe for m in design.measurements]
+        models = (r.model if isinstance(r, Evaluated) else r.start for r in recipes)
         targets = {model.spec: model for model in models if isinstance(model, Interpolated)}
         for spec, model in targets.items():
             labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name, "seed": seed}

@@ -4,9 +4,10 @@ Chain-based Distillation (arXiv 2605.07783), section 3. Tensor by tensor from sa
 the storage dtype, so that memory peaks at about the target plus one tensor of each anchor.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -54,14 +55,23 @@ def check_alike(small: Checkpoint, large: Checkpoint) -> None:
 
 
 class Mixer:
-    """The interpolation of two opened checkpoints at `spec`; one tensor at a time."""
+    """The interpolation of two opened checkpoints at `spec`; one tensor at a time.
+
+    alphas: the full name of a tensor -> an alpha of its own, instead of `alpha`.
+    """
 
     def __init__(
-        self, small: Checkpoint, large: Checkpoint, spec: ModelSpec, alpha: float, operator: Operator
+        self,
+        small: Checkpoint,
+        large: Checkpoint,
+        spec: ModelSpec,
+        alpha: float,
+        operator: Operator,
+        alphas: Mapping[str, float] = MappingProxyType({}),
     ):
         both = [moved(m, spec, operator.trans) for m in (small, large)]
         self.small, self.large = both
-        self.alpha, self.union = alpha, operator.mixing == "union"
+        self.alpha, self.alphas, self.union = alpha, alphas, operator.mixing == "union"
         one, other = (
             t.epsilon(t.family.norm_epsilon(m.config)) for t, m in zip(both, (small, large), strict=True)
         )
@@ -69,7 +79,7 @@ class Mixer:
 
     def tensor(self, role: Role, layer: int | None) -> Tensor:
         """One tensor of the target, fp32."""
-        alpha = self.alpha
+        alpha = self.alphas.get(role.name.format(layer=layer), self.alpha)
         if alpha == 1.0 and not self.union:
             return self.small.tensor(role, layer)
         large = self.large.tensor(role, layer)
@@ -121,9 +131,11 @@ def initialize(
     alpha: float | Literal["distance"] = "distance",
     operator: Operator = LITERAL,
     outside: bool = False,
+    alphas: Mapping[str, float] = MappingProxyType({}),
 ) -> dict:
     """Write the interpolation of two checkpoints at `spec` into the existing folder `out`.
 
+    alphas: tensors that have an alpha of their own (see `Mixer`); a patch knows none.
     Returns what was done, as JSON (also written to `cbd.json`): alpha, operator, the three specs.
     Raises `CbdError` for anchors that do not fit together, before anything is written.
     """
@@ -134,7 +146,7 @@ def initialize(
     if operator.mixing == "patch":
         mix: Mixer | Patch = Patch(first, second, spec, operator)
     else:
-        mix = Mixer(first, second, spec, value, operator)
+        mix = Mixer(first, second, spec, value, operator, alphas)
     config = first.family.with_norm_epsilon(first.family.config(spec, first.config), mix.epsilon)
     _write(out, first, spec, config, mix.tensor, f"initialise {spec.name}")
     return {

@@ -39,8 +39,9 @@ from cbd.recipes.models import (
     Transferred,
 )
 from cbd.recipes.operators import Trans
-from cbd.recipes.training import Anchor, Bridged, Loss, Run, Scored, Search, Trained, Tuned, TunedRate
+from cbd.recipes.training import Anchor, Bridged, Fitted, Loss, Run, Scored, Search, Trained, Tuned, TunedRate
 from cbd.training import lessons
+from cbd.training.alphas import fit
 from cbd.training.likelihoods import read_likelihoods
 from cbd.training.loop import train
 from cbd.training.search import search
@@ -61,7 +62,9 @@ def run(lesson: Callable[[Any], lessons.Lesson]) -> Callable[[Run, Path, Path], 
         if isinstance(training.lr, TunedRate):
             training = replace(training, lr=_read(folder(training.lr) / "rate.json")["lr"])
         if isinstance(training.lr, Search):
-            training = replace(training, **_read(folder(training.lr) / "search.json")["best"])
+            best = _read(folder(training.lr) / "search.json")["best"]
+            best["warmup_tokens"] = min(best["warmup_tokens"], training.tokens)  # of a shorter run
+            training = replace(training, **best)
         return train(folder(recipe.start), lesson(recipe), training, training.lr, out, state, named(recipe))
 
     return train_on
@@ -89,6 +92,12 @@ def grafted(recipe: Learngene, out: Path, state: Path) -> Measured:
     drawn.mkdir()
     sources.initialise_randomly(recipe.spec, folder(recipe.corpus), recipe.seed, drawn)
     graft(folder(recipe.model), drawn, recipe.first, out)
+
+
+def fitted(recipe: Fitted, out: Path, state: Path) -> Measured:
+    pair = folder(recipe.small), folder(recipe.large)
+    text, training = folder(recipe.corpus), recipe.training
+    return fit(*pair, recipe.spec, text, training, recipe.per, out, state, named(recipe))
 
 
 def searched(recipe: Search, out: Path, state: Path) -> Measured:
@@ -159,6 +168,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Tuned: run(lambda r: lessons.TunedLesson(folder(r.pairs))),
     TunedRate: tuned_rate,
     Search: searched,
+    Fitted: fitted,
     Scored: lambda r, out, state: read_likelihoods(
         folder(r.teacher), folder(r.corpus), training_documents(r.corpus), r, out, state
     ),

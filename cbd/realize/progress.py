@@ -31,6 +31,7 @@ VERBS: dict[type[Recipe], str] = {
     training.Tuned: "tune",
     training.TunedRate: "choose a rate",
     training.Search: "search a rate for",
+    training.Fitted: "fit alphas of",
     training.Scored: "read",
     evaluation.Evaluated: "evaluate",
     evaluation.BitsPerByte: "evaluate",

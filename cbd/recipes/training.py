@@ -285,6 +285,34 @@ class Search(Run, Recipe):
 
 
 @dataclass(frozen=True)
+class Fitted(Recipe):
+    """Two anchors mixed by union, with alphas found by gradient descent on alpha alone: no weight is trained.
+
+    Ours; arXiv 2605.07783 sets alpha by hand. It begins at the rule's alpha. per: what has an alpha of its
+    own: the model, each block (what lies outside of them is one more), or each tensor. training: the text
+    and its order; its lr is Adam's for the alphas, and falls to nothing along a cosine.
+    """
+
+    small: Recipe
+    large: Recipe
+    spec: ModelSpec
+    corpus: Corpus
+    training: Training
+    per: Literal["model", "block", "tensor"] = "tensor"
+
+    __post_init__ = check_choices
+
+    @property
+    def tokens(self) -> int:
+        return self.training.steps * self.training.batch * self.training.context
+
+    @property
+    def flops(self) -> int:
+        """A whole backward pass each step, as in training."""
+        return self.tokens * self.spec.training_flops(self.training.context)
+
+
+@dataclass(frozen=True)
 class Scored(Recipe):
     """The likelihoods that `teacher` gives to the first `sample` training tokens of `corpus`.
 

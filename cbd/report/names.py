@@ -21,6 +21,12 @@ STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "
 ALONE = "cross-entropy alone"  # the control: no teacher
 # chains by their density
 ANCHORS = ("1 anchor", "2 anchors", "3 anchors", "4 anchors")
+# alphas that are learned, by what has one of its own
+FITTED = {
+    "model": "CBD (one learned alpha)",
+    "block": "CBD (an alpha a block)",
+    "tensor": "CBD (an alpha a tensor)",
+}
 # what an anchor's slices are taken from, and when it is measured, in basis
 SORTED, AXES = "important channels", "principal axes"
 SLICED, DISTILLED = "sliced", "distilled"
@@ -52,6 +58,9 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     ULD: (starts.PINK, "P", starts.FINE),
     RAW: _PLAIN,
     **dict(zip(ANCHORS, (_THIRD, _SECOND, _PLAIN, _OURS), strict=True)),
+    FITTED["model"]: (starts.SKY, "<", starts.SOLID),
+    FITTED["block"]: (starts.PINK, "P", starts.FINE),
+    FITTED["tensor"]: (starts.RED, "D", starts.LONG),
     AXES: _OURS,
     SORTED: _SECOND,
     RAW_COMPUTE: _THIRD,

@@ -51,6 +51,7 @@ def gpu() -> Scale:
         ),
         densities=((1,), (0, 1)),
         rivals=tuple(RIVALS),
+        fitting=replace(training, tokens=2_097_152, lr=0.05),
         jobs=1,
         threads=None,
         machine="h100",

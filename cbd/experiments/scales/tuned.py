@@ -36,6 +36,7 @@ def tuned() -> base.Scale:
         tuning=base.Tuning(lr=1.5e-3, warmup=25_000, random_lr=6e-3, random_warmup=100_000),
         densities=((3,), (1, 3), (0, 1, 2, 3)),  # gaps of up to 33x, 7x and 3x
         rivals=tuple(RIVALS),
+        fitting=replace(training, tokens=16_384, lr=0.05),
         rates=(),
         random_rates=(),
         scratch_vs_cbd=replace(
