@@ -469,7 +469,9 @@ def test_every_figure_is_drawn(root):
 
 
 def test_an_unknown_experiment_is_refused(micro):
-    with pytest.raises(CbdError, match="no experiment 'nonsense'; choose one of alpha, basis, better_interpolation, bridge"):
+    with pytest.raises(
+        CbdError, match="no experiment 'nonsense'; choose one of alpha, basis, better_interpolation, bridge"
+    ):
         run("nonsense", micro)
 
 

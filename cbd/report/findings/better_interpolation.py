@@ -35,7 +35,7 @@ def learned(records: list[dict[str, Any]]) -> pd.DataFrame:
     found = [
         {"tensor": re.sub(r"\.\d+\.", ".#.", name), "alpha": alpha}
         for record in records
-        if record.get("recipe") == "Fitted" and record["fields"]["per"] == "tensor"
+        if record.get("recipe") == "Fitted" and record["fields"].get("per", "tensor") == "tensor"
         for name, alpha in record["alphas"].items()
     ]
     groups = pd.DataFrame(found, columns=["tensor", "alpha"]).groupby("tensor", sort=False)["alpha"]
