@@ -10,8 +10,8 @@ from cbd.experiments.scales.laptop import laptop
 from cbd.recipes.starts import RIVALS
 
 # Random weights leave the plateau of the unigrams at a moment of their own in each seed. 2x48 ended at 5.68,
-# 5.36 and 5.54 after 150k tokens and at 5.51, 5.22 and 5.35 after 200k, where longer runs stood at 5.46 and 5.29;
-# after 50k 4x80 fell behind, too. From 300k on all end 0.07 nats or more below a longer run's curve.
+# 5.36 and 5.54 after 150k tokens and at 5.51, 5.22 and 5.35 after 200k, where longer runs stood at 5.46 and
+# 5.29; after 50k 4x80 fell behind, too. From 300k on all end 0.07 nats or more below a longer run's curve.
 BUDGETS = (300_000, 450_000)
 
 
