@@ -984,7 +984,7 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
 
 
 def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
-    assert len(EXPERIMENTS) == 13 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert len(EXPERIMENTS) == 14 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
     assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
     assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "families"}
