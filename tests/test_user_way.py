@@ -87,6 +87,33 @@ def logits(folder: Path) -> torch.Tensor:
         return AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits
 
 
+def test_the_commands_of_a_plan_for_ones_own_sizes_lead_to_them(
+    source, text_folder, tmp_path, monkeypatch, capsys
+):
+    """As printed, but for the short context that this source has."""
+    whole = opened(source).spec.parameters
+    targets = [round(share * whole) for share in (0.3, 0.5, 0.8)]
+    words = ("--targets", ",".join(map(str, targets)), "--budget", 1e11, "--source", whole)
+    assert run("plan", *words) == 0
+    commands = [
+        line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("  cbd ")
+    ]
+    assert [command[0] for command in commands][:2] == ["chain", "init"]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(source, "source")
+    shutil.copytree(text_folder, "texts")
+    for command in commands:
+        context = [] if command[0] == "init" else ["--context", CONTEXT]
+        assert run(*command, *context) == 0
+    made = [opened(folder).spec.parameters for folder in Path().glob("start-*")]
+    assert sorted(made) == pytest.approx(targets, rel=0.15)
+    for folder in Path().glob("slm-*"):
+        told = json.loads((folder / "cbd.json").read_text())
+        assert told["after"] < told["before"] + 0.02 and told["teacher"] is told["loss"] is None
+        assert "next-token cross-entropy" in (folder / "README.md").read_text()
+    assert len(list(Path().glob("slm-*"))) == len(targets)
+
+
 def ends_of(chain: Path, size: tuple, folder: Path, loss_of) -> list[float]:
     """The losses of either model alone at a size: the smaller one grown, the larger one cut."""
     for start in ("grown", "cut"):

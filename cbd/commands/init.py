@@ -21,7 +21,7 @@ from cbd.models.rotation import Basis
 from cbd.realize import realize, store
 from cbd.recipes.models import encloses
 from cbd.recipes.operators import OPERATORS, UNION, Operator, resolve_alpha
-from cbd.recipes.specs import ModelSpec
+from cbd.recipes.specs import ABOUT, ModelSpec
 from cbd.recipes.starts import MIXED, STARTS, alone
 
 
@@ -61,7 +61,8 @@ class Size:
 def models_around(chain: str | Path, size: Size) -> tuple[Path, Path]:
     """The two neighbours (small, large) of a chain made by `cbd chain` between which a size lies.
 
-    Raises `CbdError` when the folder holds no chain, or no two neighbours enclose the size.
+    A number of parameters may miss an end of the chain by as much as `ModelSpec.nearest` allows. Raises
+    `CbdError` when the folder holds no chain, or no two neighbours enclose the size.
     """
     folder = Path(chain)
     try:
@@ -69,11 +70,14 @@ def models_around(chain: str | Path, size: Size) -> tuple[Path, Path]:
         models = [(folder / row["folder"], ModelSpec(**row["spec"])) for row in rows]
     except (OSError, ValueError, TypeError, KeyError):
         raise CbdError(f"{folder} holds no {CHAIN}: name a folder that `cbd chain` made") from None
+    ends = models[0][1], models[-1][1]
     for (above, large), (below, small) in pairwise(models):
         if size.parameters is None:
             inside = encloses(small, large, size.spec(small, large))
         else:
-            inside = small.parameters <= size.parameters <= large.parameters
+            low = small.parameters / (ABOUT if small is ends[1] else 1)
+            high = large.parameters * (ABOUT if large is ends[0] else 1)
+            inside = low <= size.parameters <= high
         if inside:
             return below, above
     sizes = " > ".join(f"{spec.name} ({spec.parameters:,})" for _, spec in models)

@@ -35,7 +35,7 @@ def recover(
         "teacher": None if guide is None else own.origin(guide, own.opened(teacher)),
         "corpus": text.name,
         "training": asdict(training),
-        "loss": asdict(run.loss),
+        "loss": None if guide is None else asdict(loss),
         "before": curve[0]["loss"],
         "after": curve[-1]["loss"],
         "recipe": run.key,

@@ -30,6 +30,7 @@ class Traits:
     undivided: bool = False
 
 
+ABOUT = 1.15  # a shape within this ratio has "about" so many parameters
 TRAITS = {
     "gpt2": Traits(learned_positions=True, biases=True),
     "gpt_neox": Traits(biases=True),
@@ -185,7 +186,7 @@ class ModelSpec:
         best = min(off.values(), default=math.inf)
         ends = f"{smallest.name if smallest else 'nothing'} and {top.name}"
         what = f"no shape between {ends} has about {parameters:,} parameters"
-        require(best <= math.log(1.15), f"{what}; give layers and width")
+        require(best <= math.log(ABOUT), f"{what}; give layers and width")
         ratio = lambda s: abs(math.log(s.layers / s.width * self.width / self.layers))  # noqa: E731
         near = [s for s in shapes if off[s] <= max(best, math.log(1.02))]
         return min(near, key=lambda s: (ratio(s), off[s]))
