@@ -147,6 +147,19 @@ def test_the_recommendation_follows_what_starts_were_measured_to_save(empty):  #
     assert any(line.endswith("scratch.") for line in told())
 
 
+def test_a_budget_whose_loss_no_run_of_ours_was_long_enough_to_reach_says_nothing(empty):  # noqa: F811
+    """Scratch was trained much longer than CBD: that CBD's short runs end above it shows no saving of 0."""
+    write(start=-1.0, end=-2.0)
+    table = results.read_table("laptop", "convergence")
+    random = (table["method"] == RANDOM) & (table["budget"] == table["budget"].max())
+    far = table[random].assign(budget=8_000_000, recipe=table.loc[random, "recipe"] + "longer")
+    far["tokens"] = far["tokens"].where(far["tokens"] == 0, 8_000_000)
+    far["value"] = far["value"].where(far["tokens"] == 0, 1.0)
+    before = measured()
+    results.write_table(pd.concat([table, far], ignore_index=True), "laptop", "convergence")
+    assert measured() == before and before.low > 0
+
+
 def test_an_untuned_baseline_is_not_believed(empty):  # noqa: F811
     write(start=-1.0, end=-2.0)
     table = results.read_table("laptop", "convergence")

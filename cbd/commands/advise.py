@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from cbd.errors import require, si
 from cbd.experiments.scales import SCALES
@@ -15,16 +16,15 @@ from cbd.report.findings import convergence
 from cbd.report.names import RANDOM
 
 SHARE = 0.5  # of the budget that goes to the anchors unless their tokens are given
-SCALES_BY_SIZE = ("paper", "gpu", "smollm", "laptop")  # the largest that has been measured is believed
+NOTHING_SHOWN = "smoke"  # a scale whose numbers mean nothing
 
 
 @dataclass(frozen=True)
 class Worth:
     """What a start of the chain was measured to save, in tokens of scratch over the tokens of each anchor.
 
-    low, high: over sizes, from the ends of their intervals; high is infinite where scratch's longest run does
-    not get below what the start needs no token for. ratio: the source's tokens over an anchor's, 0 for a
-    public one.
+    low, high: over sizes, from the ends of their intervals; high is infinite where a start is at once as good
+    as scratch after its longest budget. ratio: the source's tokens over an anchor's, 0 for a public one.
     """
 
     scale: str
@@ -81,22 +81,30 @@ def _table(ways: Sequence[Way], budget: float, given: float) -> Iterator[str]:
 
 def measured() -> Worth | None:
     """What was measured at the largest scale whose baseline is tuned; None where there is no such table."""
-    for name in SCALES_BY_SIZE:
-        if "convergence" not in results.names(name):
-            continue
-        table, scale = results.read_table(name, "convergence"), SCALES[name]
-        untuned = ladder.worst({"convergence": table}).get(RANDOM, {"excess": 0})["excess"] > ladder.SLACK
-        if untuned or table["seed"].nunique() < 2:
-            continue
-        found = convergence.needed(table).query("`to` == @convergence.TO_RANDOM")
-        found = found[found["budget"] == found.groupby("spec")["budget"].transform("max")]
-        anchor = scale.anchor_training.tokens
-        saved = found.assign(value=(found["random"] - found["cbd"]).clip(lower=0) / anchor)
-        ends = stats.summarise(saved, ["spec"])
-        high = np.where(found.groupby("spec", sort=False)["cbd"].max() == 0, math.inf, ends["high"])
-        source = scale.source_training.tokens / anchor if scale.source_training else 0.0
-        return Worth(name, float(ends["low"].min().clip(0)), float(high.max()), source)
+    for name in reversed([name for name in SCALES if name != NOTHING_SHOWN]):
+        if "convergence" in results.names(name):
+            table = results.read_table(name, "convergence")
+            tried = ladder.worst({"convergence": table}).get(RANDOM, {"excess": 0})
+            if tried["excess"] <= ladder.SLACK and table["seed"].nunique() > 1:
+                return _worth(name, table)
     return None
+
+
+def _worth(name: str, table: pd.DataFrame) -> Worth:
+    """The tokens saved in each size, at the longest budget of random weights whose loss CBD's runs reach."""
+    found, keys = convergence.needed(table).query("`to` == @convergence.TO_RANDOM"), ["spec", "budget"]
+    reached = np.isfinite(found["cbd"]).groupby([found[key] for key in keys]).transform("all")
+    last = (
+        found.assign(reached=reached).sort_values(["reached", "budget"]).drop_duplicates("spec", keep="last")
+    )
+    found = found.merge(last[keys], on=keys)
+    scale = SCALES[name]
+    anchor = scale.anchor_training.tokens
+    saved = found.assign(value=(found["random"] - found["cbd"]).clip(lower=0) / anchor)
+    ends = stats.summarise(saved, ["spec"])
+    whole = (found["cbd"] == 0).groupby(found["spec"]).all().any()
+    source = scale.source_training.tokens / anchor if scale.source_training else 0.0
+    return Worth(name, max(0.0, ends["low"].min()), math.inf if whole else ends["high"].max(), source)
 
 
 def _recommended(needs: float, worth: Worth | None) -> Iterator[str]:
@@ -104,9 +112,8 @@ def _recommended(needs: float, worth: Worth | None) -> Iterator[str]:
     if worth is None:
         yield "Nothing here has measured it against a tuned baseline, so no way is recommended."
         return
-    span = f"{worth.low:.2g}" if math.isinf(worth.high) else f"{worth.low:.2g} to {worth.high:.2g}"
-    more = " or more" * math.isinf(worth.high)
-    span += more
+    most = "or more" if math.isinf(worth.high) else f"to {worth.high:.2g}"
+    span = f"{worth.low:.2g} {most}"
     yield f"At {worth.scale} scale: {span} times an anchor's tokens, by size. Needed: {needs:.2g} times."
     if needs < worth.low:
         yield "Recommended, if that carries over to these sizes: the chain."

@@ -7,7 +7,6 @@ the storage dtype, so that memory peaks at about the target plus one tensor of e
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -67,11 +66,11 @@ class Mixer:
         spec: ModelSpec,
         alpha: float,
         operator: Operator,
-        alphas: Mapping[str, float] = MappingProxyType({}),
+        alphas: Mapping[str, float] | None = None,
     ):
         both = [moved(m, spec, operator.trans) for m in (small, large)]
         self.small, self.large = both
-        self.alpha, self.alphas, self.union = alpha, alphas, operator.mixing == "union"
+        self.alpha, self.alphas, self.union = alpha, alphas or {}, operator.mixing == "union"
         one, other = (
             t.epsilon(t.family.norm_epsilon(m.config)) for t, m in zip(both, (small, large), strict=True)
         )
@@ -131,7 +130,7 @@ def initialize(
     alpha: float | Literal["distance"] = "distance",
     operator: Operator = LITERAL,
     outside: bool = False,
-    alphas: Mapping[str, float] = MappingProxyType({}),
+    alphas: Mapping[str, float] | None = None,
 ) -> dict:
     """Write the interpolation of two checkpoints at `spec` into the existing folder `out`.
 

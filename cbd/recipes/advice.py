@@ -113,9 +113,8 @@ def nested(sizes: Sequence[float]) -> Way:
 
     Each step trains the largest, the smallest and two others; MatFormer (arXiv 2310.07707) is a relative.
     """
-    other = 2 * sum(sizes) / len(sizes)
-    added = {max(sizes): 1.0} | {min(sizes): 1.0}
-    each = tuple(trained(n * added.get(n, 0.0) + other / len(sizes)) for n in sizes)
+    ends, other = (min(sizes), max(sizes)), 2 * sum(sizes) / len(sizes)
+    each = tuple(trained(n * (n in ends) + other / len(sizes)) for n in sizes)
     return Way("nested run", tuple(sizes), 0.0, each, together=True)
 
 

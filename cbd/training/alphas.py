@@ -4,7 +4,6 @@ With theta = B + alpha * D, where D is what the small anchor adds to the large o
 one has no unit, as union mixes), the gradient of an alpha is that of its tensors, projected on their D.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Hashable
@@ -109,7 +108,6 @@ def fit(
     found = alphas.detach().tolist()
     by_name = {part.name: round(found[part.group], 6) for part in parts}
     done = initialize(first, second, spec, out, sum(by_name.values()) / len(by_name), UNION, alphas=by_name)
-    (out / "alphas.json").write_text(json.dumps({"begin": rule, "per": per, "alphas": by_name}))
     return done | {"alphas": by_name, "first_loss": losses[0], "last_loss": losses[-1]}
 
 
