@@ -80,7 +80,8 @@ def test_a_tied_head_costs_nothing_where_its_norms_gains_are_alike(turned):
         with torch.no_grad():
             model.get_parameter(_last(FAMILIES[name])).fill_(1.7)
         _, other = turned(model)
-        torch.testing.assert_close(logits(loaded(other.folder)), logits(model), atol=2e-5, rtol=2e-5)
+        # the gain lifts the rounding, too; how far it goes depends on the processor
+        torch.testing.assert_close(logits(loaded(other.folder)), logits(model), atol=5e-5, rtol=5e-5)
         for folder in (other.folder, other.folder.with_name("plain")):
             folder.rename(folder.with_name(f"{folder.name} {name}"))
 
