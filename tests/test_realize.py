@@ -31,7 +31,7 @@ from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Chain, Interpolated, Random, Source, Transferred
 from cbd.recipes.specs import gpt2
-from cbd.recipes.training import Anchor, Loss, Trained, Training, TunedRate
+from cbd.recipes.training import Anchor, Loss, Search, Trained, Training
 
 VOCAB, CONTEXT = 300, 16
 BIG, MIDDLE, SMALL = (
@@ -65,7 +65,7 @@ def small_tree(corpus: Corpus) -> list:
         Transferred(large, MIDDLE),
         Random(MIDDLE, corpus, 1),
     ]
-    rate = TunedRate.search(Trained(starts[0], corpus, TRAINING), (1e-3, 3e-3))
+    rate = Search(starts[0], corpus, replace(TRAINING, warmup_tokens=CONTEXT * TRAINING.batch), (7,))
     tuned = [Trained(start, corpus, replace(TRAINING, lr=rate)) for start in starts[:2]]
     return [Evaluated(model, corpus, 8 * CONTEXT, CONTEXT) for model in [llm, anchor, *starts]] + tuned
 
@@ -129,26 +129,6 @@ def test_what_is_finished_is_neither_made_again_nor_its_inputs(tiny_corpus):
     realize_all([recipe])
     assert not store.folder(recipe.model).exists()
     assert made == (store.record(recipe)["finished"], folder.stat().st_mtime_ns)
-
-
-def test_a_tuned_rate_is_the_one_with_the_lowest_final_loss():
-    corpus = Corpus()
-    run = Trained(Random(SMALL, corpus), corpus, TRAINING)
-    search = TunedRate.search(run, (1e-4, 1e-3, 1e-2))
-    for candidate, loss in zip(search.candidates, (3.0, 2.0, 2.5), strict=True):
-        pretend(candidate, {"final_loss": loss})
-    found = json.loads((realize(search) / "rate.json").read_text())
-    assert found == {"lr": 1e-3, "final_loss": {"0.0001": 3.0, "0.001": 2.0, "0.01": 2.5}}
-
-
-def test_a_run_with_a_tuned_rate_trains_at_the_winner(tiny_corpus):
-    run = Trained(Random(SMALL, tiny_corpus), tiny_corpus, TRAINING)
-    rates = (1e-6, 5e-3)
-    tuned = replace(run, training=replace(TRAINING, lr=TunedRate.search(run, rates)))
-    folder = realize(tuned)
-    assert store.record(tuned)["lr"] == 5e-3, "more than nothing is learnt in six steps"
-    fixed = store.folder(replace(run, training=replace(TRAINING, lr=5e-3)))
-    assert (folder / "model.safetensors").read_bytes() == (fixed / "model.safetensors").read_bytes()
 
 
 # Sources -----------------------------------------------------------------------------------------------

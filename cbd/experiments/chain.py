@@ -37,8 +37,7 @@ def design(scale: Scale, seed: int) -> Design:
     """Curves of every step and of the direct runs, and all of them on the same held-out text at the end."""
     llm, *anchors = chain(scale, seed, "inherited").models
     models = [(SOURCE, llm)] + [(STEPWISE, anchor) for anchor in anchors] + list(direct(scale, seed).items())
-    if scale.tuning:
-        models += [(ALONE, anchor) for anchor in chain(scale, seed, "alone").models[1:]]
+    models += [(ALONE, anchor) for anchor in chain(scale, seed, "alone").models[1:]]
     curves = [Measurement(model, method) for method, model in models if not isinstance(model, Source)]
     ends = [Measurement(scale.evaluated(model), method, "final_loss") for method, model in models]
     others = {metric: text for metric, text in scale.texts.items() if metric != "loss"}

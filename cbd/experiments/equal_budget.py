@@ -19,6 +19,5 @@ def design(scale: Scale, seed: int) -> Design:
             for tokens in scale.scratch_vs_cbd.equal_budgets:
                 run = recovery(scale, seed, spec, method, begin[method], tokens)
                 found += scored(scale, run, seed, method, budget=tokens)
-                if scale.tuning:
-                    found.append(Measurement(run, method, CURVE, {"budget": tokens}))
+                found.append(Measurement(run, method, CURVE, {"budget": tokens}))
     return Design(tuple(found), gaps)

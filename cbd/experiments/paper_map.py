@@ -23,8 +23,7 @@ from cbd.report.names import CBD, CHAIN, CLONED, DIRECT, REACH, SCRATCH, STACKED
 def trees(scale: Scale, seed: int, specs: tuple[ModelSpec, ...]) -> dict[str, list[Recipe]]:
     """The recipes of every target, by method: the trees that the other experiments run."""
     llm, knowledge = source(scale, seed), chain(scale, seed)
-    lr = scale.tuning.random_lr if scale.tuning else scale.random_rates[0]
-    scratch = replace(scale.recovery, tokens=scale.scratch, seed=seed, lr=lr)
+    scratch = replace(scale.recovery, tokens=scale.scratch, seed=seed, lr=scale.tuning.random_lr)
     distil = from_random(scale, replace(scale.anchor_training, seed=seed))
     return {
         SCRATCH: [Trained(Random(spec, scale.corpus, seed), scale.corpus, scratch) for spec in specs],

@@ -9,7 +9,7 @@ from cbd.experiments.bridge import bridges
 from cbd.experiments.earlier import Items
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import chain, given, initialised, nearest, recovery, tuned
+from cbd.experiments.starts import chain, given, initialised, recovery
 from cbd.experiments.tasks import gaps, scored
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe
@@ -45,13 +45,9 @@ def scratch(scale: Scale, seed: int, spec: ModelSpec, tokens: int) -> Trained:
     Rate and warm-up come from a search, or rate and batch from the Step Law.
     """
     start = Random(spec, scale.corpus, seed)
-    training = replace(scale.recovery, seed=seed)
     if scale.scratch_vs_cbd.step_law:
-        return Trained(start, scale.corpus, by_step_law(training, spec, tokens))
-    if scale.tuning:
-        return recovery(scale, seed, spec, RANDOM, start, tokens)
-    rate = tuned(scale, spec, RANDOM, nearest(tokens, scale.scratch_vs_cbd.searched))
-    return Trained(start, scale.corpus, replace(training, tokens=tokens, lr=rate))
+        return Trained(start, scale.corpus, by_step_law(replace(scale.recovery, seed=seed), spec, tokens))
+    return recovery(scale, seed, spec, RANDOM, start, tokens)
 
 
 def design(scale: Scale, seed: int) -> Design:
@@ -63,8 +59,7 @@ def design(scale: Scale, seed: int) -> Design:
         for tokens in scale.scratch_vs_cbd.ladder:
             run = scratch(scale, seed, spec, tokens)
             found += scored(scale, run, seed, RANDOM, budget=tokens)
-            if scale.tuning:
-                found.append(Measurement(run, RANDOM, CURVE, {"budget": tokens}))
+            found.append(Measurement(run, RANDOM, CURVE, {"budget": tokens}))
 
     def derive(frame: pd.DataFrame, designs: dict[int, Design], items: Items) -> Iterator[dict]:
         yield from gaps(frame, designs, items)

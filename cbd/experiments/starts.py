@@ -12,11 +12,10 @@ from cbd.recipes.models import Chain, Interpolated, Random, Rotated, Sorted, Sou
 from cbd.recipes.operators import PATCH, UNION
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import RIVALS, STARTS
-from cbd.recipes.training import Anchor, Loss, Search, Trained, Training, TunedRate
+from cbd.recipes.training import Anchor, Loss, Search, Trained, Training
 from cbd.report.names import RANDOM
 
 COMPARED = ("union", "grown", "cut", "random")  # starts that are trained on; Q2's nearer anchor is among them
-SEARCH_SEED = 1000  # the order of batches in the search for rates: one that no reported run uses
 
 
 def source(scale: Scale, seed: int) -> Recipe:
@@ -58,8 +57,6 @@ def stage(scale: Scale, training: Training, seed: int, number: int) -> Training:
 
     Else a model would see the very windows again that its ancestors were trained on.
     """
-    if scale.tuning is None:
-        return replace(training, seed=seed)
     before = scale.source_training.steps if scale.source_training else 0
     return replace(training, seed=seed, skip=before + number * scale.anchor_training.steps)
 
@@ -130,16 +127,12 @@ def below(scale: Scale, spec: ModelSpec) -> bool:
     return spec.parameters < scale.anchor_specs[-1].parameters
 
 
-def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> Search | TunedRate:
+def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> Search:
     """The best rate and warm-up for a kind of start at a budget, searched with the first seed's chain.
 
     Random weights are drawn for each seed of the search: one draw can be lucky, and they cost nothing.
     """
     start, dial = starts(scale, 0, spec, (*COMPARED, *RIVALS))[method], scale.tuning
-    if dial is None:
-        training = replace(scale.recovery, tokens=tokens, seed=SEARCH_SEED, evaluations=1)
-        rates = scale.random_rates if method == RANDOM else scale.rates
-        return TunedRate.search(Trained(start, scale.corpus, training), rates)
     tokens = nearest(tokens, dial.budgets or (tokens,))
     lr, warmup = (dial.random_lr, dial.random_warmup) if method == RANDOM else (dial.lr, dial.warmup)
     begin = {"lr": lr, "warmup_tokens": min(warmup, tokens * 2 // 3), "evaluations": 1}
@@ -158,6 +151,5 @@ def recovery(scale: Scale, seed: int, spec: ModelSpec, method: str, start: Recip
 
     They are searched at this very budget, for every kind of start alike.
     """
-    rate = tuned(scale, spec, method, tokens if scale.tuning else scale.budgets[0])
-    training = replace(scale.recovery, tokens=tokens, lr=rate)
+    training = replace(scale.recovery, tokens=tokens, lr=tuned(scale, spec, method, tokens))
     return Trained(start, scale.corpus, stage(scale, training, seed, len(scale.anchors)))

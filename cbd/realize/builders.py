@@ -24,7 +24,7 @@ from cbd.models.generation import generate, texts
 from cbd.models.interpolation import graft, initialize, transfer
 from cbd.models.rotation import measured, rotate
 from cbd.realize.progress import named
-from cbd.realize.store import folder, record
+from cbd.realize.store import folder
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
 from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
@@ -39,7 +39,7 @@ from cbd.recipes.models import (
     Transferred,
 )
 from cbd.recipes.operators import Trans
-from cbd.recipes.training import Anchor, Bridged, Fitted, Loss, Run, Scored, Search, Trained, Tuned, TunedRate
+from cbd.recipes.training import Anchor, Bridged, Fitted, Loss, Run, Scored, Search, Trained, Tuned
 from cbd.training import lessons
 from cbd.training.alphas import fit
 from cbd.training.likelihoods import read_likelihoods
@@ -59,8 +59,6 @@ def run(lesson: Callable[[Any], lessons.Lesson]) -> Callable[[Run, Path, Path], 
 
     def train_on(recipe: Run, out: Path, state: Path) -> Measured:
         training = recipe.training
-        if isinstance(training.lr, TunedRate):
-            training = replace(training, lr=_read(folder(training.lr) / "rate.json")["lr"])
         if isinstance(training.lr, Search):
             best = _read(folder(training.lr) / "search.json")["best"]
             best["warmup_tokens"] = min(best["warmup_tokens"], training.tokens)  # of a shorter run
@@ -106,14 +104,6 @@ def searched(recipe: Search, out: Path, state: Path) -> Measured:
     found = search(starts, lesson, recipe.training, recipe.seeds, out, state, named(recipe))
     each = {name: getattr(recipe, name) // recipe.fewest for name in ("tokens", "flops")}
     return found | {name: spent * len(found["tried"]) for name, spent in each.items()}
-
-
-def tuned_rate(recipe: TunedRate, out: Path, state: Path) -> Measured:
-    losses = {run.training.lr: record(run)["final_loss"] for run in recipe.candidates}
-    by_rate = {f"{lr:g}": loss for lr, loss in losses.items()}
-    result = {"lr": min(losses, key=losses.__getitem__), "final_loss": by_rate}
-    (out / "rate.json").write_text(json.dumps(result))
-    return result
 
 
 def evaluated(recipe: Evaluated, out: Path, state: Path) -> Measured:
@@ -166,7 +156,6 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     ),
     Bridged: run(lambda r: lessons.BridgedLesson(folder(r.corpus), folder(r.scored), r.loss)),
     Tuned: run(lambda r: lessons.TunedLesson(folder(r.pairs))),
-    TunedRate: tuned_rate,
     Search: searched,
     Fitted: fitted,
     Scored: lambda r, out, state: read_likelihoods(

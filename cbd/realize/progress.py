@@ -29,7 +29,6 @@ VERBS: dict[type[Recipe], str] = {
     training.Anchor: "distil",
     training.Bridged: "bridge",
     training.Tuned: "tune",
-    training.TunedRate: "choose a rate",
     training.Search: "search a rate for",
     training.Fitted: "fit alphas of",
     training.Scored: "read",

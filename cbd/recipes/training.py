@@ -7,7 +7,6 @@ on from it. Sequence-level, as in the paper: it is trained on text that the sour
 compared over groups of tokens that cover the same bytes (`Scored`, `Bridged`). No torch.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import ClassVar, Literal, Self
@@ -60,7 +59,7 @@ class Training:
     """Everything about a run of the training loop except its model and its data.
 
     tokens: budget; the run takes `steps` optimiser steps of `batch` sequences of `context` tokens.
-    lr: peak learning rate, or a `TunedRate` or a `Search` whose winner is used (and its warm-up).
+    lr: peak learning rate, or a `Search` whose winner is used, and its warm-up.
     schedule: "cosine" to `final` of the peak, or "wsd": constant, then linear to `final` over the last
         `decay` share.
     warmup, warmup_tokens: the linear warm-up as a share of the run, or, where it is given, in tokens.
@@ -70,7 +69,7 @@ class Training:
     """
 
     tokens: int
-    lr: "float | TunedRate | Search"
+    lr: "float | Search"
     batch: int = 4
     context: int = 128
     seed: int = 0
@@ -220,21 +219,6 @@ class Anchor(Run, Recipe):
     ) -> Self:
         """An anchor that starts from its own random weights (an *independent* anchor)."""
         return cls(teacher, Random(spec, corpus, training.seed + 1000), corpus, training, loss)
-
-
-@dataclass(frozen=True)
-class TunedRate(Recipe):
-    """The learning rate with the lowest final validation loss among `candidates`, equal but for their rate.
-
-    Used as `Training.lr`: the run that uses it then depends on, and pays for, the whole search.
-    """
-
-    candidates: tuple[Trained | Anchor, ...]
-
-    @classmethod
-    def search(cls, run: Trained | Anchor, rates: Iterable[float]) -> "TunedRate":
-        """A search over `rates` for the run given (whose own rate is ignored)."""
-        return cls(tuple(replace(run, training=replace(run.training, lr=rate)) for rate in rates))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def searches(records: list[dict[str, Any]]) -> pd.DataFrame:
     runs = {record["key"]: record for record in records}
     rows = [_found(record, runs) for record in records if record.get("recipe") == "Search"]
     if not rows:
-        return _rates(records)
+        return pd.DataFrame()
     return pd.DataFrame(rows).sort_values(["spec", "start", "tokens"], ignore_index=True)
 
 
@@ -42,46 +42,6 @@ def _found(search: dict[str, Any], runs: Mapping[str, dict[str, Any]]) -> dict[s
         "search_tokens": search["tokens"],
         "search_flops": search["flops"],
     }
-
-
-def _rates(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """The same for the searches of rates alone that older records hold (`TunedRate`).
-
-    Columns: spec, start, tokens, "rate <rate>" -> final validation loss, those run as a check outside the
-    search included, best (the rate), missed (the winner's loss minus the lowest of all), search_tokens and
-    search_flops.
-    """
-    runs = {record["key"]: record for record in records}
-    rows = [_row(record, runs) for record in records if record.get("recipe") == "TunedRate"]
-    if not rows:
-        return pd.DataFrame()
-    frame = pd.DataFrame(rows).sort_values(["spec", "start", "tokens"], ignore_index=True)
-    losses = pd.DataFrame(list(frame.pop("losses"))).sort_index(axis=1).add_prefix("rate ")
-    return pd.concat([frame.iloc[:, :3], losses, frame.iloc[:, 3:]], axis=1)
-
-
-def _row(search: dict[str, Any], runs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    tried = [runs[key] for key in search["fields"]["candidates"]]
-    same = [run for run in runs.values() if _but_for_rate(run) == _but_for_rate(tried[0])]
-    losses = {float(run["lr"]): run["final_loss"] for run in same}
-    return {
-        "spec": tried[0]["spec"],
-        "start": _start(tried[0], runs),
-        "tokens": tried[0]["tokens"],
-        "losses": losses,
-        "best": search["lr"],
-        "missed": losses[search["lr"]] - min(losses.values()),
-        "search_tokens": sum(run["tokens"] for run in tried),
-        "search_flops": sum(run["flops"] for run in tried),
-    }
-
-
-def _but_for_rate(run: dict[str, Any]) -> Any:
-    """The fields of a training without its rate; None for other recipes."""
-    fields = run.get("fields", {})
-    if "training" not in fields:
-        return None
-    return fields | {"training": {k: v for k, v in fields["training"].items() if k != "lr"}}
 
 
 def _start(run: dict[str, Any], runs: Mapping[str, dict[str, Any]]) -> str:

@@ -10,9 +10,8 @@ from cbd.experiments.scales.laptop import laptop
 from cbd.experiments.scales.paper import paper
 from cbd.experiments.scales.smoke import smoke
 from cbd.experiments.scales.smollm import smollm
-from cbd.experiments.scales.tuned import tuned
 
-SCALES = {scale.name: scale for scale in (smoke(), laptop(), tuned(), smollm(), gpu(), paper())}
+SCALES = {scale.name: scale for scale in (smoke(), laptop(), smollm(), gpu(), paper())}
 
 
 def scale_named(name: str) -> Scale:

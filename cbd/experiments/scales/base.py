@@ -127,8 +127,6 @@ class ScratchVsCbd:
     """The SLMs of E4 and E13."""
     equal_budgets: tuple[int, ...]
     """Recovery tokens of E4 and E13, after either start."""
-    searched: tuple[int, ...] = ()
-    """Budgets at which the rate of random weights is searched; a run takes the nearest one's."""
     step_law: bool = False
     """Whether the Step Law says rate and batch of random weights, instead of a search."""
     bridged: bool = True
@@ -173,10 +171,8 @@ class Scale:
     """None where no source of another family is at hand."""
     evaluation: Evaluation
     scratch_vs_cbd: ScratchVsCbd
-    tuning: Tuning | None = None
-    """None: rates alone are searched, from `rates` and `random_rates`, at few budgets with one seed."""
-    rates: tuple[float, ...] = ()
-    random_rates: tuple[float, ...] = ()
+    tuning: Tuning
+    """How rate and warm-up are found for what is trained on."""
     domains: tuple[Corpus, ...] = ()
     """Other texts on which models are judged, in the source's ids: a chain drifts towards its own text."""
     benchmarked: tuple[str, ...] = ()

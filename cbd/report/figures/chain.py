@@ -36,7 +36,7 @@ def chain(table: pd.DataFrame) -> drawing.Drawn:
         for i, (spec, color) in enumerate(zip(names["spec"], shades, strict=True))
     }
     _curves(models, own, "spec", looks)
-    _curves(direct, curves[curves["spec"] == smallest], "method", styles)
+    _curves(direct, curves[curves["spec"] == smallest], "method", styles, 0.35)
     _steps(steps, final, drawing.pick(table, "lost", method=STEPWISE))
     _strips(strips, table[table["spec"] == smallest], ways)
     titles = ("down the chain", "stepwise or direct", "what each step loses", "stability of training")
@@ -50,14 +50,18 @@ def chain(table: pd.DataFrame) -> drawing.Drawn:
     return figure, text, [curves, final]
 
 
-def _curves(axes: Axes, curves: pd.DataFrame, by: str, looks: dict[str, drawing.Look]) -> None:
-    """Validation loss against tokens, a curve a value of column `by`."""
+def _curves(
+    axes: Axes, curves: pd.DataFrame, by: str, looks: dict[str, drawing.Look], room: float = 0.0
+) -> None:
+    """Validation loss against tokens, a curve a value of column `by`. room: for the legend, above them."""
     drawing.tokens_axis(axes, curves["tokens"])
     for name, look in looks.items():
         line = curves[curves[by] == name]
         label = f"{name} (source)" if set(line["method"]) == {SOURCE} else name
         drawing.curve(axes, line, "tokens", look, label=label)
-    axes.legend()
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + room * (high - low))
+    axes.legend(loc="upper right")
     axes.set(xlabel="training tokens", ylabel=drawing.LOSS)
 
 
@@ -72,10 +76,10 @@ def _steps(axes: Axes, final: pd.DataFrame, lost: pd.DataFrame) -> None:
         rows = final[final["method"] == method]
         aside = {ALONE: -0.12, DIRECT_COMPUTE: 0.12, DIRECT_TOKENS: 0.24}.get(method, 0)
         drawing.dots(axes, rows["place"] + aside, rows, style, markersize=6)
-    look = {"color": BLUE, "ha": "center", "va": "center", "bbox": {"color": "white", "pad": 1.5}}
     for spec, value in lost.groupby("spec")["value"].mean().items():
-        place = order[spec]
-        axes.text(place - 0.5, own.loc[place - 1 : place].mean(), f"{value:+.3f}", **look)
+        middle = (order[spec] - 0.5, own.loc[order[spec] - 1 : order[spec]].mean())
+        side = {"va": "top", "xytext": (5, -3)} if value > 0 else {"va": "bottom", "xytext": (5, 3)}
+        axes.annotate(f"{value:+.3f}", middle, textcoords="offset points", color=BLUE, **side)
     axes.set_xticks(range(len(labels)), list(labels.values()))
     axes.margins(x=0.12, y=0.22)
     axes.set(xlabel=drawing.SIZE, ylabel="final " + drawing.LOSS)

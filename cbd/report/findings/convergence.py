@@ -22,7 +22,7 @@ from cbd.report.findings.shared import (
     with_better,
     with_nearest,
 )
-from cbd.report.names import CBD, CHAIN_TOKENS, LARGER, RANDOM, SMALLER
+from cbd.report.names import CBD, CHAIN_TOKENS, LARGER, RANDOM, SMALLER, SOURCE
 from cbd.report.verdicts import MARGIN, Entry, Facts, Tables, above, less
 
 TO_RANDOM, TO_CBD = "random's final loss", "CBD's final loss"
@@ -49,6 +49,17 @@ def insurance(table: pd.DataFrame) -> pd.DataFrame:
     runs = with_better(ends(table)).set_index(["method", "budget", "spec", "seed"])["value"]
     lost = {method: runs[method] - runs[BETTER] for method in (CBD, SMALLER, LARGER)}
     return pd.DataFrame(lost).groupby("budget").max()
+
+
+def source_ahead(table: pd.DataFrame, chain: pd.DataFrame) -> pd.DataFrame:
+    """Random weights after their longest run minus the source, by size (see `shared.against`).
+
+    chain: the table of the chain. A source that is hardly ahead has no knowledge to hand down.
+    """
+    longest = _longest(table)
+    source = chain.query("metric == 'final_loss' and method == @SOURCE").assign(metric="loss")
+    beside = [source.assign(spec=spec) for spec in longest["spec"].unique()]
+    return against(pd.concat([longest, *beside]), SOURCE)
 
 
 def needed(table: pd.DataFrame) -> pd.DataFrame:
@@ -166,10 +177,15 @@ ROWS = {
 }
 
 
+def _longest(table: pd.DataFrame) -> pd.DataFrame:
+    """Random weights at the end of their longest runs."""
+    rows = ends(table)
+    return rows[(rows["method"] == RANDOM) & (rows["budget"] == rows["budget"].max())]
+
+
 def _longest_random(tables: Tables) -> pd.DataFrame:
     """Random at the end of its longest run minus CBD at zero tokens."""
-    rows = ends(tables["convergence"])
-    longest = rows[(rows["method"] == RANDOM) & (rows["budget"] == rows["budget"].max())]
+    longest = _longest(tables["convergence"])
     return paired(pd.concat([longest, _zero_and_after(tables).query("tokens == 0")]), RANDOM, CBD)
 
 
