@@ -32,6 +32,7 @@ from cbd.experiments import (
     convergence,
     density,
     families,
+    nested,
     paper_map,
     public_checkpoints,
     rivals,
@@ -71,6 +72,7 @@ from cbd.report.names import (
     FITTED,
     LARGER,
     LEARNGENE,
+    NESTED,
     RANDOM,
     SMALLER,
 )
@@ -128,6 +130,7 @@ def micro(tiny_corpus) -> Scale:
         ),
         densities=((1,), (0, 1)),
         rivals=("stacking", "learngene"),
+        nested=True,
         fitting=replace(training, tokens=4 * STEP, lr=0.05),
         families=Families(
             vocabularies=(("gpt2", 300), ("gpt_neox", 300), ("llama", 330), ("qwen3", 300)),
@@ -986,10 +989,10 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
 
 
 def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
-    assert len(EXPERIMENTS) == 14 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert len(EXPERIMENTS) == 15 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
     assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
-    assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "families"}
+    assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "families", "nested"}
 
 
 def test_names_are_known_without_heavy_imports():
@@ -1100,6 +1103,23 @@ def test_learned_alphas_are_paid_with_tokens_of_the_recovery(micro, tables):
     assert taken["alpha"].between(0, 1).all() and (taken["n"] >= len(SEEDS)).all()
     with pytest.raises(CbdError, match="learns no alphas"):
         better_interpolation.design(replace(micro, fitting=None), 0)
+
+
+def test_a_nested_run_costs_what_the_chain_does(micro, tables):
+    run, anchors = nested.nested(micro, 1), models.chain(micro, 1, "inherited").models[1:]
+    spent = sum(anchor.tokens * anchor.flops_per_token for anchor in anchors)
+    assert 0 <= spent - run.tokens * run.flops_per_token < STEP * run.flops_per_token
+    assert {*micro.anchor_specs, *micro.ladder} <= set(run.specs)
+    measured = nested.design(micro, 1).measurements
+    for spec in micro.convergence_targets:
+        runs = {m.method: m.recipe for m in measured if m.recipe.spec == spec and m.metric == "loss"}
+        assert runs[NESTED].start.model == run and runs[NESTED].training.lr != runs[CBD].training.lr
+        assert runs[NESTED].training.lr.start.model == nested.nested(micro, 0), "the first seed's searches"
+        assert runs[NESTED].training.skip == runs[CBD].training.skip
+    found = findings.nested.nested_against(tables["nested"])
+    assert len(found) == len(anchors) + 2 * len(micro.convergence_targets)
+    with pytest.raises(CbdError, match="has no nested run"):
+        nested.design(replace(micro, nested=False), 0)
 
 
 def test_every_stage_has_its_own_part_of_the_stream(micro):

@@ -16,7 +16,7 @@ from cbd.errors import CbdError, si
 from cbd.recipes.starts import BLUE, RIVALS
 from cbd.report import figures, results, stats
 from cbd.report.figures import FIGURES, drawing
-from cbd.report.names import FITTED
+from cbd.report.names import FITTED, NESTED
 
 SEEDS = (0, 1, 2)
 SIZES = {
@@ -181,6 +181,7 @@ TABLES = {
     "better_interpolation": lambda: before_and_after(
         "better_interpolation", ("CBD (union)", "smaller anchor, grown", *FITTED.values())
     ),
+    "nested": lambda: before_and_after("nested", ("CBD (union)", NESTED)),
     "rivals": lambda: before_and_after("rivals", ("CBD (union)", *(r.label for r in RIVALS.values()))),
 }
 

@@ -46,6 +46,7 @@ from cbd.recipes.training import (
     BridgeLoss,
     Fitted,
     Loss,
+    Nested,
     Scored,
     Search,
     Trained,
@@ -151,6 +152,18 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
             "sample": 99,
             "context": 64,
             "split": "test",
+        },
+    ),
+    (
+        Nested(TRAINED, Random(OTHER, CORPUS), (gpt2(1, 64), SPEC), CORPUS, TRAINING),
+        {
+            "teacher": RANDOM,
+            "start": Random(OTHER, CORPUS, 1),
+            "specs": (SPEC, OTHER),
+            "corpus": replace(CORPUS, fingerprint="b"),
+            "training": replace(TRAINING, lr=2e-3),
+            "loss": Loss("jsd"),
+            "drawn": 1,
         },
     ),
     (
@@ -643,7 +656,7 @@ from cbd import cli
 from cbd.experiments import EXPERIMENTS
 for scale in ("smoke", "laptop", "gpu", "paper"):
     for name in ("all", *EXPERIMENTS):
-        refused = name in ("families", "basis") and scale in ("gpu", "paper")
+        refused = name in ("families", "basis", "nested") and scale in ("gpu", "paper")
         assert cli.main(["plan", name, "--scale", scale]) == (2 if refused else 0)
 heavy = {"torch", "transformers", "datasets"} & set(sys.modules)
 assert not heavy, heavy
@@ -651,7 +664,7 @@ print(time.process_time() - start, file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("in all ") == 4 * (1 + len(EXPERIMENTS)) - 4
+    assert done.stdout.count("in all ") == 4 * (1 + len(EXPERIMENTS)) - 6
     assert float(done.stderr.split()[-1]) < 20  # processor seconds, import of pandas included
 
 

@@ -24,7 +24,7 @@ from cbd.experiments.scales import SCALES
 from cbd.report import ladder, readme, results, scorecard
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
-from cbd.report.names import ALONE, CBD, FITTED, LARGER, LEARNGENE, RANDOM, SMALLER
+from cbd.report.names import ALONE, CBD, FITTED, LARGER, LEARNGENE, NESTED, RANDOM, SMALLER, STEPWISE
 from cbd.report.scorecard import NOTHING
 from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, OTHER, QUESTION, SIGN, Facts, Sides
 
@@ -270,6 +270,18 @@ def learned(zero: float, after: float, rule: float) -> pd.DataFrame:
             rows += runs(CBD, spec, 5.0 + rule, **label)
             for method in FITTED.values():
                 rows += runs(method, spec, 5.0 + gap, **label)
+    return table(rows)
+
+
+def nest(anchor: float, zero: float, after: float) -> pd.DataFrame:
+    """`nested`: how far slices of a nested run lie above the chain's models."""
+    rows = []
+    for spec in SPECS:
+        rows += runs(STEPWISE, spec, 4.0, metric="final_loss")
+        rows += runs(NESTED, spec, 4.0 + anchor, metric="final_loss")
+        for tokens, gap in ((0, zero), (100, after)):
+            label = {"budget": 100, "tokens": tokens}
+            rows += runs(CBD, spec, 5.0, **label) + runs(NESTED, spec, 5.0 + gap, **label)
     return table(rows)
 
 

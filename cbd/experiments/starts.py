@@ -127,12 +127,13 @@ def below(scale: Scale, spec: ModelSpec) -> bool:
     return spec.parameters < scale.anchor_specs[-1].parameters
 
 
-def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int) -> Search:
+def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int, first: Recipe | None = None) -> Search:
     """The best rate and warm-up for a kind of start at a budget, searched with the first seed's chain.
 
-    Random weights are drawn for each seed of the search: one draw can be lucky, and they cost nothing.
+    Random weights are drawn for each seed of the search: one draw can be lucky, and they cost nothing. first:
+    the first seed's start, where `method` is none of `starts`.
     """
-    start, dial = starts(scale, 0, spec, (*COMPARED, *RIVALS))[method], scale.tuning
+    start, dial = first or starts(scale, 0, spec, (*COMPARED, *RIVALS))[method], scale.tuning
     tokens = nearest(tokens, dial.budgets or (tokens,))
     lr, warmup = (dial.random_lr, dial.random_warmup) if method == RANDOM else (dial.lr, dial.warmup)
     begin = {"lr": lr, "warmup_tokens": min(warmup, tokens * 2 // 3), "evaluations": 1}
@@ -146,10 +147,18 @@ def nearest(tokens: int, budgets: Iterable[int]) -> int:
     return min(budgets, key=lambda budget: (abs(math.log(budget / tokens)), budget))
 
 
-def recovery(scale: Scale, seed: int, spec: ModelSpec, method: str, start: Recipe, tokens: int) -> Trained:
+def recovery(
+    scale: Scale,
+    seed: int,
+    spec: ModelSpec,
+    method: str,
+    start: Recipe,
+    tokens: int,
+    first: Recipe | None = None,
+) -> Trained:
     """One run: the start, trained for `tokens` at its kind's own rate and warm-up, on the batches of `seed`.
 
-    They are searched at this very budget, for every kind of start alike.
+    They are searched at this very budget, for every kind of start alike. first: as for `tuned`.
     """
-    training = replace(scale.recovery, tokens=tokens, lr=tuned(scale, spec, method, tokens))
+    training = replace(scale.recovery, tokens=tokens, lr=tuned(scale, spec, method, tokens, first))
     return Trained(start, scale.corpus, stage(scale, training, seed, len(scale.anchors)))

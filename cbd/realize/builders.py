@@ -39,11 +39,12 @@ from cbd.recipes.models import (
     Transferred,
 )
 from cbd.recipes.operators import Trans
-from cbd.recipes.training import Anchor, Bridged, Fitted, Loss, Run, Scored, Search, Trained, Tuned
+from cbd.recipes.training import Anchor, Bridged, Fitted, Loss, Nested, Run, Scored, Search, Trained, Tuned
 from cbd.training import lessons
 from cbd.training.alphas import fit
 from cbd.training.likelihoods import read_likelihoods
 from cbd.training.loop import train
+from cbd.training.nested import NestedLesson
 from cbd.training.search import search
 
 Measured = dict[str, Any] | None
@@ -154,6 +155,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
             folder(r.corpus), folder(r.teacher), r.loss, r.shared_vocab, r.aligned
         )
     ),
+    Nested: run(lambda r: NestedLesson(folder(r.corpus), folder(r.teacher), r.specs, r.loss, r.drawn)),
     Bridged: run(lambda r: lessons.BridgedLesson(folder(r.corpus), folder(r.scored), r.loss)),
     Tuned: run(lambda r: lessons.TunedLesson(folder(r.pairs))),
     Search: searched,

@@ -29,6 +29,7 @@ VERBS: dict[type[Recipe], str] = {
     training.Anchor: "distil",
     training.Bridged: "bridge",
     training.Tuned: "tune",
+    training.Nested: "nest sizes in",
     training.Search: "search a rate for",
     training.Fitted: "fit alphas of",
     training.Scored: "read",

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Self
 from cbd.errors import require
 from cbd.recipes.base import Recipe, check_choices
 from cbd.recipes.data import Corpus, Pairs
-from cbd.recipes.models import Random, Rotated, Sorted, Transferred
+from cbd.recipes.models import Random, Rotated, Sorted, Transferred, encloses
 from cbd.recipes.operators import PATCH, kept
 from cbd.recipes.specs import ModelSpec
 
@@ -219,6 +219,41 @@ class Anchor(Run, Recipe):
     ) -> Self:
         """An anchor that starts from its own random weights (an *independent* anchor)."""
         return cls(teacher, Random(spec, corpus, training.seed + 1000), corpus, training, loss)
+
+
+@dataclass(frozen=True)
+class Nested(Run, Recipe):
+    """One model whose slices are the sizes `specs`, trained all at once: a rival of the whole chain.
+
+    The sandwich rule of slimmable networks (arXiv 1903.05134), which MatFormer (arXiv 2310.07707) brought to
+    transformers: each step trains the smallest size, the largest, and `drawn` others, on one batch. Ours:
+    every size learns from `teacher` as an anchor does, and slices are cut by Trans in depth and in width.
+    The model has the shape of `start`, of which only what lies in the largest size is trained. specs: from
+    small to large.
+    """
+
+    teacher: Recipe
+    start: Recipe
+    specs: tuple[ModelSpec, ...]
+    corpus: Corpus
+    training: Training
+    loss: Loss = Loss("reverse_kl", cross_entropy=0.0)
+    drawn: int = 2
+
+    def __post_init__(self) -> None:
+        sizes = [spec.parameters for spec in self.specs]
+        require(len(sizes) > 1 and sizes == sorted(set(sizes)), "a nested run has sizes from small to large")
+        outside = [spec.name for spec in self.specs if not encloses(spec, self.start.spec, spec)]
+        whole = self.start.spec.name
+        require(not outside, f"{', '.join(outside)} cannot be cut from {whole}: choose smaller sizes")
+
+    @property
+    def flops_per_token(self) -> int:
+        """With the mean of the sizes that may be drawn."""
+        context = self.training.context
+        first, *inner, last = (spec.training_flops(context) for spec in self.specs)
+        others = min(self.drawn, len(inner)) * sum(inner) // max(len(inner), 1)
+        return first + others + last + self.teacher.spec.forward_flops(context)
 
 
 @dataclass(frozen=True)

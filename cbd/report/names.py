@@ -21,6 +21,7 @@ STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "
 ALONE = "cross-entropy alone"  # the control: no teacher
 # chains by their density
 ANCHORS = ("1 anchor", "2 anchors", "3 anchors", "4 anchors")
+NESTED = "slice of a nested run"
 # alphas that are learned, by what has one of its own
 FITTED = {
     "model": "CBD (one learned alpha)",
@@ -58,6 +59,7 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     ULD: (starts.PINK, "P", starts.FINE),
     RAW: _PLAIN,
     **dict(zip(ANCHORS, (_THIRD, _SECOND, _PLAIN, _OURS), strict=True)),
+    NESTED: (starts.PINK, "P", starts.LONG),
     FITTED["model"]: (starts.SKY, "<", starts.SOLID),
     FITTED["block"]: (starts.PINK, "P", starts.FINE),
     FITTED["tensor"]: (starts.RED, "D", starts.LONG),

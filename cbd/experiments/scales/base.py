@@ -186,6 +186,8 @@ class Scale:
     """Chains that are compared (E11), from the sparsest on: the places of their anchors in `anchors`."""
     rivals: tuple[str, ...] = ()
     """Other papers' initialisers that are compared (E9, Q8), by their keys in `cbd.recipes.starts.RIVALS`."""
+    nested: bool = False
+    """Whether one run of all sizes at once is compared with the chain."""
     fitting: Training | None = None
     """How alphas are learned from text (`recipes.training.Fitted`); None: they are not."""
     jobs: int = 2
