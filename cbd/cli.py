@@ -10,7 +10,7 @@ from typing import Any, get_args
 import cbd
 from cbd.errors import CbdError, count, require
 from cbd.experiments import EXPERIMENTS, PAPER
-from cbd.experiments.scales import SCALES, scale_named
+from cbd.experiments.scales import NOTHING_SHOWN, SCALES, scale_named
 from cbd.recipes.costs import ACCELERATORS
 from cbd.recipes.operators import OPERATORS
 from cbd.recipes.starts import MIXED, STARTS, alone
@@ -184,7 +184,7 @@ def _figures(options: argparse.Namespace) -> None:
     for path in drawn:
         print(path)
     print(scorecard.write(options.scale))
-    if options.scale in SCALES:
+    if options.scale in SCALES and options.scale != NOTHING_SHOWN:
         print(findings.write())
     page = results.root() / "README.md"
     if options.scale == readme.SCALE and page.exists():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cbd.errors import require, si
-from cbd.experiments.scales import SCALES
+from cbd.experiments.scales import NOTHING_SHOWN, SCALES
 from cbd.recipes import advice
 from cbd.recipes.advice import Way
 from cbd.report import ladder, results, stats
@@ -16,7 +16,6 @@ from cbd.report.findings import convergence
 from cbd.report.names import RANDOM
 
 SHARE = 0.5  # of the budget that goes to the anchors unless their tokens are given
-NOTHING_SHOWN = "smoke"  # a scale whose numbers mean nothing
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from cbd.experiments.run import design_of, names_at, seeds_of
-from cbd.experiments.scales import SCALES
+from cbd.experiments.scales import NOTHING_SHOWN, SCALES
 from cbd.experiments.scales.base import Scale
 from cbd.files import write_text
 from cbd.recipes.base import Recipe, walk
@@ -31,7 +31,7 @@ HOW = (
 
 def page() -> str:
     """The page, in Markdown, from the tables of every scale that has some."""
-    there = [scale for scale in SCALES.values() if results.names(scale.name)]
+    there = [s for s in SCALES.values() if s.name != NOTHING_SHOWN and results.names(s.name)]
     cards = pd.concat([scorecard.scorecard(scale.name) for scale in there], ignore_index=True)
     run = set(cards.loc[cards["verdict"] != NOT_RUN, "id"])
     cards = cards[(cards["verdict"] != NOT_RUN) | ~cards["id"].isin(run)]

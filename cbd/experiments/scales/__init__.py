@@ -13,6 +13,9 @@ from cbd.experiments.scales.smollm import smollm
 
 SCALES = {scale.name: scale for scale in (smoke(), laptop(), smollm(), gpu(), paper())}
 
+NOTHING_SHOWN = "smoke"
+"""The scale that checks that everything runs: its numbers mean nothing."""
+
 
 def scale_named(name: str) -> Scale:
     """The scale of that name. Raises `CbdError` with the choices."""
