@@ -11,6 +11,10 @@ from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Nested
 from cbd.report.names import CBD, NESTED, STEPWISE
 
+# Times the anchors' rate. Seed 0 at the laptop scale, mean loss over all sizes: 4.450 at 1, 4.358 at 2, 4.321
+# at 4; what is higher has not been tried.
+RATE = 4.0
+
 
 def runs_at(scale: Scale) -> bool:
     """Whether the scale compares it."""
@@ -24,10 +28,10 @@ def sizes(scale: Scale) -> tuple[ModelSpec, ...]:
 
 
 def nested(scale: Scale, seed: int) -> Nested:
-    """The run: from the source, sorted as for the first anchor, with the anchors' loss, rate and FLOPs."""
+    """The run: from the source, sorted as for the first anchor, with the anchors' loss and FLOPs."""
     llm, *anchors = chain(scale, seed, "inherited").models
-    # each point of its curve looks at every size
-    training = replace(stage(scale, scale.anchor_training, seed, 0), evaluations=4)
+    given = replace(scale.anchor_training, lr=RATE * scale.anchor_training.lr)
+    training = replace(stage(scale, given, seed, 0), evaluations=4)  # each point of its curve looks at all
     run = Nested(llm, Sorted(llm), sizes(scale), scale.corpus, training, scale.loss)
     budget = sum(anchor.tokens * anchor.flops_per_token for anchor in anchors)
     return replace(run, training=replace(training, tokens=budget // run.flops_per_token))
