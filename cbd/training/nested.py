@@ -25,7 +25,7 @@ from cbd.training.losses import Sums, check_vocabularies, per_row_loss
 
 
 class Slice(nn.Module):
-    """The model of one size, without weights of its own: forward(weights, input_ids) -> states and head."""
+    """The model of one size, run on the part of the student's weights that it is (`states`)."""
 
     def __init__(self, student: nn.Module, whole: Checkpoint, spec: ModelSpec):
         super().__init__()
