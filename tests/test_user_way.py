@@ -155,8 +155,10 @@ def test_a_size_between_the_anchors_starts_near_the_better_of_them(chain, tmp_pa
     assert run("init", "--chain", chain, *size, "--out", tmp_path / "slm") == 0
     slm, ends = loss_of(tmp_path / "slm"), ends_of(chain, size, tmp_path, loss_of)
     assert slm < max(ends) and slm < min(ends) + 0.1
-    assert run("init", "--chain", chain, "--parameters", "170k", "--out", tmp_path / "by-count") == 0
-    assert Checkpoint(tmp_path / "by-count").spec.name == "3x64"
+    for start in ("mixed", "grown", "cut"):
+        out = tmp_path / f"{start} by count"
+        assert run("init", "--chain", chain, "--parameters", "170k", "--start", start, "--out", out) == 0
+        assert Checkpoint(out).spec.name == "3x64"
 
 
 def test_a_model_that_is_cut_keeps_what_is_worth_most(chain, source, tmp_path, loss_of):

@@ -109,7 +109,10 @@ def init_checkpoint(
     places = _needed({"small": small, "large": large}, start)
     used = {role: own.opened(place) for role, place in places.items()}
     first, second = next(iter(used.values())), list(used.values())[-1]
-    spec = size.spec(first.spec, second.spec)
+    # a number of parameters is looked for between both models, also where the start reads one of them alone
+    counted = size.parameters is not None
+    ends = [own.opened(place).spec for place in (small, large) if place] if counted else []
+    spec = size.spec(*((ends[0], ends[-1]) if ends else (first.spec, second.spec)))
     note = {"start": start, "target": asdict(spec)} | {role: asdict(m.spec) for role, m in used.items()}
     note |= {} if choice is None else {"choice": choice}
     if start == MIXED:
