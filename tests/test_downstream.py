@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cbd import cli
@@ -242,6 +243,20 @@ def test_tuning_lowers_the_loss_of_held_out_responses_and_keeps_the_start(data, 
     spent = {(row["tokens"], row["flops"]) for row in rows}
     assert spent == {(0, 0)}, "what the tuning costs is not the model's own"
     assert [row["metric"] for row in rows] == ["cbd_reply/rougeL", "cbd_reply/rougeL chance"]
+
+
+def test_likelihoods_in_bf16_are_near_those_in_fp32(tiny_corpus, data):
+    start = realize(Random(gpt2(2, 32, head_dim=16, vocab=300, positions=CONTEXT), tiny_corpus))
+    sums = {}
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        model = downstream.harness(start, precision)
+        assert {p.dtype for p in model.model.parameters()} == {kind}
+        asked = [Instance("loglikelihood", {}, ("the cat sat", " on the mat"), 0)]
+        sums[precision] = model.loglikelihood(asked, disable_tqdm=True)[0][0]
+    assert sums["bf16"] != sums["fp32"]
+    assert sums["bf16"] == pytest.approx(sums["fp32"], rel=1e-2)
+    found = downstream.evaluate(start, (CLOZE,), data, precision="bf16")[CLOZE]
+    assert found.items.keys() == downstream.evaluate(start, (CLOZE,), data)[CLOZE].items.keys()
 
 
 def copied(folder, out) -> dict:

@@ -131,6 +131,17 @@ def test_what_is_finished_is_neither_made_again_nor_its_inputs(tiny_corpus):
     assert made == (store.record(recipe)["finished"], folder.stat().st_mtime_ns)
 
 
+def test_a_loss_in_bf16_is_near_fp32s_and_another_recipe(tiny_corpus):
+    asked = (Random(SMALL, tiny_corpus), tiny_corpus, 8 * CONTEXT, CONTEXT)
+    exact, near = Evaluated(*asked), Evaluated(*asked, precision="bf16")
+    exact, near = (json.loads((realize(r) / "metrics.json").read_text()) for r in (exact, near))
+    assert near["loss"] != exact["loss"], "the products are in bf16"
+    assert near["loss"] == pytest.approx(exact["loss"], abs=5e-3)
+    assert near["tokens"] == exact["tokens"]
+    with pytest.raises(CbdError, match="precision is 'fp16'; choose one of fp32, bf16"):
+        replace(Evaluated(*asked), precision="fp16")
+
+
 # Sources -----------------------------------------------------------------------------------------------
 
 

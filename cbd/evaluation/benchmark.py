@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from lm_eval import evaluator
@@ -59,13 +59,15 @@ def evaluate(
     data: Mapping[str, Path] | None = None,
     shots: int = 0,
     limit: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> dict[str, TaskScore]:
     """The checkpoint's scores on lm-eval tasks, a `TaskScore` a name; a group's subtasks are pooled.
 
     data: the folders behind our own tasks ("items", "pairs"). shots: examples in the prompt. limit: the first
-    items of each task only. Raises `CbdError` as `load_tasks` and `load_llm`'s folder do.
+    items of each task only. precision: of the weights on a CPU. Raises `CbdError` as `load_tasks` and
+    `load_llm`'s folder do.
     """
-    loaded, model = load_tasks(tasks, data), harness(folder)
+    loaded, model = load_tasks(tasks, data), harness(folder, precision)
     leaves = {task.task_name: task for group in loaded.values() for task in group}
     for name, task in leaves.items():
         room = (task.get_config("generation_kwargs") or {}).get("max_gen_toks", 0)
@@ -84,15 +86,15 @@ def evaluate(
     }
 
 
-def harness(folder: Path) -> HFLM:
-    """The checkpoint as lm-eval's Hugging Face model."""
+def harness(folder: Path, precision: Literal["fp32", "bf16"] = "fp32") -> HFLM:
+    """The checkpoint as lm-eval's Hugging Face model; likelihoods are summed in fp32."""
     try:
-        model, tokenizer = load_llm(folder), AutoTokenizer.from_pretrained(folder)
+        model, tokenizer = load_llm(folder, precision), AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         wrong = f"{folder} is no Hugging Face checkpoint with a tokenizer"
         raise CbdError(f"{wrong} ({first_line(error)})") from None
     with quiet():
-        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
+        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH, softmax_dtype="float32")
 
 
 def load_tasks(tasks: Iterable[str], data: Mapping[str, Path] | None = None) -> dict[str, list[Any]]:

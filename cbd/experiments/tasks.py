@@ -27,15 +27,18 @@ def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> lis
     tuned = Tuned(model, dial.pairs, replace(dial.tuning, seed=seed))
     measured = [scale.evaluated(model, "test")]
     for choice in chosen(scale, model):
-        asked = {"shots": choice.shots, "limit": dial.limit}
-        measured += [choice, Downstream(tuned, dial.generation, pairs=dial.pairs, **asked)]
+        generation = replace(choice, model=tuned, tasks=dial.generation, items=None, pairs=dial.pairs)
+        measured += [choice, generation]
     return [Measurement(recipe, method, labels=labels) for recipe in measured]
 
 
 def chosen(scale: Scale, model: Recipe) -> list[Downstream]:
-    """The tasks that are scored by likelihood, the model as it is; one recipe a number of examples."""
+    """The tasks that are scored by likelihood, the model as it is; one recipe a number of examples.
+
+    In the precision in which the scale trains.
+    """
     dial = scale.evaluation
-    asked = {"items": dial.items, "limit": dial.limit}
+    asked = {"items": dial.items, "limit": dial.limit, "precision": scale.recovery.precision}
     return [Downstream(model, dial.choice, shots=shots, **asked) for shots in dial.shots]
 
 

@@ -112,7 +112,8 @@ def evaluated(recipe: Evaluated, out: Path, state: Path) -> Measured:
     text = held_out.HeldOut.of(tokens, recipe.split, recipe.sample, recipe.context)
     device = _device()
     objective = lessons.Objective(load(folder(recipe.model)).to(device), Loss())
-    return _written(held_out.evaluate(objective, text, device), out)
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        return _written(held_out.evaluate(objective, text, device), out)
 
 
 def _written(metrics: dict[str, Any], out: Path) -> Measured:
@@ -124,7 +125,8 @@ def downstream(recipe: Downstream, out: Path, state: Path) -> Measured:
     from cbd.evaluation.benchmark import evaluate  # lm-eval: only where it scores
 
     data = {name: folder(r) for name, r in (("items", recipe.items), ("pairs", recipe.pairs)) if r}
-    scores = evaluate(folder(recipe.model), recipe.tasks, data, recipe.shots, recipe.limit)
+    asked = (recipe.shots, recipe.limit, recipe.precision)
+    scores = evaluate(folder(recipe.model), recipe.tasks, data, *asked)
     (out / "metrics.json").write_text(json.dumps({task: score.summary() for task, score in scores.items()}))
     (out / "items.json").write_text(json.dumps({task: score.items for task, score in scores.items()}))
 

@@ -10,20 +10,25 @@ from operator import attrgetter
 from typing import Literal
 
 from cbd.errors import require
-from cbd.recipes.base import Recipe
+from cbd.recipes.base import Recipe, check_choices
 from cbd.recipes.data import Corpus, Items, Pairs
 
 
 @dataclass(frozen=True)
 class Evaluated(Recipe):
-    """The loss of `model` on the first `sample` tokens of a held-out split, per token and per byte."""
+    """The loss of `model` on the first `sample` tokens of a held-out split, per token and per byte.
+
+    precision: of the products in the blocks; the head's and the loss are in fp32.
+    """
 
     model: Recipe
     corpus: Corpus
     sample: int = 16384
     context: int = 128
     split: Literal["train", "validation", "test"] = "validation"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
+    __post_init__ = check_choices
     spec = property(attrgetter("model.spec"))
 
     @property
@@ -63,7 +68,8 @@ LOCAL = FROM_ITEMS + FROM_PAIRS  # tasks whose data is a folder made by the reci
 class Downstream(Recipe):
     """The scores of `model` on lm-eval tasks, by their names there; shots: examples in the prompt.
 
-    limit: the first items of each task alone. items, pairs: the text behind our own tasks.
+    limit: the first items of each task alone. items, pairs: the text behind our own tasks. precision: of the
+    weights on a CPU; on cards they are bf16.
     """
 
     model: Recipe
@@ -72,8 +78,10 @@ class Downstream(Recipe):
     pairs: Pairs | None = None
     shots: int = 0
     limit: int | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
+        check_choices(self)
         made, read = (set(self.tasks) & set(names) for names in (FROM_ITEMS, FROM_PAIRS))
         require(self.items or not made, f"{', '.join(FROM_ITEMS)} are made from a corpus: name its Items")
         require(self.pairs or not read, f"{', '.join(FROM_PAIRS)} read responses: name the Pairs")

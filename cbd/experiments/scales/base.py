@@ -211,8 +211,9 @@ class Scale:
         split: Literal["validation", "test"] = "validation",
         corpus: Corpus | SelfWritten | None = None,
     ) -> Evaluated:
-        """The model's loss on the scale's held-out text, or on another text's."""
-        return Evaluated(model, corpus or self.corpus, self.sample, self.recovery.context, split)
+        """The model's loss on the scale's held-out text, or on another's, in the precision that trains."""
+        held_out = (corpus or self.corpus, self.sample, self.recovery.context, split)
+        return Evaluated(model, *held_out, self.recovery.precision)
 
     @property
     def texts(self) -> dict[str, Corpus | SelfWritten]:
