@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import shlex
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from cbd.recipes import advice
 from cbd.recipes.data import Corpus
 from cbd.recipes.models import Random, Source
 from cbd.recipes.specs import NAMED
-from cbd.recipes.training import Anchor, Loss, Training
+from cbd.recipes.training import Anchor, Loss, Nested, Training
 from cbd.report import results
 from cbd.report.names import RANDOM
 
@@ -34,7 +35,7 @@ def ways(sizes):
         advice.scratch(sizes),
         advice.direct(sizes, SOURCE),
         advice.chain(sizes, SOURCE, 1e8),
-        advice.nested(sizes),
+        advice.nested(sizes, SOURCE),
     ]
 
 
@@ -105,9 +106,13 @@ def test_the_costs_are_those_of_the_recipes():
     assert counted == pytest.approx(exact, rel=0.1)
 
 
-def test_a_nested_step_trains_the_ends_and_two_others():
-    way = advice.nested([1e6, 2e6, 6e6])
-    assert sum(way.each) == pytest.approx(6 * (1e6 + 6e6 + 2 * 3e6))
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_a_nested_step_costs_what_its_recipe_says(count):
+    llm, corpus = Source("teacher", NAMED["GPT2-L"]), Corpus()
+    specs = tuple(replace(llm.spec, layers=layers) for layers in range(10, 10 + count))
+    run = Nested(llm, llm, specs, corpus, Training(1_000_000, 1e-3, context=256))
+    way = advice.nested([spec.parameters for spec in specs], llm.spec.parameters)
+    assert sum(way.each) == pytest.approx(run.flops_per_token, rel=0.1)
     assert len(set(way.tokens(1e18))) == 1
 
 
@@ -187,5 +192,7 @@ def test_what_is_left_out_or_cannot_be_is_refused(capsys):
     assert "not below --source" in refused("--targets", "51M,1B", "--budget", "1e20", "--source", "774M")
     more = ("--targets", "51M", "--budget", "1e20", "--source", "774M", "--anchor-tokens", "900B")
     assert "leave nothing of --budget" in refused(*more)
+    few = refused("--targets", "51M,138M", "--budget", "1e15", "--source", "774M")
+    assert "worse than guessing" in few and "raise --budget" in few
     with pytest.raises(CbdError, match="not below"):
         next(advise([SOURCE], 1e20, SOURCE))

@@ -49,7 +49,8 @@ def advise(
     require(0 < given < enough, much)
     ways = [advice.scratch(sizes), advice.direct(sizes, source), advice.chain(sizes, source, given)]
     if len(sizes) > 1:
-        ways.insert(2, advice.nested(sizes))
+        ways.insert(2, advice.nested(sizes, source))
+    _check_law(ways[0], budget)
     yield from _table(ways, budget, given)
     needs = ways[-1].break_even(budget, ways[0].mean_loss(budget)) / given
     worth = measured()
@@ -57,6 +58,14 @@ def advise(
     yield from _recommended(needs, worth)
     yield ""
     yield from _commands(ways[-1], budget, source, given, needs)
+
+
+def _check_law(scratch: Way, budget: float) -> None:
+    """Refuse a budget so small that the law has models trained on text worse than guessing."""
+    loss, tokens = scratch.mean_loss(budget), si(min(scratch.tokens(budget)))
+    says = f"the law of arXiv 2404.10102 says {loss:.3g} nats, worse than guessing"
+    wrong = f"--budget {si(budget)} trains a size on {tokens} tokens, for which {says}"
+    require(loss < advice.GUESSING, f"{wrong}: raise --budget")
 
 
 def _table(ways: Sequence[Way], budget: float, given: float) -> Iterator[str]:

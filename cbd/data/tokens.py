@@ -80,7 +80,7 @@ class Tokens:
 
     def _require_window(self, count: int, split: str, context: int) -> None:
         few = f"the {split} split has {self.count(split):,} tokens, fewer than a window of context + 1 = "
-        require(count >= 1, f"{few}{context + 1:,}; shorten the context, add text or raise held_out")
+        require(count >= 1, f"{few}{context + 1:,}; shorten the context or add documents")
 
 
 def drawn(seed: int, step: int, count: int, places: int) -> np.ndarray:

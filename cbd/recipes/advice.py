@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from scipy.optimize import brentq
 
+GUESSING = math.log(32_000)  # nats per token, with the vocabulary that the law was fitted with
 FLOOR, SIZE, DATA = 1.8172, (482.01, 0.3478), (2085.43, 0.3658)  # nats per token; (factor, exponent)
 WIDEST = 3.0  # gap between neighbours of a chain, in parameters; the paper's chains have 2 to 2.9
 POWERS = 18  # of ten: between which break-even is sought
@@ -108,13 +109,14 @@ def direct(sizes: Sequence[float], source: float) -> Way:
     return Way("direct distillation", tuple(sizes), 0.0, tuple(trained(n) + read(source) for n in sizes))
 
 
-def nested(sizes: Sequence[float]) -> Way:
-    """One run whose slices are the sizes, by the sandwich rule of slimmable networks (arXiv 1903.05134).
+def nested(sizes: Sequence[float], source: float) -> Way:
+    """One run whose slices are the sizes (`cbd.recipes.training.Nested`), distilled from the source.
 
-    Each step trains the largest, the smallest and two others; MatFormer (arXiv 2310.07707) is a relative.
+    Each step trains the largest, the smallest and two of those between, and the source reads it once.
     """
-    ends, other = (min(sizes), max(sizes)), 2 * sum(sizes) / len(sizes)
-    each = tuple(trained(n * (n in ends) + other / len(sizes)) for n in sizes)
+    ends, between = (min(sizes), max(sizes)), len(sizes) - 2
+    share = lambda n: 1.0 if n in ends else min(2, between) / between  # noqa: E731
+    each = tuple(trained(n) * share(n) + read(source) / len(sizes) for n in sizes)
     return Way("nested run", tuple(sizes), 0.0, each, together=True)
 
 
