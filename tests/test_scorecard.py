@@ -26,7 +26,7 @@ from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
 from cbd.report.names import ALONE, CBD, FITTED, LARGER, LEARNGENE, NESTED, RANDOM, SMALLER, STEPWISE
 from cbd.report.scorecard import NOTHING
-from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, OTHER, QUESTION, SIGN, Facts, Sides
+from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, ONE_SEED, OTHER, QUESTION, SIGN, Facts, Sides
 
 IDS = [f"E{i}" for i in range(1, 17)] + [f"Q{i}" for i in range(1, 12)]
 YES, MIXED, NO = "yes", "mixed", "no"
@@ -47,11 +47,12 @@ def words(name: str):
 
 
 def judged(name: str, tables: dict[str, pd.DataFrame]) -> str:
-    """ "yes", "mixed", "no" or the words for nothing measured: the verdict of one row on these tables."""
+    """ "yes", "mixed", "no" or the words for what cannot be judged: one row's verdict on these tables."""
     entry = ROWS[name]
     assert set(entry.needs) <= set(tables)
     found = entry.rule.verdict(entry.measure(tables), words(name))
-    said = {getattr(words(name), word): word for word in (YES, MIXED, NO)} | {NOT_RUN: NOT_RUN}
+    said = {getattr(words(name), word): word for word in (YES, MIXED, NO)}
+    said |= {NOT_RUN: NOT_RUN, ONE_SEED: ONE_SEED}
     return said[found]
 
 
@@ -396,7 +397,7 @@ def test_one_seed_decides_nothing(name):
     """The intervals of E4 and E13 come with their table, E14 is counted; to Q1 one seed is an answer."""
     tables = next(tables for other, tables, verdict in FLIPS if (other, verdict) == (name, YES))
     single = {key: frame[frame["seed"].isna() | (frame["seed"] == 0)] for key, frame in tables.items()}
-    assert judged(name, single) == NOT_RUN
+    assert judged(name, single) == ONE_SEED
 
 
 def test_a_size_that_diverged_is_not_passed_over():
@@ -757,6 +758,21 @@ def test_a_claim_that_two_scales_judge_differently_is_told_under_both(empty):
     both = next(line for line in parts["What holds"].splitlines() if "(E2)" in line)
     assert "`laptop`: 3 of 3" in both and "`smollm`: 3 of 3" in both, "one line for one verdict"
     assert "(E10)" not in parts["What has not been run"] and "(E1)" in parts["What has not been run"]
+
+
+def test_what_one_seed_measured_is_told_with_its_numbers_and_not_judged(empty):
+    for scale, seeds in (("laptop", (0, 1, 2)), ("smollm", (0,))):
+        table = starts(UP).assign(experiment="initialise")
+        results.write_table(table[table["seed"].isin(seeds)], scale, "initialise")
+    parts = parts_of(findings_page.page())
+    told = parts["What was measured with one seed, and is not judged"].splitlines()
+    told = next(line for line in told if "(E10)" in line)
+    numbers = re.search(r"`smollm`: (.*?)\. Fair control", told)[1]
+    assert re.findall(r"[+-]\d\.\d{3}", numbers) and "interval" not in numbers
+    assert "`laptop`" not in told, "three seeds are judged"
+    assert "(E10)" not in parts["Where the scales disagree"]
+    card = scorecard.scorecard("smollm").set_index("id")
+    assert card.loc["E10", "verdict"] == ONE_SEED and "(1 seed)" in scorecard.table(card.reset_index())
 
 
 def test_what_only_a_gpu_could_settle_is_what_one_has_not_run(empty):

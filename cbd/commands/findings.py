@@ -13,13 +13,14 @@ from cbd.recipes.costs import ACCELERATORS
 from cbd.report import results, scorecard
 from cbd.report.claims import claims
 from cbd.report.findings import ROWS
-from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, QUESTION
+from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, ONE_SEED, QUESTION
 
 HEADINGS = {
     "What holds": (EXPERIMENT.yes, QUESTION.yes),
     "What holds in part, or is undecided": (EXPERIMENT.mixed, QUESTION.mixed),
     "What does not hold": (EXPERIMENT.no, QUESTION.no),
     "What cannot be said: the baseline is not tuned": (NOT_TUNED,),
+    "What was measured with one seed, and is not judged": (ONE_SEED,),
     "What has not been run": (NOT_RUN,),
 }
 CARD = "gpu"  # the scale of one card
@@ -68,9 +69,11 @@ def _line(rows: list) -> str:
 
 
 def _units(row) -> str:
-    """How many units of a row hold, with its scale; nothing for one that has not been measured."""
+    """How many units of a row hold, with its scale, or its numbers; nothing where nothing was measured."""
     if row.ours == scorecard.NOTHING:
         return ""
+    if row.verdict == ONE_SEED:
+        return f", `{row.scale}`: {row.ours.replace(' (no interval)', '')}"
     entry = ROWS[row.id]
     found = entry.measure({name: results.read_table(row.scale, name) for name in results.names(row.scale)})
     return f", `{row.scale}`: {entry.rule.counts(found, found.index)}"
@@ -78,7 +81,7 @@ def _units(row) -> str:
 
 def _disagreements(cards: pd.DataFrame) -> str:
     """The claims that were judged at several scales, with different verdicts."""
-    judged = cards[~cards["verdict"].isin((NOT_RUN, NOT_TUNED))]
+    judged = cards[~cards["verdict"].isin((NOT_RUN, NOT_TUNED, ONE_SEED))]
     lines = []
     for name, rows in judged.groupby("id", sort=False):
         if rows["verdict"].nunique() > 1:

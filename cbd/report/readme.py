@@ -5,7 +5,7 @@ import textwrap
 from cbd.errors import require
 from cbd.report import results, scorecard
 from cbd.report.claims import Claim, claims
-from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, QUESTION
+from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, ONE_SEED, QUESTION
 
 SCALE = "laptop"  # whose results README.md tells
 START, END = "<!-- findings: written by `make figures` -->", "<!-- end of findings -->"
@@ -16,10 +16,11 @@ SAID = {
     EXPERIMENT.mixed: "In part",
     EXPERIMENT.no: "Not reproduced",
     NOT_TUNED: "Baseline not tuned",
+    ONE_SEED: "One seed, not judged",
     NOT_RUN: "Open",
 }
 ANSWERS = {QUESTION.yes: "yes", QUESTION.no: "no", QUESTION.mixed: "undecided"}
-ANSWERS |= {NOT_TUNED: "not tuned", NOT_RUN: "open"}
+ANSWERS |= {NOT_TUNED: "not tuned", ONE_SEED: "with one seed", NOT_RUN: "open"}
 
 
 def block(scale: str = SCALE) -> str:

@@ -16,7 +16,17 @@ from cbd.files import write_text
 from cbd.report import ladder, results
 from cbd.report.claims import Claim, claims, reported
 from cbd.report.findings import ROWS
-from cbd.report.verdicts import EXPERIMENT, FIXED, MARGIN, NOT_RUN, NOT_TUNED, QUESTION, Tables, listed
+from cbd.report.verdicts import (
+    EXPERIMENT,
+    FIXED,
+    MARGIN,
+    NOT_RUN,
+    NOT_TUNED,
+    ONE_SEED,
+    QUESTION,
+    Tables,
+    listed,
+)
 
 NOTHING = "–"
 
@@ -91,7 +101,7 @@ def table(card: pd.DataFrame) -> str:
     """The scorecard as a table in Markdown."""
     lines = ["| | claim | paper | ours | control | verdict, by its rule |", "|---|---|---|---|---|---|"]
     for row in card.itertuples():
-        seeds = f" ({row.seeds} seeds)" if row.seeds else ""
+        seeds = f" ({row.seeds} seed{'s' * (row.seeds > 1)})" if row.seeds else ""
         judged = f"**{row.verdict}**. {row.rule}."
         cells = (row.id, row.claim, row.paper, row.ours + seeds, row.control, judged)
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
@@ -103,7 +113,7 @@ def tally(card: pd.DataFrame) -> str:
     lines = []
     for what, letter, words in (("claims", "E", EXPERIMENT), ("questions", "Q", QUESTION)):
         rows = card[card["id"].str.startswith(letter)]
-        for verdict in (words.yes, words.mixed, words.no, NOT_TUNED, NOT_RUN):
+        for verdict in (words.yes, words.mixed, words.no, NOT_TUNED, ONE_SEED, NOT_RUN):
             judged = rows[rows["verdict"] == verdict].itertuples()
             found = [f"{row.claim} ({row.id}{', weak control' * row.weak})" for row in judged]
             if found:

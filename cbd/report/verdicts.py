@@ -25,6 +25,7 @@ MARGIN_BITS = 0.004  # bits per byte: the same, at the 3.4 bytes a token of our 
 MOST = 0.5  # "most" is more than this share of the units
 LISTED = 4  # more units than these are told as ranges
 NOT_RUN = "not yet run at this scale"
+ONE_SEED = "measured with one seed, so not judged"  # which makes no interval
 NOT_TUNED = "baseline not tuned"  # see `cbd.report.ladder`
 OTHER = {"below": "above", "above": "below"}
 SIGN = {"below": "<", "above": ">"}
@@ -52,9 +53,11 @@ class Rule:
     what: str
 
     def verdict(self, found: pd.DataFrame, words: Words) -> str:
-        """One of the words; `NOT_RUN` with nothing measured, or with one seed, which makes no interval."""
-        if found.empty or ((found["n"] == 1) & found["low"].isna()).all():
+        """One of the words; `NOT_RUN` with nothing measured, `ONE_SEED` with one seed behind all of it."""
+        if found.empty:
             return NOT_RUN
+        if ((found["n"] == 1) & found["low"].isna()).all():
+            return ONE_SEED
         if self.holds(found).all():
             return words.yes
         return words.no if self.refuted(found, words) else words.mixed
