@@ -31,6 +31,7 @@ from cbd.experiments import (
     bridge,
     convergence,
     density,
+    distillers,
     families,
     nested,
     paper_map,
@@ -44,6 +45,7 @@ from cbd.experiments.scales import SCALES
 from cbd.experiments.scales.base import (
     Boomerang,
     Bridge,
+    Distillers,
     Evaluation,
     Families,
     HomeGrown,
@@ -58,7 +60,7 @@ from cbd.realize.run import realize_all
 from cbd.recipes.base import walk
 from cbd.recipes.data import Items, Pairs
 from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY, Downstream
-from cbd.recipes.models import Rotated, Sampling, Sorted, encloses
+from cbd.recipes.models import Rotated, Sampling, Sorted, Transferred, encloses
 from cbd.recipes.operators import OPERATORS, distance_alpha
 from cbd.recipes.specs import gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Loss, Search, Training, Tuned
@@ -74,7 +76,9 @@ from cbd.report.names import (
     LEARNGENE,
     NESTED,
     RANDOM,
+    REVERSE,
     SMALLER,
+    STATES,
 )
 from cbd.report.searches import searches
 
@@ -131,6 +135,7 @@ def micro(tiny_corpus) -> Scale:
         densities=((1,), (0, 1)),
         rivals=("stacking", "learngene"),
         nested=True,
+        distillers=Distillers((1.0, 3.0), Sampling(documents=8, prompt=4, new=28, batch=8)),
         fitting=replace(training, tokens=4 * STEP, lr=0.05),
         families=Families(
             vocabularies=(("gpt2", 300), ("gpt_neox", 300), ("llama", 330), ("qwen3", 300)),
@@ -989,10 +994,10 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
 
 
 def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
-    assert len(EXPERIMENTS) == 15 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert len(EXPERIMENTS) == 16 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
     assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
-    assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "families", "nested"}
+    assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "distillers", "families", "nested"}
 
 
 def test_names_are_known_without_heavy_imports():
@@ -1120,6 +1125,30 @@ def test_a_nested_run_costs_what_the_chain_does(micro, tables):
     assert len(found) == len(anchors) + 2 * len(micro.convergence_targets)
     with pytest.raises(CbdError, match="has no nested run"):
         nested.design(replace(micro, nested=False), 0)
+
+
+def test_every_loss_is_tried_at_every_rate_from_one_start_on_the_same_batches(micro, tables):
+    measured = distillers.design(micro, 1).measurements
+    _, above, last = models.chain(micro, 1, "inherited").models
+    students = [m.recipe.model for m in measured]
+    assert len(measured) == 2 * 7 and {m.labels["source"] for m in measured} == {above.spec.name}
+    assert {student.start for student in students} == {Transferred(Sorted(above), last.spec)}
+    rates = {times * micro.anchor_training.lr for times in micro.distillers.rates}
+    assert {student.training.lr for student in students} == rates
+    assert len({replace(student.training, lr=1.0) for student in students}) == 1
+    own = {m.method: m.recipe.model for m in measured if m.labels["stage"] == "1 x rate"}
+    assert own[REVERSE] == last, "the chain's own run, not a second one"
+    assert own[ALONE].training == last.training and own[STATES].aligned
+    best = findings.distillers.best_rates(tables["distillers"])
+    assert len(best) == 7 and (best["gain"] >= 0).all() and best["edge"].all(), "of two rates both are ends"
+    rows = tables["distillers"].query("metric == 'final_loss'").groupby(["source", "spec", "method", "stage"])
+    lowest = rows["value"].mean().groupby(level=[0, 1, 2]).min()
+    keys = ["source", "spec", "method"]
+    assert best.set_index(keys)["value"].sort_index().to_numpy() == pytest.approx(
+        lowest.sort_index().to_numpy()
+    )
+    with pytest.raises(CbdError, match="compares no objectives"):
+        distillers.design(replace(micro, distillers=None), 0)
 
 
 def test_every_stage_has_its_own_part_of_the_stream(micro):

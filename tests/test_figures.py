@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 from conftest import tidy
+from test_scorecard import objectives
 
 from cbd.errors import CbdError, si
 from cbd.recipes.starts import BLUE, RIVALS
@@ -181,6 +182,7 @@ TABLES = {
     "better_interpolation": lambda: before_and_after(
         "better_interpolation", ("CBD (union)", "smaller anchor, grown", *FITTED.values())
     ),
+    "distillers": lambda: objectives([0.1, -0.1], own=0.05).assign(experiment="distillers"),
     "nested": lambda: before_and_after("nested", ("CBD (union)", NESTED)),
     "rivals": lambda: before_and_after("rivals", ("CBD (union)", *(r.label for r in RIVALS.values()))),
 }

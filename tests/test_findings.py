@@ -9,7 +9,7 @@ from itertools import product
 import pandas as pd
 import pytest
 from conftest import tidy
-from test_scorecard import learned, nest, versus
+from test_scorecard import learned, nest, objectives, versus
 
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
@@ -162,6 +162,10 @@ PREDICTIONS = [
 # by hand, where no table is committed yet
 UNRUN = {
     "better_interpolation": (learned(-0.5, -0.5, -0.5), learned(0.5, 0.5, 0.9)),
+    "distillers": (
+        objectives([0.0, 0.0], own=0.5),
+        objectives([0.3, 0.3], alone=-0.5, text=-0.8),
+    ),
     "nested": (nest(0.5, -0.5, 0.0), nest(-0.5, 0.5, 0.5)),
     "rivals": (
         versus([4.0] * 3, [4.5] * 3, zero=7.0, last=1.0),

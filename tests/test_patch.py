@@ -208,12 +208,41 @@ def test_alignment_brings_the_states_together(pair, tiny_corpus, tmp_path, monke
     assert found[0] < 0.9 * found[1]
 
 
-def test_alignment_without_a_teacher_cut_in_depth_is_refused():
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_alignment_with_a_wider_teacher_compares_the_channels_that_the_student_has(name):
+    spec = SHAPES[name]
+    small = spec.resized(4, spec.width // 2)
+    teacher, student = random_model(spec).requires_grad_(False), random_model(small, seed=1)
+    llm = Random(spec, Corpus())
+    anchor = Anchor(llm, Transferred(llm, small), Corpus(), TRAINING, ALIGNED)
+    assert anchor.aligned == ((0, 0), (1, 1), (2, 5), (3, 6), (4, 7)), "the outer blocks stay"
+    ids = torch.arange(60).reshape(2, 30) * 4
+    batch = {"input_ids": ids[:, :-1], "labels": ids[:, 1:]}
+    plain, aligned = (
+        Objective(student, loss, teacher, aligned=anchor.aligned if loss.alignment else ())(**batch).total
+        for loss in (replace(ALIGNED, alignment=0.0), ALIGNED)
+    )
+    states = [
+        model(batch["input_ids"], output_hidden_states=True, use_cache=False).hidden_states
+        for model in (student, teacher)
+    ]
+    one = torch.ones(batch["input_ids"].numel())
+    apart = [
+        CosineEmbeddingLoss()(states[0][i].flatten(0, 1), states[1][j][..., : small.width].flatten(0, 1), one)
+        for i, j in anchor.aligned
+    ]
+    expected = torch.stack(apart).mean() * batch["labels"].numel() * ALIGNED.alignment
+    assert (aligned - plain).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_alignment_without_slices_of_the_teacher_is_refused():
     spec = SHAPES["gpt2"]
     teacher = Random(spec, Corpus())
     small = replace(spec, layers=4)
-    for start in (Random(small, Corpus()), Transferred(Sorted(teacher), small)):
-        with pytest.raises(CbdError, match="start from the teacher itself, cut in depth alone"):
+    narrow = spec.resized(4, spec.width // 2)
+    sorted_now = Transferred(teacher, narrow, Trans(cut_width="sorted"))
+    for start in (Random(small, Corpus()), Transferred(Sorted(teacher), small), sorted_now):
+        with pytest.raises(CbdError, match="start from leading slices of the teacher itself"):
             Anchor(teacher, start, Corpus(), TRAINING, ALIGNED)
     with pytest.raises(CbdError, match="needs a teacher"):
         Loss(alignment=1.0)

@@ -1,4 +1,4 @@
-"""E1, E6b, Q4, Q5: the knowledge chain step by step, without a teacher, and its smallest anchor directly."""
+"""E1, E6b, Q4: the knowledge chain step by step, without a teacher, and its smallest anchor directly."""
 
 import json
 from collections.abc import Iterable

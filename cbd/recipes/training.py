@@ -30,7 +30,8 @@ class Loss:
         divergence with mixture beta * teacher + (1 - beta) * student (arXiv 2306.13649).
     temperature: divides both logits in the divergence, which is multiplied by its square (arXiv 1503.02531).
     alignment: this times the mean cosine distance between the states after each of the student's blocks and
-        after the teacher's blocks that it stands for is added (boomerang distillation, arXiv 2510.05064).
+        after the teacher's blocks that it stands for is added (boomerang distillation, arXiv 2510.05064). Of
+        a wider teacher it compares the channels that the student has, which is ours.
     """
 
     divergence: Divergence = "none"
@@ -171,8 +172,8 @@ class Anchor(Run, Recipe):
         )
         most = min(theirs, ours)
         require(shared is None or 0 < shared <= most, f"shared_vocab {shared} must lie in 1..{most:,}")
-        aligns = "alignment compares blocks: start from the teacher itself, cut in depth alone"
-        require(not self.loss.alignment or self._cut_in_depth, f"{aligns} (`Anchor.boomerang`)")
+        aligns = "alignment compares blocks and channels: start from leading slices of the teacher itself"
+        require(not self.loss.alignment or self._cut_from_teacher, f"{aligns} (`Anchor.boomerang`)")
 
     @property
     def flops_per_token(self) -> int:
@@ -199,11 +200,14 @@ class Anchor(Run, Recipe):
         return cls(teacher, start, corpus, training, loss)
 
     @property
-    def _cut_in_depth(self) -> bool:
-        """Whether the start is the teacher without some blocks, which the numbers tell."""
+    def _cut_from_teacher(self) -> bool:
+        """Whether the start is the teacher without blocks and channels that the numbers tell."""
         start, teacher = self.start, self.teacher
-        cut = isinstance(start, Transferred) and start.model == teacher
-        return cut and start.spec.width == teacher.spec.width and start.trans.cut_layers != "importance"
+        if not isinstance(start, Transferred) or start.model != teacher:
+            return False
+        told = start.trans.cut_layers != "importance"
+        leading = start.spec.width == teacher.spec.width or start.trans.cut_width == "leading"
+        return told and leading and encloses(start.spec, teacher.spec, start.spec)
 
     @property
     def aligned(self) -> tuple[tuple[int, int], ...]:

@@ -19,6 +19,10 @@ SOURCE = "source"
 # ways down to an anchor, in chain
 STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "direct, equal tokens"
 ALONE = "cross-entropy alone"  # the control: no teacher
+# what a step of the chain minimises, in distillers; cross-entropy alone is above
+REVERSE, FORWARD, JSD = "reverse KL", "forward KL", "Jensen-Shannon"
+PURE, STATES = "reverse KL without cross-entropy", "reverse KL and hidden states"
+SEQKD = "cross-entropy on the teacher's text"
 # chains by their density
 ANCHORS = ("1 anchor", "2 anchors", "3 anchors", "4 anchors")
 NESTED = "slice of a nested run"
@@ -52,6 +56,12 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     STEPWISE: _OURS,
     SEQUENCE: _OURS,
     ALONE: _PLAIN,
+    REVERSE: _OURS,
+    FORWARD: _SECOND,
+    JSD: (starts.GREEN, "^", starts.DASHDOT),
+    PURE: (starts.SKY, "<", starts.DASHED),
+    STATES: (starts.RED, "D", starts.LONG),
+    SEQKD: (starts.PINK, "P", starts.FINE),
     DIRECT_COMPUTE: _SECOND,
     DIRECT: _SECOND,
     ALM: _SECOND,
@@ -85,6 +95,11 @@ AVERAGE = "average"  # of the tasks' main metrics, in points of 100
 def anchors_named(count: int) -> str:
     """A chain by its number of anchors, the source not counted."""
     return ANCHORS[count - 1]
+
+
+def rate_named(times: float) -> str:
+    """A learning rate, by how many times the chain's own it is."""
+    return f"{times:g} x rate"
 
 
 def loss_on(text: str) -> str:

@@ -70,12 +70,16 @@ class Objective(nn.Module):
         return self._chunked(hidden, head, labels, teacher)
 
     def _aligned(self, input_ids: Tensor, labels: Tensor) -> Sums:
-        """The cosine distance between states is added, its mean over pairs, summed over positions."""
+        """The cosine distance between states is added, its mean over pairs, summed over positions.
+
+        Of a wider teacher's states the student has the first channels.
+        """
         ours, head = all_states(self.student, input_ids)
         with torch.no_grad():
             theirs, teacher_head = all_states(self._teacher[0], input_ids)
         sums = self._chunked(ours[-1], head, labels, (theirs[-1], teacher_head))
-        alike = [cosine_similarity(ours[i].float(), theirs[j].float(), dim=-1) for i, j in self.aligned]
+        pairs = [(ours[i], theirs[j][..., : ours[i].shape[-1]]) for i, j in self.aligned]
+        alike = [cosine_similarity(own.float(), other.float(), dim=-1) for own, other in pairs]
         apart = (1 - torch.stack(alike)).mean(0).sum()
         return sums._replace(total=sums.total + self.loss.alignment * apart)
 

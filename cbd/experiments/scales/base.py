@@ -73,6 +73,16 @@ class Families:
 
 
 @dataclass(frozen=True)
+class Distillers:
+    """Other losses for a step of the chain (Q5)."""
+
+    rates: tuple[float, ...]
+    """Times the anchors' rate, all tried for every loss."""
+    sampling: Sampling
+    """How a teacher writes the text of SeqKD."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How finished models are measured on tasks (the paper's section 4), by the names that lm-eval knows."""
 
@@ -188,6 +198,8 @@ class Scale:
     """Other papers' initialisers that are compared (E9, Q8), by their keys in `cbd.recipes.starts.RIVALS`."""
     nested: bool = False
     """Whether one run of all sizes at once is compared with the chain."""
+    distillers: Distillers | None = None
+    """None where no other losses are compared."""
     fitting: Training | None = None
     """How alphas are learned from text (`recipes.training.Fitted`); None: they are not."""
     jobs: int = 2

@@ -1,4 +1,4 @@
-"""E1, E6, Q4, Q5: what each step of the chain loses, with and without a teacher, and stepwise or direct."""
+"""E1, E6, Q4: what each step of the chain loses, with and without a teacher, and stepwise or direct."""
 
 import pandas as pd
 
@@ -67,11 +67,6 @@ ROWS = {
         more("From the source to the smallest anchor: what is lost"),
         lambda tables: listed(_lost(tables).iloc[:-1]),
         control=Control("its source, which is larger", "weak"),
-    ),
-    "Q5": Entry(
-        on_every_text("chain", lambda tables: _taught(tables, ALONE, STEPWISE), "final_loss"),
-        less("A first answer. Each anchor, trained on by cross-entropy alone minus distilled"),
-        control=TEACHERLESS,
     ),
 }
 
