@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_scorecard import empty, recovery  # noqa: F401  (a fixture)
+from test_scorecard import empty, nest, recovery  # noqa: F401  (a fixture)
 
 from cbd import cli
 from cbd.commands.advise import advise, measured
@@ -150,6 +150,15 @@ def test_the_recommendation_follows_what_starts_were_measured_to_save(empty):  #
     write(start=1.0, end=0.5)  # CBD never gets there: a start saves nothing
     assert measured().high == 0
     assert any(line.endswith("scratch.") for line in told())
+
+
+def test_a_nested_run_stands_beside_the_chain_as_it_was_measured(empty):  # noqa: F811
+    write(start=-1.0, end=-1.0)
+    assert "A nested run has not been measured here." in told()
+    results.write_table(nest(0.25, -0.5, 0.125).assign(experiment="nested"), "laptop", "nested")
+    said = " ".join(told())
+    assert "minus the chain, in nats: +0.25 to +0.25 at the anchors' sizes;" in said
+    assert "in between -0.50 to -0.50 untrained and +0.12 to +0.12 after recovery." in said
 
 
 def test_a_budget_whose_loss_no_run_of_ours_was_long_enough_to_reach_says_nothing(empty):  # noqa: F811

@@ -9,7 +9,7 @@ from itertools import product
 import pandas as pd
 import pytest
 from conftest import tidy
-from test_scorecard import learned, nest, objectives, versus
+from test_scorecard import learned, objectives, versus
 
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
@@ -166,7 +166,6 @@ UNRUN = {
         objectives([0.0, 0.0], own=0.5),
         objectives([0.3, 0.3], alone=-0.5, text=-0.8),
     ),
-    "nested": (nest(0.5, -0.5, 0.0), nest(-0.5, 0.5, 0.5)),
     "rivals": (
         versus([4.0] * 3, [4.5] * 3, zero=7.0, last=1.0),
         versus([4.0] * 3, [3.5] * 3, zero=5.0, last=-1.0),
@@ -186,6 +185,7 @@ def twisted(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
         value,
         -value,
         value / 100,
+        value * 10,
         agreed,
         agreed / 100,
         value * frame["sizes"].astype(float),

@@ -12,8 +12,8 @@ from cbd.experiments.scales import NOTHING_SHOWN, SCALES
 from cbd.recipes import advice
 from cbd.recipes.advice import Way
 from cbd.report import ladder, results, stats
-from cbd.report.findings import convergence
-from cbd.report.names import RANDOM
+from cbd.report.findings import convergence, nested
+from cbd.report.names import NESTED, RANDOM
 
 SHARE = 0.5  # of the budget that goes to the anchors unless their tokens are given
 
@@ -131,7 +131,20 @@ def _recommended(needs: float, worth: Worth | None) -> Iterator[str]:
         yield "That span holds what is needed: try the chain at the smallest size first, and compare."
     if worth.ratio:
         yield f"(Its source saw {worth.ratio:.3g} times an anchor's tokens; one that saw more may know more.)"
-    yield "Direct distillation and a nested run have not been measured against scratch here."
+    yield from _beside_the_chain(worth.scale)
+    yield "Direct distillation has not been measured against scratch here."
+
+
+def _beside_the_chain(scale: str) -> Iterator[str]:
+    """What a nested run of the chain's compute gave at a scale: the range over sizes, nats per token."""
+    if "nested" not in results.names(scale):
+        yield "A nested run has not been measured here."
+        return
+    found = nested.nested_against(results.read_table(scale, "nested"))
+    ranges = {when: rows["point"] for when, rows in found[found["method"] == NESTED].groupby("when")}
+    told = {when: f"{points.min():+.2f} to {points.max():+.2f}" for when, points in ranges.items()}
+    yield f"A nested run there, minus the chain, in nats: {told[nested.ANCHOR]} at the anchors' sizes;"
+    yield f"in between {told[nested.ZERO]} untrained and {told[nested.AFTER]} after recovery."
 
 
 def _commands(way: Way, budget: float, source: float, given: float, needs: float) -> Iterator[str]:
