@@ -70,10 +70,17 @@ def _chain(options: argparse.Namespace) -> None:
 
 
 def _training(options: argparse.Namespace) -> tuple[Training, Loss]:
-    from cbd.commands.own import default_rate, source_of
+    from cbd.commands.own import default_precision, default_rate, source_of
 
-    lr = default_rate(source_of(options.source).spec) if options.lr is None else options.lr
-    training = Training(options.tokens, lr, options.batch, options.context, options.seed)
+    spec = source_of(options.source).spec
+    training = Training(
+        tokens=options.tokens,
+        lr=default_rate(spec) if options.lr is None else options.lr,
+        batch=options.batch,
+        context=options.context,
+        seed=options.seed,
+        precision=options.precision or default_precision(spec),
+    )
     return training, Loss(options.divergence, options.cross_entropy)
 
 
@@ -127,7 +134,8 @@ def _eval(options: argparse.Namespace) -> None:
     if options.corpus:
         dial = dial.on(folder_corpus(options.corpus, vocab_size=257))  # its tokenizer plays no part here
     tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
-    scores = evaluate_checkpoint(options.checkpoint, tasks, dial, options.shots, options.limit, options.out)
+    asked = (options.shots, options.limit, options.out, options.precision)
+    scores = evaluate_checkpoint(options.checkpoint, tasks, dial, *asked)
     for line in lines(scores):
         print(line)
 
@@ -211,6 +219,11 @@ def _flag(words: str) -> dict[str, Any]:
 
 
 FOLDER = {"metavar": "DIR"}
+PRECISION = _option(
+    "of matrix products (default: bf16 where the processor has it and the model is wide enough)",
+    kind=str,
+    choices=["fp32", "bf16"],
+)
 TRAINING = {
     "--corpus": _option("a folder of .txt or .jsonl files", required=True, **FOLDER),
     "--column": _option("field of .jsonl lines that holds the text", "text"),
@@ -222,6 +235,7 @@ TRAINING = {
     "--divergence": _option("from the teacher", "reverse_kl", choices=get_args(Divergence)[1:]),
     "--cross-entropy": _option("its share of a distillation's loss", 0.5),
     "--seed": _option("of the batches", 0),
+    "--precision": PRECISION,
 }
 SCALE = {
     "--scale": _option("which numbers", "smoke", choices=SCALES),
@@ -306,6 +320,7 @@ COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
             ),
             "--shots": _option("examples in the prompt", 0),
             "--limit": _option("the first items of each task only", kind=int),
+            "--precision": _option("of the weights on a CPU (cards: bf16)", "fp32", choices=["fp32", "bf16"]),
             "--scale": _option("whose text our tasks use", "laptop", choices=SCALES),
             "--corpus": _option("a folder of text to make our tasks from", **FOLDER),
             "--out": _option("write scores and single items there, as JSON", metavar="FILE"),

@@ -229,6 +229,13 @@ def test_micro_batches_follow_one_trajectory(run, loss):
         assert_same_trajectory(run(loss, accumulation=accumulation), whole)
 
 
+def test_one_process_trains_in_one_precision_and_then_in_another(run):
+    exact, near, again = (run(DISTILLED, precision=precision) for precision in ("fp32", "bf16", "fp32"))
+    ends = [curve(folder)[-1]["loss"] for folder in (exact, near, again)]
+    assert ends[0] == ends[2] != ends[1]
+    assert ends[1] == pytest.approx(ends[0], abs=0.02)
+
+
 @pytest.fixture
 def fresh(start, teacher, corpus):
     """`fresh(loss, accumulation)`: a run in flight, before its first step."""

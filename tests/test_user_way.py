@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from cbd import cli
 from cbd.commands import choose
 from cbd.commands.init import in_one_basis
-from cbd.commands.own import opened, source_of, text_for
+from cbd.commands.own import default_precision, opened, source_of, text_for
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.interpolation import rewrite, transfer
@@ -397,6 +397,27 @@ def test_a_rate_that_trains_nothing_is_refused_before_any_work(source, text_fold
     options = ("--corpus", text_folder, "--tokens", 1000, "--lr", rate, "--out", tmp_path / "out")
     assert "learning rate" in refused("recover", source, *options)
     assert "learning rate" in refused("chain", "--source", source, "--anchors", "2x64", *options)
+
+
+@pytest.mark.parametrize(
+    ("width", "there", "expected"), [(256, True, "bf16"), (192, True, "fp32"), (256, False, "fp32")]
+)
+def test_precision_is_bf16_where_the_processor_has_it_and_the_model_is_wide(
+    monkeypatch, width, there, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": there})
+    assert default_precision(gpt2(2, width)) == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: there)
+    assert default_precision(gpt2(2, width)) == expected
+
+
+def test_a_precision_that_is_asked_for_is_used_and_recorded(source, text_folder, tmp_path):
+    options = ("--corpus", text_folder, "--tokens", 4096, "--context", CONTEXT, "--precision", "bf16")
+    assert run("recover", source, *options, "--out", tmp_path / "out") == 0
+    about = json.loads((tmp_path / "out" / "cbd.json").read_text())
+    assert about["training"]["precision"] == "bf16" and about["after"] < about["before"] + 0.1
 
 
 # The hub -----------------------------------------------------------------------------------------------

@@ -74,7 +74,8 @@ def init_best(
         model.check_finite()
     spec = size.spec(*(model.spec for model in pair))
     corpus = own.text_for(pair[0], text, column, context)
-    training = Training(tokens, own.default_rate(spec), 8, context, evaluations=1, evaluation_tokens=8192)
+    found = {"lr": own.default_rate(spec), "precision": own.default_precision(spec)}
+    training = Training(tokens, batch=8, context=context, evaluations=1, evaluation_tokens=8192, **found)
     left_out = None
     try:
         in_one_basis(*pair, unaligned)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from cbd.errors import require
 from cbd.experiments.scales.base import Evaluation
@@ -18,12 +19,13 @@ def evaluate_checkpoint(
     shots: int = 0,
     limit: int | None = None,
     out: str | Path | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Mapping[str, dict]:
     """Task -> metric -> value, stderr, items and chance, of any Hugging Face checkpoint folder.
 
     dial: whose items and pairs our own tasks read; they are made if they are missing. out: a JSON file for
-    the scores with those of every single item. Raises `CbdError`, before any work, for a folder that is no
-    checkpoint, an unknown task, or a place that cannot be written.
+    the scores with those of every single item. precision: of the weights on a CPU. Raises `CbdError`, before
+    any work, for a folder that is no checkpoint, an unknown task, or a place that cannot be written.
     """
     folder = Path(checkpoint)
     config = folder / "config.json"
@@ -36,7 +38,7 @@ def evaluate_checkpoint(
     from cbd.evaluation import benchmark  # torch and lm-eval: only when there is something to score
 
     benchmark.check_known(tasks)
-    scores = benchmark.evaluate(folder, tasks, _data(tasks, dial), shots, limit)
+    scores = benchmark.evaluate(folder, tasks, _data(tasks, dial), shots, limit, precision)
     found = {task: score.summary() for task, score in scores.items()}
     if out is not None:
         items = {task: score.items for task, score in scores.items()}

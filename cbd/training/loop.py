@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
@@ -60,12 +61,23 @@ class Progress:
     steps: list[dict[str, float]] = field(default_factory=list)
 
 
+def accelerator(training: Training) -> Accelerator:
+    """What runs the training in its precision, whatever that of the process' earlier runs was.
+
+    accelerate keeps a process to its first one, and has only this private way to forget it.
+    """
+    precision = "bf16" if training.precision == "bf16" else "no"
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=precision)
+
+
 class Run:
     """One training run in flight."""
 
     def __init__(self, start: Path, lesson: Lesson, training: Training, lr: float):
         self.training, self.lr, self.progress = training, lr, Progress()
-        self.accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bf16" else "no")
+        self.accelerator = accelerator(training)
         count, parts = self.accelerator.num_processes, training.accumulation
         wrong = f"batch {training.batch} does not divide into {count} processes x {parts} micro-batches"
         require(training.batch % (count * parts) == 0, f"{wrong}; change --batch or the number of processes")
