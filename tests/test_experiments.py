@@ -255,7 +255,7 @@ def test_every_seed_is_there_and_every_value_is_finite(tables, name):
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_the_two_seeds_are_two_replicates(tables, name):
-    losses = tables[name][tables[name]["metric"].isin(["loss", "final_loss"])]
+    losses = tables[name][tables[name]["metric"].isin(["loss", "final_loss", "forward_kl"])]
     recipes = losses.groupby("seed")["recipe"].agg(set)
     assert not recipes[0] & recipes[1]
     means = losses.groupby("seed")["value"].mean()
@@ -994,7 +994,7 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
 
 
 def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
-    assert len(EXPERIMENTS) == 16 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert len(EXPERIMENTS) == 17 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
     assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
     assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "distillers", "families", "nested"}

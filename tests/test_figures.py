@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 from conftest import tidy
-from test_scorecard import objectives
+from test_scorecard import apart, objectives
 
 from cbd.errors import CbdError, si
 from cbd.recipes.starts import BLUE, RIVALS
@@ -183,6 +183,7 @@ TABLES = {
         "better_interpolation", ("CBD (union)", "smaller anchor, grown", *FITTED.values())
     ),
     "distillers": lambda: objectives([0.1, -0.1], own=0.05).assign(experiment="distillers"),
+    "theorem": lambda: apart([0.1, 0.2, 0.3], [0.1, 0.2, 0.4]).assign(experiment="theorem"),
     "nested": lambda: before_and_after("nested", ("CBD (union)", NESTED)),
     "rivals": lambda: before_and_after("rivals", ("CBD (union)", *(r.label for r in RIVALS.values()))),
 }
@@ -222,6 +223,8 @@ def test_every_axis_has_a_label_with_its_unit(drawn):
         labels = [axes.get_xlabel() for axes in figure.axes] + [axes.get_ylabel() for axes in figure.axes]
         if name == "paper_map":
             assert any("FLOPs" in label for label in labels)
+        elif name == "theorem":
+            assert any("nats per token" in label for label in labels)
         elif name in ("bridge", "families", "public_checkpoints"):
             assert any("bits per byte" in label for label in labels)
         else:

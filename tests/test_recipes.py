@@ -23,7 +23,7 @@ from cbd.experiments.starts import given as free_at
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
-from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
+from cbd.recipes.evaluation import BitsPerByte, Compared, Downstream, Evaluated
 from cbd.recipes.models import (
     Chain,
     Generated,
@@ -205,6 +205,17 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
             "scored": replace(SCORED, sample=99),
             "training": replace(TRAINING, seed=1),
             "loss": BridgeLoss("uld"),
+        },
+    ),
+    (
+        Compared(TRAINED, RANDOM, CORPUS),
+        {
+            "model": RANDOM,
+            "teacher": TRAINED,
+            "corpus": replace(CORPUS, fingerprint="b"),
+            "sample": 99,
+            "context": 64,
+            "split": "test",
         },
     ),
     (

@@ -21,6 +21,7 @@ from cbd.errors import CbdError, si
 from cbd.experiments import EXPERIMENTS
 from cbd.experiments.run import names_at
 from cbd.experiments.scales import SCALES
+from cbd.recipes.evaluation import DEPTHS, similarity_at
 from cbd.report import ladder, readme, results, scorecard
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
@@ -29,10 +30,12 @@ from cbd.report.names import (
     CBD,
     FITTED,
     FORWARD,
+    FROM_SOURCE,
     JSD,
     LARGER,
     LEARNGENE,
     NESTED,
+    ONE_STEP,
     PURE,
     RANDOM,
     REVERSE,
@@ -312,6 +315,20 @@ def objectives(others: list[float], alone: float = 0.5, text: float = 1.0, own: 
             label = {"metric": "final_loss", "source": "6x192", "stage": rate_named(times)}
             for method, gap in above.items():
                 rows += runs(method, spec, 4.0 + gap + more, **label)
+    return table(rows)
+
+
+def apart(steps: list[float], source: list[float], ends: float = -0.2) -> pd.DataFrame:
+    """`theorem`: each anchor's divergences, and how much more alike it is at its end than at its start."""
+    rows = []
+    for spec, step, whole in zip(reversed(SPECS), steps, source, strict=True):
+        for method, value in ((ONE_STEP, step), (FROM_SOURCE, whole)):
+            for metric in ("forward_kl", "reverse_kl"):
+                rows += runs(method, spec, value, spread=0.001, metric=metric, source="x")
+            rows += runs(method, spec, 20.0, spread=0.1, metric="effective_rank", source="x")
+            for depth in DEPTHS:
+                alike = 0.6 + depth * ends
+                rows += runs(method, spec, alike, spread=0.001, metric=similarity_at(depth), source="x")
     return table(rows)
 
 

@@ -19,7 +19,7 @@ from cbd.experiments.scales.base import Scale
 from cbd.realize import realize_all, store
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.costs import ACCELERATORS
-from cbd.recipes.evaluation import BitsPerByte, Downstream
+from cbd.recipes.evaluation import BitsPerByte, Compared, Downstream
 from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import resolve_alpha
 from cbd.recipes.training import Run, Tuned
@@ -219,6 +219,8 @@ def rows_of(measurement: Measurement) -> list[dict]:
     labels |= {"tokens": model.tokens, "flops": model.flops}
     if isinstance(recipe, Downstream):
         return [labels | row for row in _task_rows(metrics, recipe.shots)]
+    if isinstance(recipe, Compared):
+        return [labels | {"metric": name} | found for name, found in metrics.items()]
     other = metric.removeprefix("loss") if metric.startswith(loss_on("")) else ""
     bits = labels | {"metric": f"bits_per_byte{other}", "value": metrics["bits_per_byte"]}
     error = {"stderr": metrics["stderr"]}

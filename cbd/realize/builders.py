@@ -27,7 +27,7 @@ from cbd.realize.progress import named
 from cbd.realize.store import folder
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
-from cbd.recipes.evaluation import BitsPerByte, Downstream, Evaluated
+from cbd.recipes.evaluation import BitsPerByte, Compared, Downstream, Evaluated
 from cbd.recipes.models import (
     Generated,
     Interpolated,
@@ -42,6 +42,7 @@ from cbd.recipes.operators import Trans
 from cbd.recipes.training import Anchor, Bridged, Fitted, Loss, Nested, Run, Scored, Search, Trained, Tuned
 from cbd.training import lessons
 from cbd.training.alphas import fit
+from cbd.training.compared import compare
 from cbd.training.likelihoods import read_likelihoods
 from cbd.training.loop import train
 from cbd.training.nested import NestedLesson
@@ -116,6 +117,12 @@ def evaluated(recipe: Evaluated, out: Path, state: Path) -> Measured:
         return _written(held_out.evaluate(objective, text, device), out)
 
 
+def compared(recipe: Compared, out: Path, state: Path) -> Measured:
+    text = held_out.HeldOut.of(Tokens(folder(recipe.corpus)), recipe.split, recipe.sample, recipe.context)
+    student, teacher = (load(folder(model)).to(_device()) for model in (recipe.model, recipe.teacher))
+    return _written(compare(student, teacher, text, _device()), out)
+
+
 def _written(metrics: dict[str, Any], out: Path) -> Measured:
     (out / "metrics.json").write_text(json.dumps(metrics))
     return {"metrics": metrics}
@@ -166,6 +173,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
         folder(r.teacher), folder(r.corpus), training_documents(r.corpus), r, out, state
     ),
     Evaluated: evaluated,
+    Compared: compared,
     BitsPerByte: lambda r, out, state: _written(
         bits.bits_per_byte(folder(r.model), Tokens(folder(r.corpus)), r), out
     ),

@@ -35,6 +35,7 @@ VERBS: dict[type[Recipe], str] = {
     training.Scored: "read",
     evaluation.Evaluated: "evaluate",
     evaluation.BitsPerByte: "evaluate",
+    evaluation.Compared: "compare",
     evaluation.Downstream: "benchmark",
 }
 """What making each kind of recipe is called."""

@@ -37,6 +37,44 @@ class Evaluated(Recipe):
 
 
 @dataclass(frozen=True)
+class Compared(Recipe):
+    """How far `model` is from `teacher`, of the same vocabulary, on the first `sample` tokens of a split.
+
+    Divergences of what they say comes next, in nats per token; how alike their states are (`DEPTHS`); and the
+    effective rank of the model's last states.
+    """
+
+    model: Recipe
+    teacher: Recipe
+    corpus: Corpus
+    sample: int = 16384
+    context: int = 128
+    split: Literal["train", "validation", "test"] = "validation"
+
+    spec = property(attrgetter("model.spec"))
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        ours, theirs = self.model.spec.vocab, self.teacher.spec.vocab
+        require(
+            ours == theirs, f"vocabularies of {ours:,} and {theirs:,} tokens have no divergence: take one"
+        )
+
+    @property
+    def flops(self) -> int:
+        return self.sample * sum(m.spec.forward_flops(self.context) for m in (self.model, self.teacher))
+
+
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of a model's blocks after which its states are compared; 1 is after the last norm."""
+
+
+def similarity_at(depth: float) -> str:
+    """The metric of states' likeness there."""
+    return f"similarity at {depth:g}"
+
+
+@dataclass(frozen=True)
 class BitsPerByte(Recipe):
     """What `model`, with its own tokenizer, needs for the same bytes of a held-out split.
 

@@ -19,6 +19,8 @@ SOURCE = "source"
 # ways down to an anchor, in chain
 STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "direct, equal tokens"
 ALONE = "cross-entropy alone"  # the control: no teacher
+# whom an anchor is compared with, in theorem
+ONE_STEP, FROM_SOURCE = "its teacher", "the source"
 # what a step of the chain minimises, in distillers; cross-entropy alone is above
 REVERSE, FORWARD, JSD = "reverse KL", "forward KL", "Jensen-Shannon"
 PURE, STATES = "reverse KL without cross-entropy", "reverse KL and hidden states"
@@ -56,6 +58,8 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     STEPWISE: _OURS,
     SEQUENCE: _OURS,
     ALONE: _PLAIN,
+    ONE_STEP: _OURS,
+    FROM_SOURCE: _SECOND,
     REVERSE: _OURS,
     FORWARD: _SECOND,
     JSD: (starts.GREEN, "^", starts.DASHDOT),
