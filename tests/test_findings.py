@@ -9,7 +9,7 @@ from itertools import product
 import pandas as pd
 import pytest
 from conftest import tidy
-from test_scorecard import apart, learned, objectives, versus
+from test_scorecard import learned, objectives, versus
 
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
@@ -165,10 +165,6 @@ UNRUN = {
     "distillers": (
         objectives([0.0, 0.0], own=0.5),
         objectives([0.3, 0.3], alone=-0.5, text=-0.8),
-    ),
-    "theorem": (
-        apart([0.3, 0.3, 0.3], [0.3, 0.4, 0.5]),
-        apart([0.1, 0.1, 0.1], [0.5, 0.4, 0.4], ends=0.2),
     ),
     "rivals": (
         versus([4.0] * 3, [4.5] * 3, zero=7.0, last=1.0),

@@ -33,7 +33,9 @@ def theorem(table: pd.DataFrame) -> drawing.Drawn:
         drawing.curve(right, part, "depth", shade, label=spec)
     right.set_xlabel("share of the blocks")
     right.set_ylabel("mean canonical correlation")
-    right.legend()
+    low, high = right.get_ylim()
+    right.set_ylim(low - 0.3 * (high - low), high)  # room for the legend
+    right.legend(loc="lower center", ncols=2)
     drawing.letter((left, right), ("divergence of each anchor", "likeness to its teacher"))
     drawing.legend(figure, {name: style for name, (style, *_) in lines.items()}, 3)
     text = "Divergence from its teacher and from the source, down the chain, and the sum of the steps so far."
