@@ -13,7 +13,7 @@ from cbd.recipes.operators import PATCH, UNION
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import RIVALS, STARTS
 from cbd.recipes.training import Anchor, Loss, Search, Trained, Training
-from cbd.report.names import RANDOM
+from cbd.report.names import LEARNGENE, RANDOM
 
 COMPARED = ("union", "grown", "cut", "random")  # starts that are trained on; Q2's nearer anchor is among them
 
@@ -135,11 +135,13 @@ def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int, first: Recipe
     """
     start, dial = first or starts(scale, 0, spec, (*COMPARED, *RIVALS))[method], scale.tuning
     tokens = nearest(tokens, dial.budgets or (tokens,))
-    lr, warmup = (dial.random_lr, dial.random_warmup) if method == RANDOM else (dial.lr, dial.warmup)
+    # begun at the others' rate, the walk of a start whose weights are mostly random ends far from its best
+    drawn = method in (RANDOM, LEARNGENE)
+    lr, warmup = (dial.random_lr, dial.random_warmup) if drawn else (dial.lr, dial.warmup)
     begin = {"lr": lr, "warmup_tokens": min(warmup, tokens * 2 // 3), "evaluations": 1}
     training = stage(scale, replace(scale.recovery, tokens=tokens, **begin), 0, len(scale.anchors))
-    drawn = [Random(spec, scale.corpus, i) for i in range(1, len(dial.seeds))] if method == RANDOM else []
-    return Search(start, scale.corpus, training, dial.seeds, tuple(drawn))
+    others = [Random(spec, scale.corpus, i) for i in range(1, len(dial.seeds))] if method == RANDOM else []
+    return Search(start, scale.corpus, training, dial.seeds, tuple(others))
 
 
 def nearest(tokens: int, budgets: Iterable[int]) -> int:

@@ -111,11 +111,11 @@ class Tuning:
     """Where the searches for rate and warm-up begin (`cbd.recipes.training.Search`)."""
 
     lr: float
-    """For every kind of start but random weights."""
+    """For every kind of start whose weights come from anchors."""
     warmup: int
     """In tokens; two thirds of a run at most."""
     random_lr: float
-    """For random weights."""
+    """For random weights, and for Learngene, most of whose weights are random."""
     random_warmup: int
     seeds: tuple[int, ...] = (1000, 1001, 1002)
     """Orders of batches that no reported run uses."""
