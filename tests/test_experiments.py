@@ -1079,6 +1079,11 @@ def test_rivals_start_from_the_same_anchors_and_have_searches_of_their_own(micro
         runs = {m.method: m.recipe for m in measured if m.recipe.spec == spec}
         assert set(runs) == {CBD, "stacking", LEARNGENE} and runs[CBD] in own
         assert runs["stacking"].start.model == small and runs[LEARNGENE].start.model == large
+        begun = {method: run.training.lr.training.lr for method, run in runs.items()}
+        dial = micro.tuning
+        assert begun == {CBD: dial.lr, "stacking": dial.lr, LEARNGENE: dial.random_lr}, (
+            "mostly random weights"
+        )
         trainings = [run.training for run in runs.values()]
         assert len({(t.tokens, t.skip, t.seed) for t in trainings}) == 1
         searched |= {t.lr for t in trainings}
