@@ -74,7 +74,9 @@ def laptop() -> base.Scale:
         densities=((3,), (1, 3), (0, 1, 2, 3)),  # gaps of up to 33x, 7x and 3x
         rivals=tuple(RIVALS),
         nested=True,
-        distillers=base.Distillers((1.0, 2.0, 4.0), Sampling(documents=2816, prompt=8, new=120, batch=128)),
+        distillers=base.Distillers(
+            (1.0, 2.0, 4.0, 8.0), Sampling(documents=2816, prompt=8, new=120, batch=128)
+        ),
         fitting=replace(training, tokens=16_384, lr=0.05),
         families=base.Families(
             vocabularies=(("gpt2", 2048), ("gpt_neox", 2048), ("llama", 3072), ("qwen3", 2048)),
