@@ -17,7 +17,7 @@ from cbd.evaluation.held_out import HeldOut
 from cbd.models.forward import all_states
 from cbd.realize import realize
 from cbd.recipes.data import Corpus
-from cbd.recipes.evaluation import DEPTHS, Compared, similarity_at
+from cbd.recipes.evaluation import DEPTHS, Compared
 from cbd.recipes.models import Random, Sorted
 from cbd.recipes.specs import gpt2, llama
 from cbd.training.compared import canonical_correlation, compare, effective_rank
@@ -26,11 +26,14 @@ SMALL, LARGE = (
     gpt2(2, 32, head_dim=16, vocab=300, positions=64),
     gpt2(5, 48, head_dim=16, vocab=300, positions=64),
 )
-SIMILAR = [similarity_at(depth) for depth in DEPTHS]
 
 
 def values(found: dict) -> dict[str, float]:
-    return {name: each["value"] for name, each in found.items()}
+    alike = {f"similar {i}": each for i, each in enumerate(found["similarity"])}
+    return {name: each["value"] for name, each in (found | alike).items() if name != "similarity"}
+
+
+similar = [f"similar {i}" for i in range(len(DEPTHS))]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_divergences_are_those_of_whole_distributions(spec, text):
     assert found["reverse_kl"] == pytest.approx(
         kl_div(theirs, ours, reduction="sum", log_target=True).item() / each, rel=1e-4
     )
-    assert set(found) == {"forward_kl", "reverse_kl", "effective_rank", *SIMILAR}
+    assert set(found) == {"forward_kl", "reverse_kl", "effective_rank", *similar}
 
 
 def test_targets_that_do_not_count_are_left_out_of_the_divergence(text):
@@ -71,9 +74,11 @@ def test_states_are_compared_at_equal_shares_of_the_blocks(text):
     found = values(compare(student, teacher, text, torch.device("cpu")))
     with torch.no_grad():
         both = [all_states(m, torch.from_numpy(text.inputs))[0] for m in (student, teacher)]
-    for depth, ours, theirs in zip(DEPTHS, (0, 0, 1, 2, 2), (0, 1, 2, 4, 5), strict=True):
-        pair = (states[i].flatten(0, 1).double() for states, i in zip(both, (ours, theirs), strict=True))
-        assert found[similarity_at(depth)] == pytest.approx(canonical_correlation(*pair))
+    for i, (ours, theirs) in enumerate(zip((0, 0, 1, 2, 2), (0, 1, 2, 4, 5), strict=True)):
+        pair = (
+            states[place].flatten(0, 1).double() for states, place in zip(both, (ours, theirs), strict=True)
+        )
+        assert found[f"similar {i}"] == pytest.approx(canonical_correlation(*pair))
 
 
 def test_a_model_in_another_order_is_no_different(tiny_corpus):
@@ -84,7 +89,7 @@ def test_a_model_in_another_order_is_no_different(tiny_corpus):
     assert found["forward_kl"] == pytest.approx(0, abs=1e-6) and found["reverse_kl"] == pytest.approx(
         0, abs=1e-6
     )
-    assert [found[name] for name in SIMILAR] == pytest.approx([1] * len(DEPTHS), abs=1e-6)
+    assert [found[name] for name in similar] == pytest.approx([1] * len(DEPTHS), abs=1e-6)
 
 
 def test_two_vocabularies_are_refused():

@@ -21,7 +21,6 @@ from cbd.errors import CbdError, si
 from cbd.experiments import EXPERIMENTS
 from cbd.experiments.run import names_at
 from cbd.experiments.scales import SCALES
-from cbd.recipes.evaluation import DEPTHS, similarity_at
 from cbd.report import ladder, readme, results, scorecard
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
@@ -40,6 +39,7 @@ from cbd.report.names import (
     RANDOM,
     REVERSE,
     SEQKD,
+    SIMILARITY,
     SMALLER,
     STATES,
     STEPWISE,
@@ -326,9 +326,9 @@ def apart(steps: list[float], source: list[float], ends: float = -0.2) -> pd.Dat
             for metric in ("forward_kl", "reverse_kl"):
                 rows += runs(method, spec, value, spread=0.001, metric=metric, source="x")
             rows += runs(method, spec, 20.0, spread=0.1, metric="effective_rank", source="x")
-            for depth in DEPTHS:
+            for depth in (0, 0.5, 1):
                 alike = 0.6 + depth * ends
-                rows += runs(method, spec, alike, spread=0.001, metric=similarity_at(depth), source="x")
+                rows += runs(method, spec, alike, spread=0.001, metric=f"{SIMILARITY}{depth:g}", source="x")
     return table(rows)
 
 

@@ -19,12 +19,12 @@ from cbd.experiments.scales.base import Scale
 from cbd.realize import realize_all, store
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.costs import ACCELERATORS
-from cbd.recipes.evaluation import BitsPerByte, Compared, Downstream
+from cbd.recipes.evaluation import DEPTHS, BitsPerByte, Compared, Downstream
 from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import resolve_alpha
 from cbd.recipes.training import Run, Tuned
 from cbd.report import results
-from cbd.report.names import chance, loss_on
+from cbd.report.names import SIMILARITY, chance, loss_on
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,10 @@ def rows_of(measurement: Measurement) -> list[dict]:
     if isinstance(recipe, Downstream):
         return [labels | row for row in _task_rows(metrics, recipe.shots)]
     if isinstance(recipe, Compared):
-        return [labels | {"metric": name} | found for name, found in metrics.items()]
+        named = {
+            f"{SIMILARITY}{d:g}": alike for d, alike in zip(DEPTHS, metrics.pop("similarity"), strict=True)
+        }
+        return [labels | {"metric": name} | found for name, found in (metrics | named).items()]
     other = metric.removeprefix("loss") if metric.startswith(loss_on("")) else ""
     bits = labels | {"metric": f"bits_per_byte{other}", "value": metrics["bits_per_byte"]}
     error = {"stderr": metrics["stderr"]}

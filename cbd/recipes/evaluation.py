@@ -69,11 +69,6 @@ DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of a model's blocks after which its states are compared; 1 is after the last norm."""
 
 
-def similarity_at(depth: float) -> str:
-    """The metric of states' likeness there."""
-    return f"similarity at {depth:g}"
-
-
 @dataclass(frozen=True)
 class BitsPerByte(Recipe):
     """What `model`, with its own tokenizer, needs for the same bytes of a held-out split.

@@ -106,6 +106,9 @@ def rate_named(times: float) -> str:
     return f"{times:g} x rate"
 
 
+SIMILARITY = "similarity at "  # a metric: how alike two models' states are after this share of their blocks
+
+
 def loss_on(text: str) -> str:
     """The metric that holds the loss on another text than the scale's own."""
     return f"loss on {text}"

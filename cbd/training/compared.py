@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cbd.evaluation.held_out import BATCH, HeldOut
 from cbd.models.forward import all_states
-from cbd.recipes.evaluation import DEPTHS, similarity_at
+from cbd.recipes.evaluation import DEPTHS
 from cbd.recipes.training import Loss
 from cbd.training.losses import chunked
 
@@ -20,7 +20,8 @@ SMALL = 1e-4  # a direction whose singular value is below this share of the larg
 
 def compare(student: nn.Module, teacher: nn.Module, text: HeldOut, device: torch.device) -> dict[str, Any]:
     """Metric -> {"value", "stderr"} on held-out text: both divergences, in nats per token, means over rows;
-    "effective_rank" of the student's last states; and at each of `DEPTHS` how alike the states are.
+    "effective_rank" of the student's last states; and "similarity", a list, how alike the states are at each
+    of `DEPTHS`.
 
     Alike: the mean canonical correlation (SVCCA, arXiv 1706.05806, of all directions); 1 where either's are a
     linear map of the other's, and about the root of width over tokens where they have nothing in common.
@@ -46,9 +47,7 @@ def compare(student: nn.Module, teacher: nn.Module, text: HeldOut, device: torch
     found = {kind: _mean(values) for kind, values in apart.items()}
     last = torch.cat([batch[-1] for batch in states[0]])[:ROWS]
     found["effective_rank"] = {"value": effective_rank(last)}
-    for depth, pair in zip(DEPTHS, pairs, strict=True):
-        found[similarity_at(depth)] = {"value": canonical_correlation(*pair)}
-    return found
+    return found | {"similarity": [{"value": canonical_correlation(*pair)} for pair in pairs]}
 
 
 def _mean(rows: list[float]) -> dict[str, float]:

@@ -2,10 +2,9 @@
 
 import pandas as pd
 
-from cbd.recipes.evaluation import DEPTHS, similarity_at
 from cbd.report.figures import drawing
 from cbd.report.findings.theorem import ADDED, terms
-from cbd.report.names import FROM_SOURCE, ONE_STEP
+from cbd.report.names import FROM_SOURCE, ONE_STEP, SIMILARITY
 
 DASHED = {"linestyle": (0, (4, 2)), "marker": "D", "color": "#555555"}
 
@@ -28,8 +27,9 @@ def theorem(table: pd.DataFrame) -> drawing.Drawn:
     left.set_ylabel("forward KL (nats per token)")
     for i, spec in enumerate(anchors):
         shade = {"color": str(0.15 + 0.6 * i / len(anchors)), "marker": "osD^vP"[i % 6], "linestyle": "-"}
-        part = found[(found["method"] == ONE_STEP) & (found["spec"] == spec)].set_index("metric")
-        part = part.loc[[similarity_at(depth) for depth in DEPTHS]].assign(depth=DEPTHS)
+        part = found[(found["method"] == ONE_STEP) & (found["spec"] == spec)]
+        part = part[part["metric"].str.startswith(SIMILARITY)]
+        part = part.assign(depth=part["metric"].str.removeprefix(SIMILARITY).astype(float))
         drawing.curve(right, part, "depth", shade, label=spec)
     right.set_xlabel("share of the blocks")
     right.set_ylabel("mean canonical correlation")

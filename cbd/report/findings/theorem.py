@@ -2,14 +2,13 @@
 
 import pandas as pd
 
-from cbd.recipes.evaluation import DEPTHS, similarity_at
 from cbd.report import stats
 from cbd.report.findings.shared import by_size, units
-from cbd.report.names import FROM_SOURCE, ONE_STEP
+from cbd.report.names import FROM_SOURCE, ONE_STEP, SIMILARITY
 from cbd.report.verdicts import Tables, less, more
 
 ADDED = "sum of the steps"  # a metric: the steps' divergences so far
-FIRST, LAST = similarity_at(DEPTHS[0]), similarity_at(DEPTHS[-1])
+FIRST, LAST = f"{SIMILARITY}0", f"{SIMILARITY}1"
 
 
 def terms(table: pd.DataFrame) -> pd.DataFrame:
