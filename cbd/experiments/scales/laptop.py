@@ -23,7 +23,7 @@ def laptop() -> base.Scale:
     middle = (shape(2, 48), shape(4, 80), shape(5, 112))  # one in each gap but the uppermost
     return base.Scale(
         name="laptop",
-        cost="about five hours on two CPU cores; the bridge takes three more, the families one",
+        cost="about seven hours on two CPU cores; the bridge takes five more, the families one",
         corpus=base.EMBEDDED,
         source=shape(6, 192),
         source_training=replace(training, tokens=6_000_000),
