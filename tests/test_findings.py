@@ -9,7 +9,7 @@ from itertools import product
 import pandas as pd
 import pytest
 from conftest import tidy
-from test_scorecard import learned
+from test_scorecard import learned, versus
 
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
@@ -131,6 +131,14 @@ def test_recovery_compares_ends_of_runs_and_leaves_out_the_long_random_run():
     [row] = findings.convergence.against_better_anchor(table(rows)).to_dict("records")
     assert (row["budget"], row["spec"], row["method"]) == (100, "2x32", CBD)
     assert row["point"] == pytest.approx(-0.2) and row["verdict"] == "undecided"  # one seed
+
+
+def test_one_size_alone_has_no_larger_one_to_be_compared_with():
+    table = versus([4.0] * 3, [4.5] * 3)
+    assert len(findings.rivals.fewer_parameters(table)) == 2
+    found = findings.rivals.fewer_parameters(table[table["spec"] == table["spec"].iloc[0]])
+    assert found[["spec", "point", "low", "high", "verdict"]].empty
+    assert findings.ROWS["E9"].measure({"rivals": table[table["spec"] == table["spec"].iloc[0]]}).empty
 
 
 def test_reported_numbers_are_the_papers():

@@ -28,14 +28,18 @@ def head_to_head(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def fewer_parameters(table: pd.DataFrame) -> pd.DataFrame:
-    """CBD minus Learngene at the next larger size, both after recovery (E9), paired by seed."""
+    """CBD minus Learngene at the next larger size, both after recovery (E9), paired by seed.
+
+    Columns: spec, method, point, low, high, n, verdict; no row where there is one size alone.
+    """
     rows, found = ends(table), []
     for small, large in pairwise(sizes(rows)):
         ours = rows[(rows["method"] == CBD) & (rows["spec"] == small)]
         theirs = rows[(rows["method"] == LEARNGENE) & (rows["spec"] == large)]
         pair = pd.concat([ours, theirs]).assign(spec=f"{small} against {large}")
         found.append(stats.paired(pair, ["spec"], baseline=LEARNGENE))
-    return with_verdict(pd.concat(found, ignore_index=True))
+    none = pd.DataFrame(columns=["spec", "method", "point", "low", "high", "n"])
+    return with_verdict(pd.concat(found, ignore_index=True) if found else none)
 
 
 def _head_to_head(tables: Tables, when: str) -> pd.DataFrame:
