@@ -27,7 +27,7 @@ def best_rates(table: pd.DataFrame) -> pd.DataFrame:
     return best.assign(edge=edge, gain=best["own"] - best["value"]).drop(columns="own")
 
 
-def minus_reverse(table: pd.DataFrame, baseline: str = REVERSE) -> pd.DataFrame:
+def minus(table: pd.DataFrame, baseline: str = REVERSE) -> pd.DataFrame:
     """Every other loss minus a baseline, both at their best rates, with intervals over seeds.
 
     Columns: those of `shared.against`, by teacher (`source`) and size.
@@ -37,7 +37,7 @@ def minus_reverse(table: pd.DataFrame, baseline: str = REVERSE) -> pd.DataFrame:
 
 
 def _units(tables: Tables, *methods: str, baseline: str = REVERSE) -> pd.DataFrame:
-    found = minus_reverse(tables["distillers"], baseline)
+    found = minus(tables["distillers"], baseline)
     wanted = found["method"].isin(methods or set(found["method"]) - {baseline})
     return units(found[wanted], "{spec} from {source}: {method}", "{spec} from {source}")
 
