@@ -15,6 +15,7 @@ from cbd.data.documents import training_documents
 from cbd.data.items import read, write
 from cbd.errors import require
 from cbd.files import write_text
+from cbd.models.decoding import AmongLikeliest, decoding
 from cbd.models.forward import load_llm
 from cbd.recipes.data import Corpus
 from cbd.recipes.models import Sampling
@@ -76,7 +77,7 @@ class Writer:
     """A source that writes."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, sampling: Sampling):
-        self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
+        self.model, self.tokenizer, self.sampling = decoding(model), tokenizer, sampling
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         ends = model.generation_config.eos_token_id
@@ -101,14 +102,15 @@ class Writer:
         """What follows each prompt, padded on the left, so that all continue at the same place."""
         padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
         padded = padded.to(self.model.device)
+        options = {"do_sample": True, "temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
+        options["top_k"] = 0
+        if self.sampling.top_k:
+            options = {"do_sample": False, "logits_processor": [AmongLikeliest(self.sampling)]}
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(self.sampling.seed * 1_000_003 + number)
             written = self.model.generate(
                 **padded,
-                do_sample=True,
-                temperature=self.sampling.temperature,
-                top_k=self.sampling.top_k,
-                top_p=self.sampling.top_p,
+                **options,
                 max_new_tokens=most,
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=sorted(self.ends),

@@ -12,7 +12,7 @@ from cbd.recipes.training import Loss, Training
 # two halves of the text: web-like prose, and questions with their answers
 WRITING = tuple(
     Sampling(
-        documents=4096,
+        documents=1536,
         new=256,
         temperature=0.9,
         top_k=64,  # a nucleus would sort the whole vocabulary, which costs twice the model's own work
