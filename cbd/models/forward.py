@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from cbd.models import products
+
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
@@ -26,7 +28,9 @@ def all_states(model: nn.Module, input_ids: Tensor) -> tuple[tuple[Tensor, ...],
 
 def load(folder: Path) -> nn.Module:
     """A checkpoint in fp32, without dropout: a model in evaluation mode, also while it trains."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    products.choose(model.config.hidden_size)
+    return model
 
 
 def load_llm(folder: Path, precision: Literal["fp32", "bf16"] = "fp32") -> nn.Module:
