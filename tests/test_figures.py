@@ -9,6 +9,7 @@ from itertools import product
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import tidy
 from test_scorecard import apart, objectives
@@ -301,6 +302,26 @@ def test_random_stands_on_a_coarser_scale(drawn):
     near = initialise_table()
     near = near[near["method"] != "random"]
     assert FIGURES["initialise"](near).axes[0].get_yscale() == "linear"
+
+
+def test_several_texts_and_tasks_get_a_panel_each():
+    own = initialise_table()
+    other = own.assign(metric="loss on prose", value=own["value"] + 1)
+    task = own.query("method in ['CBD (union)', 'larger anchor, pruned']").assign(
+        metric="piqa/acc", value=0.6
+    )
+    guess = task.assign(metric="piqa/acc chance", value=0.5)
+    drawn = FIGURES["initialise"](pd.concat([own, other, task, guess], ignore_index=True))
+    panels = [axes for axes in drawn.axes if axes.axison]
+    assert [axes.get_title(loc="left") for axes in panels] == [
+        "loss on its own text", "loss on prose", "piqa (accuracy)",
+    ]  # fmt: skip
+    lines = len(METHODS) - 1  # random weights are left out
+    assert [len(axes.lines) for axes in panels] == [lines, lines, 2 + 1]
+    assert [float(y) for y in panels[2].lines[-1].get_ydata()] == [0.5, 0.5]
+    seen = own.query("method in ['CBD (union)', 'smaller anchor, grown', 'larger anchor, pruned']")["value"]
+    low, high = panels[0].get_ylim()
+    assert low < seen.min() and high > seen.groupby(own["spec"]).mean().max()
 
 
 def test_alpha_panels_mark_the_rule_and_each_minimum(drawn):
