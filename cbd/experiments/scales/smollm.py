@@ -38,7 +38,7 @@ DOMAINS = (
 def smollm() -> base.Scale:
     shape = lambda layers: replace(NAMED["SmolLM2-135M"], layers=layers)  # noqa: E731  blocks alone are cut
     training = Training(
-        tokens=102_400, lr=3e-4, batch=4, context=256, precision="bf16", evaluations=6, evaluation_tokens=4096
+        tokens=102_400, lr=6e-4, batch=4, context=256, precision="bf16", evaluations=6, evaluation_tokens=4096
     )
     return base.Scale(
         name="smollm",
@@ -57,7 +57,7 @@ def smollm() -> base.Scale:
         recovery=replace(training, tokens=51_200),
         budgets=(25_600, 51_200),
         scratch=409_600,
-        tuning=base.Tuning(3e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(51_200,)),
+        tuning=base.Tuning(6e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(51_200,)),
         seeds=3,
         sample=4096,
         bridge=None,

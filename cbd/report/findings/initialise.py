@@ -11,6 +11,7 @@ from cbd.report.findings.shared import (
     SINGLE,
     WEAK,
     against,
+    main_metrics,
     nearest,
     on_every_text,
     paired,
@@ -19,7 +20,7 @@ from cbd.report.findings.shared import (
     with_better,
     with_nearest,
 )
-from cbd.report.names import CBD, LARGER, LITERAL, RANDOM, SMALLER
+from cbd.report.names import CBD, LARGER, LITERAL, RANDOM, SMALLER, SOURCE, STEPWISE, loss_on
 from cbd.report.verdicts import MARGIN, Control, Entry, Facts, Tables, below, less, more, number
 
 
@@ -34,6 +35,23 @@ def against_better_anchor(table: pd.DataFrame) -> pd.DataFrame:
     """Every other start minus the better single anchor of each size and seed (see `shared.against`)."""
     rows = with_better(table)
     return against(rows[~rows["method"].isin([SMALLER, LARGER])], BETTER)
+
+
+def every_size(initialise: pd.DataFrame, chain: pd.DataFrame) -> pd.DataFrame:
+    """What a chain gives, a row a size from small to large: its models, and untrained CBD in between.
+
+    Columns: parameters, spec, method, the loss on every text (nats per token), each task's score. Means over
+    seeds; NaN where a score was not taken.
+    """
+    own = chain[chain["method"].isin([SOURCE, STEPWISE]) & (chain["metric"] != "loss")]
+    own = own.assign(metric=own["metric"].replace({"final_loss": "loss"}))
+    rows = pd.concat([own, initialise[initialise["method"] == CBD]], ignore_index=True)
+    wanted = [m for m in rows["metric"].unique() if m == "loss" or m.startswith(loss_on(""))]
+    wanted += main_metrics(rows)
+    rows = rows[rows["metric"].isin(wanted)]
+    keys = ["parameters", "spec", "method"]
+    found = rows.pivot_table(index=keys, columns="metric", values="value", aggfunc="mean")[wanted]
+    return found.reset_index().rename_axis(columns=None)
 
 
 def start_against(tables: Tables, baseline: str) -> pd.DataFrame:
