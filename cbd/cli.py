@@ -61,9 +61,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _chain(options: argparse.Namespace) -> None:
     from cbd.commands.chain import make_chain
+    from cbd.commands.own import anchor_rate
 
-    text = options.corpus, options.column
-    rows = make_chain(options.source, options.anchors, *text, *_training(options), options.out, options.basis)
+    how = options.corpus, options.column, *_training(options), options.out, options.basis
+    rate = anchor_rate if options.lr is None else None
+    rows = make_chain(options.source, options.anchors, *how, rate)
     for row in rows:
         folder = f"{options.out}/{row['folder']}"
         print(f"{folder:<24} {row['parameters']:>14,} parameters   loss {row['loss']:.4f}")

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from cbd import cli
 from cbd.commands import choose
 from cbd.commands.init import in_one_basis
-from cbd.commands.own import default_precision, opened, source_of, text_for
+from cbd.commands.own import anchor_rate, default_precision, opened, source_of, text_for
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.interpolation import rewrite, transfer
@@ -27,7 +27,7 @@ from cbd.realize import pending, realize, realize_all, store
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Random
 from cbd.recipes.operators import Trans
-from cbd.recipes.specs import gpt2, llama
+from cbd.recipes.specs import NAMED, ModelSpec, gpt2, llama
 from cbd.recipes.training import Trained, Training
 
 CONTEXT = 32
@@ -179,6 +179,7 @@ def test_every_anchor_says_how_its_teacher_lies_to_it(chain, source, tmp_path):
     assert [row["folder"] for row in content["models"]] == ["4x64", "2x64", "1x32"]
     assert torch.equal(logits(chain / "4x64"), logits(source))
     assert content["source"]["fingerprint"] == Checkpoint(source).fingerprint()
+    assert [row.get("lr") for row in content["models"]] == [None, 3e-3, 3e-3], "as it was asked for"
     models = [Checkpoint(chain / row["folder"]) for row in content["models"]]
     for row, model in zip(content["models"], models, strict=True):
         assert row["sha256"] == model.hashes()
@@ -449,6 +450,8 @@ def test_a_model_of_the_hub_is_named_by_its_id_and_its_commit_is_recorded(
     content = json.loads((tmp_path / "out" / "chain.json").read_text())
     assert content["source"]["name"] == "someone/tiny" and content["source"]["revision"] == hub
     assert torch.allclose(logits(tmp_path / "out" / "4x64"), logits(source), atol=1e-4)
+    anchor = content["models"][1]
+    assert anchor["lr"] == anchor_rate(ModelSpec(**anchor["spec"])) > anchor_rate(NAMED["GPT2-B"])
 
 
 def test_a_model_that_the_hub_does_not_give_is_refused_in_one_line(hub, tmp_path, refused):

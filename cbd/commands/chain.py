@@ -6,7 +6,7 @@ read for that (`TEACHER`): so the two can be mixed.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,17 @@ def make_chain(
     loss: Loss,
     out: str,
     basis: str = "auto",
+    rate: Callable[[ModelSpec], float] | None = None,
 ) -> list[dict[str, Any]]:
     """Distil the anchors one after the other, each from its predecessor, and write the whole chain to `out`.
 
     anchors: "6x144,4x96" or "100M,40M" (see `parse_anchors`), from large to small. basis: what an anchor's
     slices are taken from: its teacher "sorted" by importance, the teacher's principal "axes", or ("auto") the
     axes where the width shrinks, since they lose far less, and else the sorted teacher, which computes
-    exactly the same. Every model, the source included, lies in `out`/<layers>x<width>. Returns a row a model,
-    from large to small, as in `out`/chain.json. Raises `CbdError` on bad input before any work; what is
-    trained stays in the store, so that a killed run goes on.
+    exactly the same. rate: an anchor's learning rate by its shape; None: the training's for all. Every model,
+    the source included, lies in `out`/<layers>x<width>. Returns a row a model, from large to small, as in
+    `out`/chain.json. Raises `CbdError` on bad input before any work; what is trained stays in the store, so
+    that a killed run goes on.
     """
     folder = own.check_absent(out)
     llm = own.source_of(source)
@@ -56,7 +58,7 @@ def make_chain(
     text = own.text_for(given, corpus, column, training.context)
     sizes = (f"{spec.name} ({si(spec.parameters)} parameters)" for spec in (llm.spec, *specs))
     print(f"chain: {' > '.join(sizes)}", flush=True)
-    models = inherited(llm, specs, text, training, loss, basis).models
+    models = inherited(llm, specs, text, training, loss, basis, rate).models
     measured = [Evaluated(model, text, training.evaluation_tokens, training.context) for model in models]
     realize_all([*models, *measured])
     rows = [_row(model, measure) for model, measure in zip(models, measured, strict=True)]
@@ -75,6 +77,8 @@ def make_chain(
 
 def _row(model: Recipe, measure: Evaluated) -> dict[str, Any]:
     found = {"folder": model.spec.name, "spec": asdict(model.spec), "parameters": model.spec.parameters}
+    if isinstance(model, Anchor):
+        found["lr"] = model.training.lr
     return found | {"loss": store.record(measure)["metrics"]["loss"], "recipe": model.key}
 
 

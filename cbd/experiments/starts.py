@@ -1,7 +1,7 @@
 """What several experiments share: the source, the knowledge chain, and the starts that are compared."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Literal
 
@@ -38,17 +38,20 @@ def inherited(
     training: Training,
     loss: Loss,
     basis: str = "sorted",
+    rate: Callable[[ModelSpec], float] | None = None,
 ) -> Chain:
     """A chain below `source`: each anchor starts from slices of the model above it, and learns from it.
 
     basis: of that model: "sorted", its principal "axes" on the corpus, or "auto": these where width shrinks.
+    rate: an anchor's learning rate by its shape; None: the training's for all.
     """
     models = [source]
     for spec in specs:
         above = models[-1]
         turned = basis == "axes" or (basis == "auto" and spec.width < above.spec.width)
         read = Rotated(above, corpus, context=training.context) if turned else Sorted(above)
-        models.append(Anchor.inherited(above, spec, corpus, training, loss, read))
+        own = training if rate is None else replace(training, lr=rate(spec))
+        models.append(Anchor.inherited(above, spec, corpus, own, loss, read))
     return Chain(tuple(models))
 
 
