@@ -14,7 +14,7 @@ from test_scorecard import learned, versus
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
 from cbd.report.findings.shared import BETTER, NEAREST, against, nearest, with_better, with_nearest
-from cbd.report.names import CBD, LARGER, SMALLER
+from cbd.report.names import ALONE, CBD, LARGER, SMALLER, SOURCE, STEPWISE
 from cbd.report.verdicts import NOT_RUN
 
 
@@ -54,6 +54,22 @@ def test_every_size_is_compared_from_small_to_large():
     found = findings.initialise.against_better_anchor(table(rows))
     assert list(found["spec"]) == ["2x32", "10x8"] and list(found["verdict"]) == ["lower", "higher"]
     assert list(found["point"]) == pytest.approx([-0.2, 0.5])
+
+
+def test_all_sizes_of_a_chain_stand_in_one_table_from_small_to_large():
+    """The chain's own models by their final loss, not by their curves; CBD in between, no other start."""
+    chain = starts({STEPWISE: [4.0, 4.2]}, metric="final_loss")
+    chain += starts({STEPWISE: [9.0, 9.0]}) + starts({ALONE: [3.0, 3.0]}, metric="final_loss")
+    chain += starts({SOURCE: [3.0, 3.0]}, spec="4x32", parameters=3000, metric="final_loss")
+    chain += starts({SOURCE: [0.6, 0.8]}, spec="4x32", parameters=3000, metric="piqa/acc")
+    between = starts({CBD: [3.5, 3.7], LARGER: [1.0, 1.0]}, spec="3x32", parameters=2000)
+    between += starts({CBD: [5.0, 5.2]}, spec="3x32", parameters=2000, metric="loss on prose")
+    found = findings.initialise.every_size(table(between), table(chain))
+    assert list(found["spec"]) == ["2x32", "3x32", "4x32"]
+    assert list(found["method"]) == [STEPWISE, CBD, SOURCE]
+    assert list(found["loss"]) == pytest.approx([4.1, 3.6, 3.0])
+    assert list(found["loss on prose"].fillna(0)) == pytest.approx([0, 5.1, 0])
+    assert list(found["piqa/acc"].fillna(0)) == pytest.approx([0, 0, 0.7])
 
 
 def alpha_curve(expansion: str, losses: list[float], spec: str = "2x32", seed: int = 0) -> list[dict]:

