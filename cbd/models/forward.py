@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from cbd.models import products
+from cbd.models import cpu
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
@@ -29,7 +29,7 @@ def all_states(model: nn.Module, input_ids: Tensor) -> tuple[tuple[Tensor, ...],
 def load(folder: Path) -> nn.Module:
     """A checkpoint in fp32, without dropout: a model in evaluation mode, also while it trains."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    products.choose(model.config.hidden_size)
+    cpu.suit(model.config.hidden_size)
     return model
 
 
