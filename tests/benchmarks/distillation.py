@@ -1,14 +1,15 @@
-"""Distillation at GPT-2's vocabulary: our chunked loss beside TRL's, the same models, batch and optimiser.
+"""Distillation at two vocabularies: our chunked loss beside TRL's, the same models, batch and optimiser.
 
     python tests/benchmarks/distillation.py                      # results/bench/distillation.json and a table
-    python tests/benchmarks/distillation.py --threads 1 --repeats 3
+    python tests/benchmarks/distillation.py --pairs smollm2 --threads 1 --repeats 3
 
-A step is what training does: teacher forward, student forward, reverse KL, backward, AdamW. `cbd` takes the
-bodies' hidden states and `losses.chunked`; `trl` what `GKDTrainer.compute_loss` (arXiv 2306.13649) does:
-both models' logits and `generalized_jsd_loss` with beta 1. `floor` is the step of `cbd` with the matrix
-products alone, no
-softmax, no divergence: no loss that computes exact logits and gradients of every token can be faster with
-this library's products.
+The pairs of teacher and student: a small GPT-2 in fp32, and the first step of SmolLM2-135M's chain, 20x576
+from 30x576, under bf16 autocast; all with random weights. A step is what training does: teacher forward,
+student forward, reverse KL, backward, AdamW. `cbd` takes the bodies' hidden states and `losses.chunked`.
+`trl` does what `GKDTrainer.compute_loss` (arXiv 2306.13649) does: both models' logits and
+`generalized_jsd_loss` with beta 1.
+`floor` is the step of `cbd` with the matrix products alone, no softmax, no divergence: no loss that computes
+exact logits and gradients of every token can be faster with this library's products.
 
 Each variant lives in a process of its own. For the times all are alive, and each takes a step in turn, so
 that whatever else the computer does falls on all alike; the ratio is the median of the rounds' ratios. Memory
@@ -36,28 +37,36 @@ from _common import surroundings, write
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIANTS = ("cbd", "trl", "floor")
-VOCABULARY = 50257
-TEACHER = {"n_layer": 6, "n_embd": 512, "n_head": 8}
-STUDENT = {"n_layer": 4, "n_embd": 256, "n_head": 4}
+GPT2 = {"model_type": "gpt2", "vocab_size": 50257}
+SMOLLM2 = {
+    "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+}  # fmt: skip
+PAIRS = {  # teacher, student, and whether products are bf16
+    "gpt2": (
+        GPT2 | {"n_layer": 6, "n_embd": 512, "n_head": 8},
+        GPT2 | {"n_layer": 4, "n_embd": 256, "n_head": 4},
+        False,
+    ),
+    "smollm2": (SMOLLM2 | {"num_hidden_layers": 30}, SMOLLM2 | {"num_hidden_layers": 20}, True),
+}
 MIB = 1 << 20
 
 
 # In a variant's process.
 
 
-def build(shape: dict[str, int], context: int, seed: int) -> Any:
-    """A GPT-2 of this shape with random weights and no dropout."""
+def build(shape: dict[str, Any], seed: int) -> Any:
+    """A model of this shape with random weights and no dropout."""
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout"), 0.0)
     # Ten times the usual spread: two untrained models would agree on everything, and a loss of zero proves
     # nothing.
-    config = GPT2Config(
-        vocab_size=VOCABULARY, n_positions=context, use_cache=False, initializer_range=0.2, **shape, **dropout
-    )
-    return GPT2LMHeadModel(config)
+    config = AutoConfig.for_model(**shape, use_cache=False, initializer_range=0.2, **dropout)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def chunked_loss(student: Any, teacher: Any, ids: Any) -> Any:
@@ -68,7 +77,7 @@ def chunked_loss(student: Any, teacher: Any, ids: Any) -> Any:
     from cbd.training.losses import chunked
 
     def states(model: Any) -> Any:
-        return model.transformer(ids).last_hidden_state[:, :-1].flatten(0, 1)
+        return model.base_model(ids).last_hidden_state[:, :-1].flatten(0, 1)
 
     with torch.no_grad():
         taught = states(teacher), teacher.lm_head.weight
@@ -94,38 +103,44 @@ def trl_loss(student: Any, teacher: Any, ids: Any) -> Any:
     )
 
 
-def loss_of(variant: str) -> Callable[[Any, Any, Any], Any]:
-    """The variant's loss; imports what it needs, so that this is not measured."""
+def loss_of(variant: str, width: int) -> Callable[[Any, Any, Any], Any]:
+    """The variant's loss; imports what it needs, so that this is not measured. width: of the student."""
     if variant == "trl":
         import trl.experimental.gkd  # noqa: F401
 
         return trl_loss
     import torch
 
+    from cbd.models import cpu
     from cbd.training import losses
 
+    cpu.suit(width)
     if variant == "floor":
         # What lies between the products, and nothing else; the values are then meaningless.
         losses._in_place = lambda logits, *_: torch.ones_like(logits[0, :, :1])
     return chunked_loss
 
 
-def serve(variant: str, threads: int, batch: int, context: int) -> None:
+def serve(variant: str, pair: str, threads: int, batch: int, context: int) -> None:
     """Answer each line of the standard input with one training step's time, loss and memory, as a line of
     JSON.
     """
     import torch
 
     torch.set_num_threads(threads)
-    loss_function = loss_of(variant)
-    teacher, student = build(TEACHER, context, seed=1).eval(), build(STUDENT, context, seed=2)
+    shapes, bf16 = PAIRS[pair][:2], PAIRS[pair][2]
+    teacher, student = (build(shape, seed) for seed, shape in enumerate(shapes, start=1))
+    teacher.eval()
+    loss_function = loss_of(variant, student.config.hidden_size)
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=True)
-    ids = torch.randint(VOCABULARY, (batch, context), generator=torch.Generator().manual_seed(3))
+    numbers = torch.Generator().manual_seed(3)
+    ids = torch.randint(student.config.vocab_size, (batch, context), generator=numbers)
     before = resident()
     print(json.dumps({"before": before}), flush=True)
     for _ in sys.stdin:
         start, cpu = time.perf_counter(), time.process_time()
-        loss = loss_function(student, teacher, ids)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = loss_function(student, teacher, ids)
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -146,8 +161,8 @@ def resident() -> int:
 class Child:
     """A variant's process."""
 
-    def __init__(self, variant: str, threads: int, options: argparse.Namespace):
-        command = [sys.executable, __file__, "--serve", variant, "--threads", str(threads)]
+    def __init__(self, variant: str, pair: str, threads: int, options: argparse.Namespace):
+        command = [sys.executable, __file__, "--serve", variant, "--pairs", pair, "--threads", str(threads)]
         command += ["--batch", str(options.batch), "--context", str(options.context)]
         environment = {
             **os.environ,
@@ -177,15 +192,15 @@ class Child:
         self.process.wait()
 
 
-def measure(threads: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure(pair: str, threads: int, options: argparse.Namespace) -> dict[str, Any]:
     """All variants with this number of threads: medians, and ratios against TRL."""
-    children = {name: Child(name, threads, options) for name in VARIANTS}
+    children = {name: Child(name, pair, threads, options) for name in VARIANTS}
     first = {name: child.step() for name, child in children.items()}  # also warms up
     rounds = [{name: child.step() for name, child in children.items()} for _ in range(options.repeats)]
     for child in children.values():
         child.close()
     tokens = options.batch * options.context
-    result: dict[str, Any] = {"threads": threads}
+    result: dict[str, Any] = {"pair": pair, "threads": threads}
     for name in VARIANTS:
         seconds = [answers[name]["seconds"] for answers in rounds]
         last = rounds[-1][name]
@@ -215,14 +230,16 @@ def measure(threads: int, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    lines = [f"{'threads':>7}  {'variant':<7} {'tokens/s':>9} {'peak MiB':>9} {'growth MiB':>11}  loss"]
+    lines = [
+        f"{'pair':<8} {'threads':>7}  {'variant':<7} {'tokens/s':>9} {'peak MiB':>9} {'growth MiB':>11}  loss"
+    ]
     for result in results:
         for name in VARIANTS:
             row = result[name]
             loss = "" if name == "floor" else f"{row['first_loss']:.6f} -> {row['last_loss']:.6f}"
             lines.append(
-                f"{result['threads']:>7}  {name:<7} {row['tokens_per_second']:>9.0f} {row['peak_mib']:>9.0f} "
-                f"{row['growth_mib']:>11.0f}  {loss}"
+                f"{result['pair']:<8} {result['threads']:>7}  {name:<7} {row['tokens_per_second']:>9.0f} "
+                f"{row['peak_mib']:>9.0f} {row['growth_mib']:>11.0f}  {loss}"
             )
         ratios = result["ratios"]
         lines.append(
@@ -236,6 +253,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7, help="steps of each variant that count")
     parser.add_argument("--batch", type=int, default=4)
@@ -243,14 +261,12 @@ def main() -> None:
     parser.add_argument("--serve", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        return serve(options.serve, options.threads[0], options.batch, options.context)
+        return serve(options.serve, options.pairs[0], options.threads[0], options.batch, options.context)
     if importlib.util.find_spec("trl") is None:
         raise SystemExit("trl is not installed: pip install -r requirements-bench.txt")
-    results = [measure(threads, options) for threads in options.threads]
+    results = [measure(pair, threads, options) for pair in options.pairs for threads in options.threads]
     report = {
-        "vocabulary": VOCABULARY,
-        "teacher": TEACHER,
-        "student": STUDENT,
+        "pairs": {pair: PAIRS[pair] for pair in options.pairs},
         "batch": options.batch,
         "context": options.context,
         "repeats": options.repeats,
