@@ -34,7 +34,7 @@ def prose(path: Path) -> str:
 
 
 def test_there_are_notebooks_and_one_copy_of_each() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{i:02d}" for i in range(16)]
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{i:02d}" for i in range(17)]
     tracked = subprocess.run(["git", "ls-files", "*.ipynb"], cwd=ROOT, capture_output=True, text=True).stdout
     assert not tracked or set(tracked.split()) == {f"notebooks/{path.name}" for path in NOTEBOOKS}
 
