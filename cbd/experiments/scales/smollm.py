@@ -66,7 +66,7 @@ def smollm() -> base.Scale:
             generation=(REPLY,),
             tuning=replace(training, tokens=65_536, batch=16, context=128, lr=1e-4, evaluations=1),
             pairs=Pairs(base.EMBEDDED, count=4000, tests=100),
-            limit=200,
+            limit=500,
         ),
         scratch_vs_cbd=base.ScratchVsCbd(
             targets=tuple(map(shape, (6, 16))),
@@ -77,7 +77,7 @@ def smollm() -> base.Scale:
             bridged=False,
         ),
         domains=DOMAINS,
-        benchmarked=("union", "cut"),  # the nearest anchor grown is that anchor, whose tasks stand in `chain`
+        benchmarked=("union", "grown", "cut"),
         # as many tokens as the chain spends down to 14 blocks; the paper: CE + 0.1 KL + 2 x cosine distance
         boomerang=base.Boomerang(
             16, replace(training, tokens=204_800), Loss("forward_kl", 1 / 1.1, alignment=2 / 1.1)
