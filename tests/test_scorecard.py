@@ -4,6 +4,7 @@ in README.md is not stale.
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from cbd.errors import CbdError, si
 from cbd.experiments import EXPERIMENTS
 from cbd.experiments.run import names_at
 from cbd.experiments.scales import SCALES
-from cbd.report import ladder, readme, results, scorecard
+from cbd.report import ladder, readme, results, scorecard, verdicts
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
 from cbd.report.names import (
@@ -445,6 +446,17 @@ def test_one_seed_decides_nothing(name):
     tables = next(tables for other, tables, verdict in FLIPS if (other, verdict) == (name, YES))
     single = {key: frame[frame["seed"].isna() | (frame["seed"] == 0)] for key, frame in tables.items()}
     assert judged(name, single) == ONE_SEED
+
+
+def test_of_one_seed_points_are_counted_and_nothing_is_called_tested():
+    points = [-0.3, -0.2, 0.0, -0.005, -1.0, 0.2]
+    found = pd.DataFrame({"unit": [f"u{i}" for i in range(6)], "point": points})
+    found = found.assign(low=math.nan, high=math.nan, n=1)
+    assert verdicts.less("x").told(found) == "-1.000 to +0.200 (no interval), 3 of 6 points below -0.01"
+    assert verdicts.more("x").told(found) == "-1.000 to +0.200 (no interval), 1 of 6 points above 0.01"
+    assert Facts("x", lambda row: row.low < 1).told(found) == "-1.00 to 0.20 (no interval)"
+    both = found.assign(low=found["point"] - 0.001, high=found["point"] + 0.001, n=3)
+    assert verdicts.less("x").told(both).endswith("3 of 6 below -0.01, 1 above 0.01")
 
 
 def test_a_size_that_diverged_is_not_passed_over():

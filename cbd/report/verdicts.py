@@ -56,7 +56,7 @@ class Rule:
         """One of the words; `NOT_RUN` with nothing measured, `ONE_SEED` with one seed behind all of it."""
         if found.empty:
             return NOT_RUN
-        if ((found["n"] == 1) & found["low"].isna()).all():
+        if _untested(found):
             return ONE_SEED
         if self.holds(found).all():
             return words.yes
@@ -68,7 +68,13 @@ class Rule:
             return listed(found, self.form)
         groups = found.groupby("group", sort=False) if "group" in found else [("", found)]
         told = [(name, number(rows, self.form), self.counts(found, rows.index)) for name, rows in groups]
-        return "; ".join(f"{name} {numbers}, {counts}".lstrip() for name, numbers, counts in told)
+        lines = [(f"{name} {numbers}".lstrip(), counts) for name, numbers, counts in told]
+        return "; ".join(", ".join(filter(None, line)) for line in lines)
+
+
+def _untested(found: pd.DataFrame) -> bool:
+    """Whether one seed is behind all of it, which makes no interval."""
+    return bool(((found["n"] == 1) & found["low"].isna()).all())
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,12 @@ class Sides(Rule):
         )
 
     def counts(self, found: pd.DataFrame, some: pd.Index) -> str:
-        """How many of some units lie where, all of them tested together."""
+        """How many of some units lie where, all of them tested together; of one seed, how many points do."""
         other = OTHER[self.side]
+        if _untested(found):
+            bound, point = self.bound(self.side), found.loc[some, "point"]
+            there = point < bound if self.side == "below" else point > bound
+            return f"{there.sum()} of {len(some)} points {self.side} {bound:g}"
         holds, fails = (self.holds(found, side)[some].sum() for side in (self.side, other))
         against = f", {fails} {other}{f' {self.bound(other):g}' * bool(self.margin)}" if fails else ""
         return f"{holds} of {len(some)} {self.side} {self.bound(self.side):g}{against}"
@@ -161,8 +171,8 @@ class Facts(Rule):
         return f"{self.what}. {yes} if it holds for all; {words.no} if for none; else {words.mixed}"
 
     def counts(self, found: pd.DataFrame, some: pd.Index) -> str:
-        """How many of some rows pass."""
-        return f"holds for {self.holds(found)[some].sum()} of {len(some)}"
+        """How many of some rows pass; nothing where there are no intervals to test."""
+        return "" if _untested(found) else f"holds for {self.holds(found)[some].sum()} of {len(some)}"
 
 
 @dataclass(frozen=True)
