@@ -102,15 +102,15 @@ class Writer:
         """What follows each prompt, padded on the left, so that all continue at the same place."""
         padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
         padded = padded.to(self.model.device)
-        options = {"do_sample": True, "temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
-        options["top_k"] = 0
+        how = {"do_sample": True, "top_k": 0}
+        how |= {name: getattr(self.sampling, name) for name in ("temperature", "top_p")}
         if self.sampling.top_k:
-            options = {"do_sample": False, "logits_processor": [AmongLikeliest(self.sampling)]}
+            how = {"do_sample": False, "logits_processor": [AmongLikeliest(self.sampling)]}
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(self.sampling.seed * 1_000_003 + number)
             written = self.model.generate(
                 **padded,
-                **options,
+                **how,
                 max_new_tokens=most,
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=sorted(self.ends),

@@ -1,8 +1,7 @@
 """E2, E10, Q3: every start of every size before any training."""
 
-from matplotlib.axes import Axes
-
 import pandas as pd
+from matplotlib.axes import Axes
 
 from cbd.errors import si
 from cbd.report import stats
