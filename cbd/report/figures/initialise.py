@@ -1,17 +1,16 @@
 """E2, E10, Q3: every start of every size before any training."""
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from cbd.errors import si
 from cbd.report import stats
 from cbd.report.figures import drawing
 from cbd.report.figures.tasks import SCORES
-from cbd.report.findings.shared import chance, main_metrics
-from cbd.report.names import BOOMERANG, CBD, LARGER, RANDOM, SMALLER, loss_on
+from cbd.report.findings.shared import chance, main_metrics, sizes
+from cbd.report.names import BOOMERANG, CBD, LARGER, LITERAL, SMALLER, loss_on
 
 COLUMNS = 4
-SEEN = (CBD, SMALLER, LARGER, BOOMERANG)  # whose losses an axis must hold; others may leave it
+DRAWN = (CBD, LITERAL, SMALLER, LARGER, BOOMERANG)  # of many panels; the other readings would hide them
 
 
 @drawing.captioned
@@ -32,42 +31,33 @@ def _title(metric: str) -> str:
 
 def _panels(table: pd.DataFrame, measured: dict[str, str]) -> drawing.Drawn:
     """A panel for each metric: a line a start over the sizes."""
-    rows = table[table["metric"].isin(measured) & (table["method"] != RANDOM)]
-    styles, specs = drawing.styles_of(rows["method"]), drawing.sizes_of(rows)
+    rows = table[table["metric"].isin(measured) & table["method"].isin(DRAWN)]
+    counts = list(sizes(rows).values())
+    rows = rows.assign(place=rows["parameters"].map(counts.index))
+    styles = drawing.styles_of(rows["method"])
     height = -(-len(measured) // COLUMNS)
     figure = drawing.new_figure(1.3 + 1.9 * height, 10.0)
     panels = list(figure.subplots(height, COLUMNS, sharex=True, squeeze=False).flat)
-    summary = stats.summarise(rows, ["metric", "method", "spec", "parameters"])
+    summary = stats.summarise(rows, ["metric", "method", "spec", "place"])
     for axes, (metric, title) in zip(panels, measured.items(), strict=False):
         own = summary[summary["metric"] == metric]
-        for method, line in own.groupby("method", sort=False):
-            drawing.curve(axes, line, "parameters", styles[method])
+        for method in filter(set(own["method"]).__contains__, styles):
+            drawing.curve(axes, own[own["method"] == method], "place", styles[method])
         axes.set_title(title, loc="left")
-        _limits(axes, own, chance(table, metric))
-        axes.set_xscale("log")
-        counts = rows.drop_duplicates("spec").set_index("spec")["parameters"][list(specs)]
-        axes.set_xticks(counts, [si(count) for count in counts])
-        axes.set_xticks([], minor=True)
+        axes.set_xticks(range(len(counts)), [si(count) for count in counts], fontsize=7)
+        guessed = chance(table, metric)
+        if guessed == guessed:
+            axes.axhline(guessed, **drawing.CHANCE)
     for axes in panels[len(measured) :]:
         axes.set_axis_off()
     figure.supylabel("loss (nats per token), or share of right answers", fontsize=9.5)
-    drawing.legend(figure, styles)
+    drawing.legend(figure, styles, len(DRAWN))
     text = (
         "Every size before any training; parameters on the horizontal axis. Losses are of held-out text; the "
-        "grey dotted line is what guessing gets on a task. Random weights are left out, and a line that leaves "
-        "its panel is worse than all that stands in it."
+        "grey dotted line is what guessing gets on a task. Random weights and the other readings of the formula "
+        "are in the table."
     )
     return figure, text, [summary]
-
-
-def _limits(axes: Axes, own: pd.DataFrame, guessed: float) -> None:
-    """An axis that holds the starts that matter, and, of a task, what guessing gets."""
-    near = own.loc[own["method"].isin(SEEN), "point"]
-    if guessed == guessed:
-        axes.axhline(guessed, **drawing.CHANCE)
-        return
-    room = 0.08 * (near.max() - near.min())
-    axes.set_ylim(near.min() - room, near.max() + room)
 
 
 def _columns(table: pd.DataFrame) -> drawing.Drawn:
