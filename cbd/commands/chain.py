@@ -62,10 +62,11 @@ def make_chain(
     measured = [Evaluated(model, text, training.evaluation_tokens, training.context) for model in models]
     realize_all([*models, *measured])
     rows = [_row(model, measure) for model, measure in zip(models, measured, strict=True)]
+    # a learning rate stands in each anchor's row, which may have one of its own
     content = {
         "source": own.origin(llm, given),
         "corpus": text.name,
-        "training": asdict(training),
+        "training": {name: value for name, value in asdict(training).items() if name != "lr"},
         "loss": asdict(loss),
         "models": rows,
     }
