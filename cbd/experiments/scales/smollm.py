@@ -54,7 +54,8 @@ def smollm() -> base.Scale:
         ladder=tuple(map(shape, (6, 11, 16, 22, 25, 28))),
         alpha_targets=tuple(map(shape, (6, 16, 25))),
         alphas=(0.0, 0.25, 0.5, 0.75, 0.9, 1.0),
-        convergence_targets=tuple(map(shape, (6, 16))),
+        # near the paper's smallest size, where one anchor starts best, and where the mixture does
+        convergence_targets=tuple(map(shape, (6, 25))),
         recovery=replace(training, tokens=51_200),
         budgets=(25_600, 51_200),
         scratch=409_600,
@@ -70,10 +71,10 @@ def smollm() -> base.Scale:
             limit=500,
         ),
         scratch_vs_cbd=base.ScratchVsCbd(
-            targets=tuple(map(shape, (6, 16))),
+            targets=tuple(map(shape, (6, 25))),
             ladder=tuple(51_200 * 2**i for i in range(4)),
             seeds=3,
-            equal_targets=tuple(map(shape, (3, 6, 16))),  # the first lies below the chain (E13)
+            equal_targets=tuple(map(shape, (3, 6, 25))),  # the first lies below the chain (E13)
             equal_budgets=(51_200,),
             bridged=False,
         ),
