@@ -59,7 +59,7 @@ def smollm() -> base.Scale:
         recovery=replace(training, tokens=51_200),
         budgets=(25_600, 51_200),
         scratch=409_600,
-        tuning=base.Tuning(6e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(51_200,)),
+        tuning=base.Tuning(3e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(51_200,)),
         seeds=3,
         sample=4096,
         bridge=None,
