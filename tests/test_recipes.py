@@ -29,6 +29,7 @@ from cbd.recipes.models import (
     Generated,
     Interpolated,
     Learngene,
+    Pruned,
     Random,
     Rotated,
     Sampling,
@@ -115,6 +116,11 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
     (
         Rotated(TRAINED, CORPUS),
         {"model": RANDOM, "corpus": replace(CORPUS, vocab_size=300), "sample": 1000, "context": 64},
+    ),
+    (
+        Pruned(TRAINED, 1, CORPUS),
+        {"model": RANDOM, "corpus": replace(CORPUS, vocab_size=300), "sample": 1000, "context": 64}
+        | {"layers": 2, "keep": 1, "precision": "bf16"},
     ),
     (
         Learngene(TRAINED, SPEC, CORPUS),

@@ -7,6 +7,7 @@ a chain shared a basis. So the steps are tried one after the other, on a source 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from cbd import cli
 from cbd.commands import choose
-from cbd.commands.init import in_one_basis
+from cbd.commands.init import Size, in_one_basis, init_checkpoint
 from cbd.commands.own import anchor_rate, default_precision, opened, source_of, text_for
 from cbd.models import basis
 from cbd.models.checkpoints import Checkpoint
@@ -258,10 +259,11 @@ def test_the_best_start_on_a_text_is_found_by_measuring_all(chain, text_folder, 
     assert run("init", "--chain", chain, *size, "--text", text_folder, *TEXT, "--out", best) == 0
     said, about = capsys.readouterr().out, json.loads((best / "cbd.json").read_text())
     rows = about["choice"]["measured"]
-    mixed = {(row["operator"], row["alpha"]) for row in rows if row["start"] == "mixed"}
+    plain = [row for row in rows if row["blocks"] is None]
+    mixed = {(row["operator"], row["alpha"]) for row in plain if row["start"] == "mixed"}
     shares = ("distance", 0.25, 0.75, 0.9, 1.0)  # the rule says 0.5
     assert mixed == {("literal", "distance"), *(("union", alpha) for alpha in shares)}
-    assert sorted(row["start"] for row in rows if row["start"] != "mixed") == ["cut", "grown"]
+    assert sorted(row["start"] for row in plain if row["start"] != "mixed") == ["cut", "grown"]
     trained = [row["trained"] for row in rows if row["trained"] is not None]
     assert trained == sorted(trained) and len(trained) == 3 and rows[0]["trained"] == trained[0]
     lowest = sorted(row["loss"] for row in rows)
@@ -274,13 +276,43 @@ def test_the_best_start_on_a_text_is_found_by_measuring_all(chain, text_folder, 
         return json.loads((realize(measured) / "metrics.json").read_text())["loss"]
 
     assert (loss(best), loss(best, "test")) == pytest.approx((rows[0]["loss"], about["choice"]["test"]))
-    for row in rows[1:]:
+    for row in plain:
         words = ("--start", row["start"], "--operator", row["operator"], "--alpha", row["alpha"])
         folder = tmp_path / f"{words}"
         assert run("init", "--chain", chain, *size, *words, "--out", folder) == 0
         assert loss(folder) == pytest.approx(row["loss"])
     assert f"{about['choice']['test']:.4f}" in said and said.count("\n") >= len(rows) + 3
     assert f"| {rows[0]['loss']:.4f} | {trained[0]:.4f} |" in (best / "README.md").read_text()
+
+
+def test_blocks_that_the_loss_chooses_are_tried_and_recorded(
+    chain, text_folder, tmp_path, monkeypatch, capsys
+):
+    """A block that a cut in the middle keeps is made to do harm: the loss leaves it out."""
+    deep = tmp_path / "deep"
+    shutil.copytree(chain, deep)
+    weights = load_file(deep / "4x64" / "model.safetensors")
+    for name in [name for name in weights if re.search(r"\.1\..*(c_proj|o_proj|down_proj).*weight", name)]:
+        weights[name] += torch.randn(weights[name].shape, generator=torch.Generator().manual_seed(0))
+    save_file(weights, deep / "4x64" / "model.safetensors", metadata={"format": "pt"})
+    best, size = tmp_path / "best", ("--layers", 3, "--width", 64)
+    pair = ("--small", deep / "2x64", "--large", deep / "4x64", "--unaligned")
+    assert run("init", *pair, *size, "--text", text_folder, *TEXT, "--out", best) == 0
+    about = json.loads((best / "cbd.json").read_text())
+    tried = {row["start"]: row for row in about["choice"]["measured"] if row["blocks"]}
+    assert set(tried) == {"mixed", "cut"} and all(row["blocks"] == [0, 2, 3] for row in tried.values())
+    for said in (capsys.readouterr().out, (best / "README.md").read_text()):
+        assert "blocks by loss" in said
+    first, cut = about["choice"]["measured"][0], tried["cut"]
+    assert about.get("blocks") == first["blocks"]
+    [plain] = [r for r in about["choice"]["measured"] if r["start"] == "cut" and not r["blocks"]]
+    assert cut["loss"] < plain["loss"], "the harmful block is among those that a cut in the middle keeps"
+    folder = tmp_path / "alone"
+    init_checkpoint(None, deep / "4x64", folder, Size(3, 64), start="cut", blocks=[0, 2, 3])
+    text = text_for(opened(folder), text_folder, "text", CONTEXT)
+    measured = Evaluated(source_of(folder), text, 8192, CONTEXT)
+    found = json.loads((realize(measured) / "metrics.json").read_text())["loss"]
+    assert found == pytest.approx(cut["loss"])
 
 
 def test_a_killed_choice_goes_on_and_leaves_nothing_behind(
@@ -301,7 +333,8 @@ def test_a_killed_choice_goes_on_and_leaves_nothing_behind(
     assert run(*words, "--out", tmp_path / "killed") == 130 and not list(tmp_path.iterdir())
     assert run(*words, "--out", tmp_path / "best") == 0
     first, _, second, trained = made
-    assert first.count("Evaluated") == 8 and not second and trained.count("Trained") == 3
+    rows = json.loads((tmp_path / "best" / "cbd.json").read_text())["choice"]["measured"]
+    assert first.count("Evaluated") == len(rows) >= 8 and not second and trained.count("Trained") == 3
     assert not list((store.root() / "work").iterdir()) and not list((store.root() / "Trained").iterdir())
     kept = {json.loads(path.read_text())["name"] for path in store.root().glob("Source/*/record.json")}
     assert kept <= {"2x64", "4x64"}, "the user's own models, no candidate"

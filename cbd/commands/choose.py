@@ -2,6 +2,7 @@
 
 No rule knows it: a mixture of two models is better than either in some gaps and worse in others (Q2, Q6). So
 every candidate is made, its loss on held-out text is taken, and the best few are trained for a short while.
+Among them are the larger model's blocks that its loss on the training text can least do without.
 """
 
 import math
@@ -18,8 +19,8 @@ from cbd.realize import realize, realize_all, store
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import Source
-from cbd.recipes.operators import OPERATORS, distance_alpha
+from cbd.recipes.models import Pruned, Source
+from cbd.recipes.operators import OPERATORS, distance_alpha, kept
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import MIXED, alone
 from cbd.recipes.training import Trained, Training
@@ -35,18 +36,45 @@ class Candidate:
     start: str
     operator: str = "union"
     alpha: float | Literal["distance"] = "distance"
+    blocks: tuple[int, ...] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"start": self.start, "operator": OPERATORS[self.operator], "alpha": self.alpha}
+        return asdict(self) | {"operator": OPERATORS[self.operator]}
 
 
-def candidates(small: ModelSpec, large: ModelSpec, target: ModelSpec) -> list[Candidate]:
-    """Either model alone, and both by the rule's alpha and by others; of two that are close, the rule's."""
+def candidates(
+    small: ModelSpec, large: ModelSpec, target: ModelSpec, blocks: Mapping[str, tuple[int, ...]]
+) -> list[Candidate]:
+    """Either model alone, and both by the rule's alpha and by others; of two that are close, the rule's.
+
+    blocks: for some starts those of the large model that its loss chose; beside them a cut in the middle is
+    tried.
+    """
     rule = distance_alpha(small, large, target)
     shares = [share for share in SHARES if abs(share - rule) > 0.02]
     mixed = [Candidate(MIXED, operator) for operator in ("union", "literal")]
-    return [*mixed, *(Candidate(MIXED, alpha=share) for share in shares), *map(Candidate, alone())]
+    chosen = [Candidate(start, blocks=those) for start, those in blocks.items()]
+    return [*mixed, *(Candidate(MIXED, alpha=share) for share in shares), *map(Candidate, alone()), *chosen]
+
+
+def _blocks_by_loss(
+    large: Source, keep: Mapping[str, int], spec: ModelSpec, text: Corpus, training: Training
+) -> dict[str, tuple[int, ...]]:
+    """Start -> the large model's blocks that its loss on the training text can least do without.
+
+    keep: for each start, how many of the outermost stay in any case. None where the depth stays, nor where a
+    cut in the middle is what the loss chooses.
+    """
+    found, depth = {}, large.spec.layers
+    for start, outermost in keep.items() if spec.layers < depth else ():
+        how = {"context": training.context, "precision": training.precision}
+        fewer = Pruned(large, spec.layers, text, outermost, **how)
+        realize(fewer)
+        blocks = tuple(store.record(fewer)["blocks"])
+        store.discard(fewer)
+        found |= {start: blocks} if blocks != kept(depth, spec.layers, "ends") else {}
+    return found
 
 
 def init_best(
@@ -81,7 +109,10 @@ def init_best(
         in_one_basis(*pair, unaligned)
     except CbdError as error:
         left_out = str(error)
-    found = [c for c in candidates(pair[0].spec, pair[1].spec, spec) if c.start != MIXED or left_out is None]
+    keep = {MIXED: pair[0].spec.layers, "cut": 0} if left_out is None else {"cut": 0}
+    blocks = _blocks_by_loss(own.source_of(large), keep, spec, corpus, training)
+    found = candidates(pair[0].spec, pair[1].spec, spec, blocks)
+    found = [c for c in found if c.start != MIXED or left_out is None]
     work = store.root() / "work"
     work.mkdir(parents=True, exist_ok=True)
     # in the store: its links to these folders are hard ones, which last when the folders go

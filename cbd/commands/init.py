@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from cbd.commands import own
 from cbd.commands.chain import CHAIN, TEACHER
 from cbd.errors import CbdError, require, si
 from cbd.models import basis
-from cbd.models.checkpoints import Checkpoint
+from cbd.models.checkpoints import Checkpoint, Selected
 from cbd.models.interpolation import check_alike, check_anchors, check_inside, initialize, transfer
 from cbd.models.rotation import Basis
 from cbd.realize import realize, store
@@ -95,13 +95,16 @@ def init_checkpoint(
     outside: bool = False,
     start: str = MIXED,
     unaligned: bool = False,
+    blocks: Sequence[int] | None = None,
     choice: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Initialise a model between two checkpoints and write it as a Hugging Face folder.
 
     small, large: local folders or hub ids; one that the start does without may be None. start: "mixed", or
-    one of `starts.alone()`. unaligned: mix models although they share no basis. choice: how this start was
-    found (`cbd.commands.choose`), for the record. Returns what `cbd.json` says.
+    one of `starts.alone()`. unaligned: mix models although they share no basis. blocks: places of the large
+    model's blocks, as many as the target has, which are read instead of the outermost; of a mixture the ones
+    that the small model stands for are among them. choice: how this start was found (`cbd.commands.choose`),
+    for the record. Returns what `cbd.json` says.
     Raises `CbdError`, before anything is written, when the models do not fit together or share no basis, the
     target does not lie between them, a file is unreadable, or `out` exists.
     """
@@ -115,22 +118,26 @@ def init_checkpoint(
     spec = size.spec(*((ends[0], ends[-1]) if ends else (first.spec, second.spec)))
     note = {"start": start, "target": asdict(spec)} | {role: asdict(m.spec) for role, m in used.items()}
     note |= {} if choice is None else {"choice": choice}
+    note |= {} if blocks is None else {"blocks": list(blocks)}
     if start == MIXED:
         swapped = f"--small ({first.spec.name}) is larger than --large ({second.spec.name}): swap them"
         require(first.spec.parameters <= second.spec.parameters, swapped)
         check_anchors(first.spec, second.spec, spec, outside=outside)
         check_alike(first, second)
-        resolve_alpha(alpha, first.spec, second.spec, spec)
+        share = resolve_alpha(alpha, first.spec, second.spec, spec)
         second, aligned = in_one_basis(first, second, unaligned)
+        second = second if blocks is None else Selected(second, blocks)
         note |= aligned
     else:
         check_inside(first.spec, spec, grown="small" in used)
-        write = _alone(start, places, None if small is None else own.opened(small), spec)
+        write = _alone(start, places, None if small is None else own.opened(small), spec, blocks)
     with own.written_whole(folder) as part, ThreadPoolExecutor(2) as pool:
         # hashing releases the interpreter's lock: it costs no time of its own
         hashes = {role: pool.submit(model.hashes) for role, model in used.items()}
         if start == MIXED:
-            note |= initialize(first, second, spec, part, alpha, operator, outside)
+            done = initialize(first, second, spec, part, share, operator, outside)
+            rule = alpha if alpha == "distance" else "given"
+            note |= done | {"alpha_rule": rule, "large": note["large"]}
         else:
             write(part)
         note["sha256"] = {role: future.result() for role, future in hashes.items()}
@@ -150,7 +157,11 @@ def _needed(given: dict[str, str | Path | None], start: str) -> dict[str, str | 
 
 
 def _alone(
-    start: str, places: dict[str, str | Path], small: Checkpoint | None, spec: ModelSpec
+    start: str,
+    places: dict[str, str | Path],
+    small: Checkpoint | None,
+    spec: ModelSpec,
+    blocks: Sequence[int] | None,
 ) -> Callable[[Path], Any]:
     """What writes one model's start into a folder, all that can fail done.
 
@@ -161,6 +172,7 @@ def _alone(
         large = own.opened(places["large"])
         recorded = None if small is None else _by_record(small, large)
         view = recorded or basis.Reordered(large, basis.by_importance(large))
+        view = view if blocks is None else Selected(view, blocks)
         return partial(transfer, view, spec, trans=UNION.trans)
     sources = {role: own.source_of(place) for role, place in places.items()}
     made = realize(STARTS[start].alone(**sources, spec=spec))
@@ -233,7 +245,8 @@ def _card(name: str, used: dict[str, Checkpoint], target: ModelSpec, done: dict[
 
 def named(start: Mapping[str, Any]) -> str:
     """A start in words: of a mixture its operator and its alpha."""
-    return f"{start['operator']}, alpha {start['alpha']}" if start["start"] == MIXED else start["start"]
+    name = f"{start['operator']}, alpha {start['alpha']}" if start["start"] == MIXED else start["start"]
+    return f"{name}, blocks by loss" if start["blocks"] else name
 
 
 def tried_rows(choice: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -250,6 +263,8 @@ def said(out: str, done: dict[str, Any]) -> Iterator[str]:
     yield f"{out}: {target.name}, {si(target.parameters)} parameters, from {' and '.join(used)}"
     if "choice" in done:
         yield from _said_of(done["choice"])
+    if "blocks" in done:
+        yield f"blocks of the large model: {', '.join(map(str, done['blocks']))}"
     if done["start"] != MIXED:
         yield f"start {done['start']}: {STARTS[done['start']].label}, and nothing of another model"
         return

@@ -2,11 +2,11 @@
 
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import boomerang, starts
+from cbd.experiments.starts import boomerang, by_loss, starts
 from cbd.experiments.tasks import chosen
 from cbd.recipes.operators import OPERATORS
 from cbd.recipes.starts import STARTS
-from cbd.report.names import BOOMERANG
+from cbd.report.names import BOOMERANG, CHOSEN, PRUNED
 
 
 def design(scale: Scale, seed: int) -> Design:
@@ -16,10 +16,12 @@ def design(scale: Scale, seed: int) -> Design:
     """
     alone = [key for key, start in STARTS.items() if start.operator is None]
     labels = {STARTS[key].label: {"mixing": o.mixing, "operator": key} for key, o in OPERATORS.items()}
-    benchmarked, found = {STARTS[key].label for key in scale.benchmarked} | {BOOMERANG}, []
+    benchmarked = {STARTS[key].label for key in scale.benchmarked} | {BOOMERANG, PRUNED, CHOSEN}
+    found = []
     for spec in scale.ladder:
         rival = boomerang(scale, seed, spec)
-        ways = starts(scale, seed, spec, [*alone, *OPERATORS]) | ({BOOMERANG: rival} if rival else {})
+        ways = starts(scale, seed, spec, [*alone, *OPERATORS]) | by_loss(scale, seed, spec)
+        ways |= {BOOMERANG: rival} if rival else {}
         for method, start in ways.items():
             said = labels.get(method, {})
             for metric, text in scale.texts.items():

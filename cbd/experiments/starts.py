@@ -8,12 +8,12 @@ from typing import Literal
 from cbd.experiments.scales.base import Scale
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
-from cbd.recipes.models import Chain, Interpolated, Random, Rotated, Sorted, Source, Transferred
-from cbd.recipes.operators import PATCH, UNION
+from cbd.recipes.models import Chain, Interpolated, Pruned, Random, Rotated, Sorted, Source, Transferred
+from cbd.recipes.operators import PATCH, UNION, distance_alpha
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import RIVALS, STARTS
 from cbd.recipes.training import Anchor, Loss, Search, Trained, Training
-from cbd.report.names import LEARNGENE, RANDOM
+from cbd.report.names import CHOSEN, LEARNGENE, PRUNED, RANDOM
 
 COMPARED = ("union", "grown", "cut", "random")  # starts that are trained on; Q2's nearer anchor is among them
 
@@ -109,6 +109,31 @@ def boomerang(scale: Scale, seed: int, spec: ModelSpec) -> Interpolated | None:
     training = stage(scale, dial.training, seed, 0)
     student = Anchor.boomerang(llm, dial.layers, scale.corpus, training, dial.loss)
     return Interpolated(student, llm, spec, operator=PATCH)
+
+
+def by_loss(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, Recipe]:
+    """The larger anchor without the blocks that the scale's text misses least, and the mixture with it.
+
+    For the mixture those stay that the smaller anchor's blocks stand for. None where depth is the same, or at
+    a scale that does not compare them.
+    """
+    if not scale.pruned:
+        return {}
+    small, large = chain(scale, seed).pair_around(spec)
+    if large.spec.layers == spec.layers:
+        return {}
+    how = {"context": scale.recovery.context, "precision": scale.recovery.precision}
+    # greedy choices nest: a size begins at the next larger one of the ladder, so that rounds are shared
+    depths = {s.layers for s in scale.ladder if spec.layers < s.layers < large.spec.layers} | {spec.layers}
+    alone = beside = large
+    for layers in sorted(depths, reverse=True):
+        alone = Pruned(alone, layers, scale.corpus, 0, **how)
+        beside = Pruned(beside, layers, scale.corpus, small.spec.layers, **how)
+    alpha = distance_alpha(small.spec, large.spec, spec)  # by the whole larger anchor
+    return {
+        PRUNED: Transferred(alone, spec, UNION.trans),
+        CHOSEN: Interpolated(small, beside, spec, alpha, UNION),
+    }
 
 
 def starts(scale: Scale, seed: int, spec: ModelSpec, keys: Iterable[str] = COMPARED) -> dict[str, Recipe]:

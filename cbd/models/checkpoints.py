@@ -6,7 +6,8 @@ Only safetensors and JSON are read; nothing is ever unpickled.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,27 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """One hash of the config and the weights: a folder's name in a recipe, wherever it lies."""
         return hashlib.sha256(json.dumps(self.hashes(), sort_keys=True).encode()).hexdigest()
+
+
+class Selected(Checkpoint):
+    """A checkpoint of which some blocks alone are read, as those of a shallower model.
+
+    blocks: their places, in order.
+    """
+
+    def __init__(self, model: Checkpoint, blocks: Sequence[int]):
+        self.__dict__ |= vars(model)
+        self._whole, self.spec = model, replace(model.spec, layers=len(blocks))
+        self.config = model.family.config(self.spec, model.config)
+        whole = lambda layer: layer if layer is None else blocks[layer]  # noqa: E731
+        tensors = model.family.tensors(self.spec)
+        self._places = {name: role.name.format(layer=whole(layer)) for role, layer, name in tensors}
+        energies = model.energies
+        self.energies = {name: energies[old] for name, old in self._places.items() if old in energies}
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor by its full name, in the stored dtype."""
+        return self._whole.tensor(self._places[name])
 
 
 def write(

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from cbd.errors import require
-from cbd.models.checkpoints import Checkpoint, write
+from cbd.models.checkpoints import BASIS, ENERGY, Checkpoint, write
 from cbd.models.families import Role
 from cbd.models.trans import Transfer, check_transferable, put
 from cbd.recipes.models import encloses
@@ -190,9 +191,15 @@ def graft(model: str | Path | Checkpoint, below: str | Path | Checkpoint, first:
 
 
 def rewrite(model: Checkpoint, out: Path) -> None:
-    """Write an open checkpoint, such as one that reads its units in another order, into the folder `out`."""
+    """Write an open checkpoint, such as one that reads its units in another order, into the folder `out`.
+
+    With what each channel of a turned model holds of the stream, which a cut of its width has to know.
+    """
     make = lambda role, layer: model.tensor(role.name.format(layer=layer))  # noqa: E731
     _write(out, model, model.spec, model.config, make, f"write {model.spec.name}")
+    if model.energies:
+        (out / BASIS).parent.mkdir(exist_ok=True)
+        save_file({f"{ENERGY}{norm}": energy for norm, energy in model.energies.items()}, out / BASIS)
 
 
 def _write(

@@ -18,10 +18,10 @@ from cbd.data.documents import training_documents
 from cbd.data.tokens import Tokens
 from cbd.evaluation import bits, held_out
 from cbd.models import sources
-from cbd.models.checkpoints import Checkpoint
+from cbd.models.checkpoints import Checkpoint, Selected
 from cbd.models.forward import load
 from cbd.models.generation import generate, texts
-from cbd.models.interpolation import graft, initialize, transfer
+from cbd.models.interpolation import graft, initialize, rewrite, transfer
 from cbd.models.rotation import measured, rotate
 from cbd.realize.progress import named
 from cbd.realize.store import folder
@@ -32,6 +32,7 @@ from cbd.recipes.models import (
     Generated,
     Interpolated,
     Learngene,
+    Pruned,
     Random,
     Rotated,
     Sorted,
@@ -46,6 +47,7 @@ from cbd.training.compared import compare
 from cbd.training.likelihoods import read_likelihoods
 from cbd.training.loop import train
 from cbd.training.nested import NestedLesson
+from cbd.training.pruning import least_missed
 from cbd.training.search import search
 
 Measured = dict[str, Any] | None
@@ -84,6 +86,18 @@ def rotated(recipe: Rotated, out: Path, state: Path) -> Measured:
     tokens = lessons.tokens_for(folder(recipe.corpus), loaded)
     windows = torch.from_numpy(tokens.windows("train", recipe.sample, recipe.context)[:, :-1])
     rotate(model, measured(loaded, model, windows.split(8)), out)
+
+
+def pruned(recipe: Pruned, out: Path, state: Path) -> Measured:
+    model, device = Checkpoint(folder(recipe.model)), _device()
+    loaded = load(model.folder).to(device)
+    tokens = lessons.tokens_for(folder(recipe.corpus), loaded)
+    windows = tokens.windows("train", recipe.sample, recipe.context)
+    how = windows, recipe.layers, recipe.keep, state, named(recipe)
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        found = least_missed(loaded, model.family, *how)
+    rewrite(Selected(model, found["blocks"]), out)
+    return found
 
 
 def grafted(recipe: Learngene, out: Path, state: Path) -> Measured:
@@ -152,6 +166,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Random: lambda r, out, state: sources.initialise_randomly(r.spec, folder(r.corpus), r.seed, out),
     Sorted: lambda r, out, state: transfer(folder(r.model), r.spec, out, Trans(cut_width="sorted")),
     Rotated: rotated,
+    Pruned: pruned,
     Transferred: lambda r, out, state: transfer(folder(r.model), r.spec, out, r.trans),
     Learngene: grafted,
     Interpolated: lambda r, out, state: initialize(

@@ -21,6 +21,7 @@ VERBS: dict[type[Recipe], str] = {
     models.Random: "draw",
     models.Sorted: "sort",
     models.Rotated: "turn",
+    models.Pruned: "leave blocks out for",
     models.Transferred: "transfer",
     models.Learngene: "graft",
     models.Interpolated: "interpolate",

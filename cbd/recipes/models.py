@@ -1,6 +1,6 @@
 """Recipes of models that exist or come from others without training, and of the text that one writes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Literal
 
@@ -71,6 +71,37 @@ class Rotated(Recipe):
     def flops(self) -> int:
         """One forward pass."""
         return self.sample * self.spec.forward_flops(self.context)
+
+
+@dataclass(frozen=True)
+class Pruned(Recipe):
+    """`model` with fewer blocks: one by one those are left out without which its loss is lowest.
+
+    Greedy, by the loss itself on the first `sample` training tokens of a corpus (SLEB, arXiv 2402.09025, has
+    the same rule). keep: how many blocks stay in any case, counted from both ends: those that a smaller
+    anchor stands for, so that it can still be mixed in. context: tokens a row. precision: as in `Evaluated`.
+    """
+
+    model: Recipe
+    layers: int
+    corpus: Recipe
+    keep: int = 0
+    sample: int = 4096
+    context: int = 256
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    __post_init__ = check_choices
+
+    @property
+    def spec(self) -> ModelSpec:
+        return replace(self.model.spec, layers=self.layers)
+
+    @property
+    def flops(self) -> int:
+        """A pass of all blocks, and in each round that of every trial, on half of the blocks on average."""
+        passes = self.sample * self.model.spec.forward_flops(self.context)
+        rounds = range(self.layers + 1, self.model.spec.layers + 1)
+        return passes + sum(passes * (left - self.keep) // 2 for left in rounds)
 
 
 @dataclass(frozen=True)

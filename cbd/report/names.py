@@ -15,6 +15,8 @@ CBD, SMALLER, LARGER, RANDOM, LITERAL = (
 LEARNGENE = RIVALS["learngene"].label
 BRIDGED = "CBD (bridged)"
 BOOMERANG = "boomerang"
+# blocks of the larger anchor chosen by the loss (`recipes.models.Pruned`): it alone, or mixed in
+PRUNED, CHOSEN = "larger anchor, blocks by loss", "CBD (blocks by loss)"
 SOURCE = "source"
 # ways down to an anchor, in chain
 STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "direct, equal tokens"
@@ -84,6 +86,8 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     f"{BRIDGED}: meta-llama/Meta-Llama-3-8B": (starts.ORANGE, "h", starts.DASHDOT),
     f"{BRIDGED}: Qwen/Qwen3-4B": (starts.PINK, "d", starts.LONG),
     BOOMERANG: (starts.GREY, "h", starts.LONG),
+    PRUNED: (starts.GREEN, "v", starts.FINE),
+    CHOSEN: (starts.BLUE, "D", starts.DASHED),
     SOURCE: ("#000000", "*", starts.SOLID),
     RANDOM: _PLAIN,
     SCRATCH: _PLAIN,

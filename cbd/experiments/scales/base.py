@@ -187,6 +187,8 @@ class Scale:
     """Other texts on which models are judged, in the source's ids: a chain drifts towards its own text."""
     benchmarked: tuple[str, ...] = ()
     """Starts, by their keys, whose tasks are scored before any training."""
+    pruned: bool = False
+    """Whether starts are compared whose blocks are chosen by the loss on the scale's text (`Pruned`)."""
     independent: bool = True
     """Whether anchors that begin at random weights are compared, too (E7)."""
     boomerang: Boomerang | None = None

@@ -61,6 +61,7 @@ def smoke() -> base.Scale:
             equal_targets=(shape(2, 32), shape(2, 64)),  # the first lies below the chain (E13)
             equal_budgets=(10_240,),
         ),
+        pruned=True,
         densities=((1,), (0, 1)),
         rivals=("stacking", "learngene"),
         nested=True,

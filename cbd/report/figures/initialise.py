@@ -7,10 +7,11 @@ from cbd.report import stats
 from cbd.report.figures import drawing
 from cbd.report.figures.tasks import SCORES
 from cbd.report.findings.shared import chance, main_metrics, sizes
-from cbd.report.names import BOOMERANG, CBD, LARGER, LITERAL, SMALLER, loss_on
+from cbd.report.names import BOOMERANG, CBD, CHOSEN, LARGER, LITERAL, PRUNED, SMALLER, loss_on
 
 COLUMNS = 4
-DRAWN = (CBD, LITERAL, SMALLER, LARGER, BOOMERANG)  # of many panels; the other readings would hide them
+# of many panels; the other readings would hide them
+DRAWN = (CBD, LITERAL, SMALLER, LARGER, BOOMERANG, PRUNED, CHOSEN)
 
 
 @drawing.captioned
@@ -51,7 +52,7 @@ def _panels(table: pd.DataFrame, measured: dict[str, str]) -> drawing.Drawn:
     for axes in panels[len(measured) :]:
         axes.set_axis_off()
     figure.supylabel("loss (nats per token), or share of right answers", fontsize=9.5)
-    drawing.legend(figure, styles, len(DRAWN))
+    drawing.legend(figure, styles, 4)
     text = (
         "Every size before any training; parameters on the horizontal axis. Losses are of held-out text; the "
         "grey dotted line is what guessing gets on a task. Random weights and the other readings of the formula "
