@@ -69,12 +69,14 @@ from cbd.report.findings.shared import BETTER, detectable, main_metrics, sizes, 
 from cbd.report.names import (
     ALONE,
     CBD,
+    CHOSEN,
     DIRECT_COMPUTE,
     DIRECT_TOKENS,
     FITTED,
     LARGER,
     LEARNGENE,
     NESTED,
+    PRUNED,
     RANDOM,
     REVERSE,
     SMALLER,
@@ -1220,13 +1222,13 @@ def wide(micro, tiny_corpus, tmp_path_factory) -> Scale:
     other = folder_corpus(folder, tokenizer=tiny_corpus, held_out=0.25)
     other = replace(other, name="other text")
     rival = Boomerang(1, micro.anchor_training, Loss("forward_kl", 0.9, alignment=2.0))
-    sizes = {"ladder": (shape(1, 32), shape(2, 48)), "boomerang": rival}
-    more = {"domains": (other,), "benchmarked": ("union", "grown"), "independent": False}
-    return replace(micro, name="wide", **sizes, **more)
+    sizes = {"ladder": (shape(1, 32), shape(2, 48)), "convergence_targets": (shape(2, 48),)}
+    more = {"domains": (other,), "benchmarked": ("union", "grown"), "independent": False, "boomerang": rival}
+    return replace(micro, name="wide", pruned=True, **sizes, **more)
 
 
 def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
-    _, tables = ran(2, wide, ("chain", "initialise", "alpha"))
+    _, tables = ran(2, wide, ("chain", "initialise", "alpha", "convergence"))
     losses = ("loss", "loss on other text")
     about = ["spec", "method", "mixing", "operator", "alpha", "seed"]
     for name, own in (("chain", "final_loss"), ("initialise", "loss"), ("alpha", "loss")):
@@ -1238,10 +1240,16 @@ def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
     assert set(tables["alpha"].query("metric == 'loss'")["method"]) == {"inherited"}
     at_zero = tables["initialise"]
     scored = at_zero[at_zero["metric"] == "cbd_cloze/acc"]
-    benchmarked = {"CBD (union)", "smaller anchor, grown"}
+    benchmarked = {"CBD (union)", "smaller anchor, grown", PRUNED, CHOSEN}
     for spec, methods in (("1x32", benchmarked), ("2x48", benchmarked | {"boomerang"})):
         assert set(only(scored, spec=spec)["method"]) == methods
     assert set(scored["tokens"]) == {0}
+    # a cut that keeps what the smaller anchor stands for is that of the mixture at the rule's alpha
+    shares = at_zero[at_zero["method"].isin([CBD, CHOSEN])].groupby("spec")["alpha"].nunique()
+    assert (shares == 1).all(), "the alpha of the whole larger anchor"
+    better = with_better(only(at_zero, metric="loss")).query("method == @BETTER")
+    alone = only(at_zero, metric="loss")[lambda t: t["method"].isin([SMALLER, LARGER, PRUNED])]
+    assert list(better["value"]) == list(alone.groupby(["spec", "seed"])["value"].min())
     chains = tables["chain"].query("metric == 'cbd_cloze/acc'")
     assert set(chains["method"]) == set(tables["chain"].query("metric == 'final_loss'")["method"])
     for metric in losses:
@@ -1251,6 +1259,29 @@ def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
         ]
         ratio = both[0] / both[1]
         assert ratio.max() - ratio.min() < 1e-6 * ratio.mean()
+
+
+def test_what_recovered_is_judged_on_every_text(ran, wide, monkeypatch):
+    folder, tables = ran(2, wide, ("chain", "initialise", "alpha", "convergence"))
+    table, about = tables["convergence"], ["method", "budget", "seed"]
+    own, other = only(table, metric="loss"), only(table, metric="loss on other text")
+    done = findings.convergence.ends(table)
+    assert set(done["method"]) == {CBD, SMALLER, LARGER, RANDOM}
+    wanted = {*map(tuple, done[about].to_numpy())}
+    after = other[other["tokens"] > 0]
+    assert {*map(tuple, after[about].to_numpy())} == wanted and len(after) == len(wanted)
+    zero = only(other, tokens=0)
+    assert set(zero["method"]) == {CBD} and set(zero["budget"]) == {BUDGETS[0]} and len(zero) == len(SEEDS)
+    at_zero = only(tables["initialise"], metric="loss on other text", method=CBD, spec="2x48")
+    assert sorted(zero["value"]) == pytest.approx(sorted(at_zero["value"]))
+    assert set(own["recipe"]).isdisjoint(other["recipe"])
+    scored = table[table["metric"] == "cbd_cloze/acc"]
+    assert set(scored["method"]) == {CBD, SMALLER} and set(scored["budget"]) == {BUDGETS[-1]}
+    monkeypatch.setenv("CBD_ROOT", str(folder))
+    searched = [r["fields"]["start"] for r in results.read_records("wide", "convergence") if "tried" in r]
+    assert len(searched) == 4 * len(BUDGETS) + 1, "each start at each budget; random also at the long one"
+    units = findings.ROWS["Q2"].measure(tables)["unit"]
+    assert sum(units.str.endswith(" on other text")) == len(units) / 2 == 1 + len(BUDGETS)
 
 
 def test_a_scale_without_a_source_of_another_family_has_no_bridge(micro):

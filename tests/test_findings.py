@@ -14,7 +14,7 @@ from test_scorecard import learned, versus
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
 from cbd.report.findings.shared import BETTER, NEAREST, against, nearest, with_better, with_nearest
-from cbd.report.names import ALONE, CBD, LARGER, SMALLER, SOURCE, STEPWISE
+from cbd.report.names import ALONE, CBD, LARGER, RANDOM, SMALLER, SOURCE, STEPWISE
 from cbd.report.verdicts import NOT_RUN
 
 
@@ -70,6 +70,36 @@ def test_all_sizes_of_a_chain_stand_in_one_table_from_small_to_large():
     assert list(found["loss"]) == pytest.approx([4.1, 3.6, 3.0])
     assert list(found["loss on prose"].fillna(0)) == pytest.approx([0, 5.1, 0])
     assert list(found["piqa/acc"].fillna(0)) == pytest.approx([0, 0, 0.7])
+
+
+def test_starts_are_compared_with_any_one_on_every_text():
+    rows = starts({CBD: [4.0, 4.2], SMALLER: [4.5, 4.5], RANDOM: [7.0, 7.0]}, parameters=1000)
+    rows += starts({CBD: [5.0, 5.0], SMALLER: [4.0, 4.2]}, parameters=1000, metric="loss on prose")
+    rows += starts({CBD: [3.0, 3.0]}, spec="3x32", parameters=2000)
+    found = findings.initialise.minus(table(rows), SMALLER)
+    assert list(found.index) == [("2x32", CBD)], "no random weights, no size without the baseline"
+    assert found.iloc[0].tolist() == pytest.approx([-0.4, 0.9])
+    assert list(found) == ["loss", "loss on prose"]
+
+
+def test_what_was_trained_is_compared_by_its_ends():
+    """After each budget a row a start, with what was measured of the finished run alone."""
+    rows = []
+    for budget in (100, 200):
+        for method, loss in ((CBD, 3.0), (SMALLER, 3.5)):
+            about = {"budget": budget, "recipe": f"{method}{budget}"}
+            rows += starts({method: [8.0, 8.0]}, tokens=0, **about)
+            rows += starts({method: [loss, loss + 0.2]}, tokens=budget, **about)
+            rows += starts({method: [0.5, 0.7]}, tokens=budget, metric="piqa/acc", **about)
+    rows += starts({CBD: [6.0, 6.0]}, tokens=0, budget=100, metric="loss on prose", recipe="zero")
+    found = findings.convergence.by_start(table(rows))
+    assert [*zip(found["budget"], found["method"], strict=True)] == [
+        (100, CBD), (100, SMALLER), (200, CBD), (200, SMALLER),
+    ]  # fmt: skip
+    assert list(found["loss"]) == pytest.approx([3.1, 3.6, 3.1, 3.6])
+    assert list(found["piqa/acc"]) == pytest.approx([0.6] * 4)
+    ends = findings.convergence.ends(table(rows))
+    assert len(ends) == 8 and (ends["tokens"] > 0).all()
 
 
 def alpha_curve(expansion: str, losses: list[float], spec: str = "2x32", seed: int = 0) -> list[dict]:

@@ -765,19 +765,21 @@ def on_another_text(own: pd.DataFrame, other: pd.DataFrame, metric: str = "loss"
     return pd.concat([own, moved], ignore_index=True)
 
 
-@pytest.mark.parametrize("name", ["E1", "E2", "E6", "E7", "E10", "Q3", "Q6"])
+@pytest.mark.parametrize("name", ["E1", "E2", "E5", "E6", "E7", "E10", "E12", "Q2", "Q3", "Q6", "Q11"])
 def test_a_row_is_judged_on_every_text(name):
     if name in ("E2", "E10", "Q3"):
         yes, no = {"initialise": starts(DOWN)}, {"initialise": starts([3.5] * 3, others=-1.0)}
     elif name in ("E7", "Q6"):
         yes, no = {"alpha": alphas([0.5] * 3)}, {"alpha": alphas([0.1] * 3, rule=0.9)}
+    elif name in ("E5", "E12", "Q2", "Q11"):
+        yes = {"convergence": recovery([3] * 3, gained=(1, 1, 1)), "initialise": starts(DOWN)}
+        no = {"convergence": recovery([7] * 3, end=0.5, gained=(-1, -1, -1)), "initialise": starts(UP)}
     else:
         lost = [0.1] * 3
         yes, no = {"chain": chain(lost)}, {"chain": chain(lost, -0.5, -0.5, (-0.1, -0.1, -0.1))}
-    [table] = yes
-    metric = "final_loss" if table == "chain" else "loss"
-    both = {table: on_another_text(yes[table], no[table], metric)}
-    alike = {table: on_another_text(yes[table], yes[table], metric)}
+    metric = "final_loss" if "chain" in yes else "loss"
+    both = {table: on_another_text(yes[table], no[table], metric) for table in yes}
+    alike = {table: on_another_text(yes[table], yes[table], metric) for table in yes}
     assert judged(name, yes) == judged(name, alike) == YES
     assert judged(name, both) != YES, "it does not hold on the other text"
     units = ROWS[name].measure(both)["unit"]

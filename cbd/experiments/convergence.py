@@ -5,12 +5,18 @@ from collections.abc import Iterable
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import given, recovery, starts
+from cbd.experiments.tasks import chosen
 from cbd.recipes import costs
+from cbd.recipes.base import Recipe
+from cbd.recipes.starts import STARTS
 from cbd.report.names import CBD, CHAIN_TOKENS, RANDOM
 
 
 def design(scale: Scale, seed: int) -> Design:
-    """Four starts, all budgets, all sizes; random weights also at the long budget."""
+    """Each start, all budgets, all sizes; random weights also at the long budget.
+
+    Where the scale has other texts, losses on them: of every finished run, and of CBD at step zero.
+    """
     found = []
     for spec in scale.convergence_targets:
         for method, start in starts(scale, seed, spec).items():
@@ -18,15 +24,32 @@ def design(scale: Scale, seed: int) -> Design:
             for tokens in budgets:
                 run = recovery(scale, seed, spec, method, start, tokens)
                 found.append(Measurement(run, method, labels={"budget": tokens}))
-
+                found += _elsewhere(scale, run, method, tokens)
+                if tokens == max(scale.budgets):
+                    found += _scored(scale, run, method, tokens)
+            if method == CBD:
+                found += _elsewhere(scale, start, method, min(budgets))
     return Design(tuple(found), lambda frame, designs, items: _chain_tokens(scale, designs))
+
+
+def _elsewhere(scale: Scale, model: Recipe, method: str, budget: int) -> list[Measurement]:
+    texts = {metric: text for metric, text in scale.texts.items() if metric != "loss"}
+    judged = {metric: scale.evaluated(model, corpus=text) for metric, text in texts.items()}
+    return [Measurement(loss, method, metric, {"budget": budget}) for metric, loss in judged.items()]
+
+
+def _scored(scale: Scale, model: Recipe, method: str, budget: int) -> list[Measurement]:
+    """The tasks of the starts that are scored at step zero, too."""
+    if method not in {STARTS[key].label for key in scale.benchmarked}:
+        return []
+    return [Measurement(recipe, method, labels={"budget": budget}) for recipe in chosen(scale, model)]
 
 
 def _chain_tokens(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
     """What the chain of each size's start costs, in training tokens of a model of that size."""
     for seed, design in designs.items():
         for m in design.measurements:
-            if m.method == CBD and m.labels["budget"] == scale.budgets[0]:
+            if m.method == CBD and m.metric == "loss" and m.recipe.tokens == scale.budgets[0]:
                 work = costs.flops([m.recipe.start], given(scale, seed))
                 spent = {"flops": work, "value": work / m.recipe.flops_per_token}
                 yield row_labels(m) | {"seed": seed, "metric": CHAIN_TOKENS} | spent

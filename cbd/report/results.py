@@ -65,6 +65,13 @@ def root() -> Path:
     return Path.cwd()
 
 
+def bench(name: str) -> pd.DataFrame:
+    """The rows of a benchmark in results/bench, which `make bench` writes; they are of one machine."""
+    path = root() / "results" / "bench" / f"{name}.json"
+    require(path.is_file(), f"{path} does not exist; make it with `make bench`")
+    return pd.DataFrame(json.loads(path.read_text())["rows"])
+
+
 def results_folder(scale: str) -> Path:
     """Where the tables and records of a scale lie; not created here."""
     return root() / "results" / _name("scale", scale)

@@ -16,7 +16,9 @@ from cbd.report.findings.shared import (
     TRAINED,
     against,
     by_size,
+    judged,
     nearest,
+    on_every_text,
     paired,
     units,
     with_better,
@@ -30,8 +32,14 @@ TO_RANDOM, TO_CBD = "random's final loss", "CBD's final loss"
 
 def ends(table: pd.DataFrame) -> pd.DataFrame:
     """The last point of every curve: one row for each (method, spec, budget, seed)."""
-    rows = table[table["metric"] == "loss"]
+    rows = table[(table["metric"] == "loss") & (table["tokens"] > 0)]
     return rows[rows["tokens"] == rows.groupby("recipe")["tokens"].transform("max")]
+
+
+def by_start(table: pd.DataFrame) -> pd.DataFrame:
+    """Every finished run, a row a size, budget and start: losses on every text and scores (`judged`)."""
+    done = table[table["tokens"] == table["budget"]]
+    return judged(done, ["parameters", "spec", "budget", "method"])
 
 
 def against_better_anchor(table: pd.DataFrame) -> pd.DataFrame:
@@ -151,26 +159,26 @@ def _leads(tables: Tables) -> pd.DataFrame:
 
 ROWS = {
     "E5": Entry(
-        lambda tables: paired(_zero_and_after(tables), CBD, RANDOM),
+        on_every_text("convergence", lambda tables: paired(_zero_and_after(tables), CBD, RANDOM)),
         less("Each size: CBD at zero tokens minus random after the smallest budget"),
         control=TRAINED,
     ),
     "E12": Entry(
-        lambda tables: _zero_against(tables, NEAREST),
+        on_every_text("convergence", lambda tables: _zero_against(tables, NEAREST)),
         less("Each size: CBD at zero tokens minus the nearest single anchor after the smallest budget"),
         lambda tables: against_oracle(_zero_against(tables, BETTER)),
         needs=("initialise", "convergence"),
         control=SINGLE,
     ),
     "Q2": Entry(
-        lambda tables: _against(tables, NEAREST),
+        on_every_text(("initialise", "convergence"), lambda tables: _against(tables, NEAREST)),
         less("Step zero and after each budget, each size: CBD (union) minus the nearest single anchor"),
         lambda tables: against_oracle(_against(tables, BETTER)),
         needs=("initialise", "convergence"),
         control=SINGLE,
     ),
     "Q11": Entry(
-        _leads,
+        on_every_text("convergence", _leads),
         less("Each size: CBD's lead over random weights after equal tokens, minus that after the fewest"),
         control=TRAINED,
     ),

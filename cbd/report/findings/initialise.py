@@ -11,7 +11,7 @@ from cbd.report.findings.shared import (
     SINGLE,
     WEAK,
     against,
-    main_metrics,
+    judged,
     nearest,
     on_every_text,
     paired,
@@ -22,6 +22,20 @@ from cbd.report.findings.shared import (
 )
 from cbd.report.names import CBD, LARGER, LITERAL, RANDOM, SMALLER, SOURCE, STEPWISE, loss_on
 from cbd.report.verdicts import MARGIN, Control, Entry, Facts, Tables, below, less, more, number
+
+
+def minus(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Every other start minus one: a row a size and start, a column a text; means over seeds, nats per token.
+
+    Random weights are left out, and sizes without the baseline.
+    """
+    found = judged(table[table["method"] != RANDOM], ["parameters", "spec", "method"])
+    losses = [name for name in found if name == "loss" or name.startswith(loss_on(""))]
+    one = found[found["method"] == baseline].set_index("spec")[losses]
+    others = found[found["spec"].isin(one.index) & (found["method"] != baseline)].set_index(
+        ["spec", "method"]
+    )
+    return others[losses].sub(one, level="spec")
 
 
 def step_zero(table: pd.DataFrame) -> pd.DataFrame:
@@ -46,12 +60,12 @@ def every_size(initialise: pd.DataFrame, chain: pd.DataFrame) -> pd.DataFrame:
     own = chain[chain["method"].isin([SOURCE, STEPWISE]) & (chain["metric"] != "loss")]
     own = own.assign(metric=own["metric"].replace({"final_loss": "loss"}))
     rows = pd.concat([own, initialise[initialise["method"] == CBD]], ignore_index=True)
-    wanted = [m for m in rows["metric"].unique() if m == "loss" or m.startswith(loss_on(""))]
-    wanted += main_metrics(rows)
-    rows = rows[rows["metric"].isin(wanted)]
-    keys = ["parameters", "spec", "method"]
-    found = rows.pivot_table(index=keys, columns="metric", values="value", aggfunc="mean")[wanted]
-    return found.reset_index().rename_axis(columns=None)
+    return judged(rows, ["parameters", "spec", "method"])
+
+
+def by_start(table: pd.DataFrame) -> pd.DataFrame:
+    """Every start of every size at step zero: a row each, with all that `every_size` has."""
+    return judged(table, ["parameters", "spec", "method"])
 
 
 def start_against(tables: Tables, baseline: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from cbd.report import names, stats
-from cbd.report.names import LARGER, RANDOM, SMALLER
+from cbd.report.names import LARGER, PRUNED, RANDOM, SMALLER
 from cbd.report.verdicts import Control
 
 NATS = "nats per token"
@@ -55,10 +55,11 @@ def with_verdict(found: pd.DataFrame) -> pd.DataFrame:
 def with_better(rows: pd.DataFrame) -> pd.DataFrame:
     """The losses with one more method, `BETTER`: the better single anchor of each size, budget and seed.
 
-    It is a control that knows the answer. rows: one for each size, budget, seed and method.
+    It is a control that knows the answer, the larger one by its better blocks among the choices where they
+    were measured. rows: one for each size, budget, seed and method.
     """
     rows = rows[rows["metric"] == "loss"]
-    singles = rows[rows["method"].isin([SMALLER, LARGER])]
+    singles = rows[rows["method"].isin([SMALLER, LARGER, PRUNED])]
     best = singles.groupby(["spec", "budget", "seed"], dropna=False)["value"].idxmin()
     return pd.concat([rows, singles.loc[best].assign(method=BETTER)])
 
@@ -106,19 +107,23 @@ def paired(rows: pd.DataFrame, method: str, baseline: str, metric: str = "loss")
 
 
 def on_every_text(
-    name: str, measure: Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame], own: str = "loss"
+    read: str | Sequence[str],
+    measure: Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame],
+    own: str = "loss",
 ) -> Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame]:
-    """A measure of the table `name`, taken on each text that it has losses on; a unit says which other text.
+    """A measure of one table or several, on each text that all have losses on; a unit says which other text.
 
     own: the metric that the measure reads, on the scale's own text.
     """
+    read = [read] if isinstance(read, str) else read
 
     def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        table, parts = tables[name], [measure(tables)]
-        for metric in table["metric"].unique():
-            if metric.startswith(names.loss_on("")):
-                moved = table["metric"].replace({own: "", metric: own})
-                found = measure({**tables, name: table.assign(metric=moved)})
+        first, *others = (list(tables[name]["metric"].unique()) for name in read)
+        parts = [measure(tables)]
+        for metric in first:
+            if metric.startswith(names.loss_on("")) and all(metric in other for other in others):
+                moved = {name: tables[name].replace({"metric": {own: "", metric: own}}) for name in read}
+                found = measure({**tables, **moved})
                 parts.append(found.assign(unit=found["unit"] + metric.removeprefix("loss")))
         return pd.concat(parts, ignore_index=True)
 
@@ -189,6 +194,18 @@ def main_metrics(table: pd.DataFrame) -> list[str]:
     for task in dict.fromkeys(metric.split("/")[0] for metric in present):
         found += [f"{task}/{name}" for name in BEST_FIRST if f"{task}/{name}" in present][:1]
     return found
+
+
+def judged(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """A row a group of `keys`, sorted by them: the loss on every text (nats per token), each task's score.
+
+    Means over seeds; NaN where something was not measured.
+    """
+    wanted = [m for m in rows["metric"].unique() if m == "loss" or m.startswith(names.loss_on(""))]
+    wanted += main_metrics(rows)
+    rows = rows[rows["metric"].isin(wanted)]
+    found = rows.pivot_table(index=list(keys), columns="metric", values="value", aggfunc="mean")[wanted]
+    return found.reset_index().rename_axis(columns=None)
 
 
 def generative(table: pd.DataFrame) -> list[str]:
