@@ -110,6 +110,7 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
             "training": replace(SEARCH.training, lr=2e-3),
             "seeds": (1000,),
             "others": (PUBLIC,),
+            "least": 0.01,
         },
     ),
     (Sorted(TRAINED), {"model": RANDOM}),

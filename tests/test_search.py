@@ -75,6 +75,21 @@ def test_where_the_seeds_disagree_with_the_walk_it_goes_on_from_their_choice():
     assert walk(loss, (2, 3), EVERYWHERE) == (-4, 0) and walk(loss, (1,), EVERYWHERE) == (0, 0)
 
 
+@given(st.floats(0.01, 3), st.integers(-6, 6))
+def test_a_walk_goes_on_for_no_less_than_it_is_told(least, bottom):
+    """Down a line, a step of which is a gain of 1 nat: it is walked, or one point is looked at and taken."""
+    asked = set()
+
+    def loss(point, seed):
+        asked.add(point)
+        return abs(point[0] - bottom) + 10.0 * abs(point[1])
+
+    end = walk(loss, (1,), EVERYWHERE, least)
+    assert end[0] == (bottom if least < 1 or abs(bottom) <= 1 else math.copysign(1, bottom))
+    assert least < 1 or len(asked) == 5
+    assert walk(loss, (1, 2), EVERYWHERE, least) == end
+
+
 def test_a_walk_stays_inside_and_steps_over_what_diverges():
     loss = lambda point, seed: math.inf if point[0] > 1 else -point[0] - point[1]  # noqa: E731
     assert walk(loss, (1, 2), lambda point: point[1] <= 2) == (1, 2)

@@ -169,7 +169,7 @@ def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int, first: Recipe
     begin = {"lr": lr, "warmup_tokens": min(warmup, tokens * 2 // 3), "evaluations": 1}
     training = stage(scale, replace(scale.recovery, tokens=tokens, **begin), 0, len(scale.anchors))
     others = [Random(spec, scale.corpus, i) for i in range(1, len(dial.seeds))] if method == RANDOM else []
-    return Search(start, scale.corpus, training, dial.seeds, tuple(others))
+    return Search(start, scale.corpus, training, dial.seeds, tuple(others), dial.least)
 
 
 def nearest(tokens: int, budgets: Iterable[int]) -> int:

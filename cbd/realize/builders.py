@@ -117,7 +117,7 @@ def fitted(recipe: Fitted, out: Path, state: Path) -> Measured:
 def searched(recipe: Search, out: Path, state: Path) -> Measured:
     lesson = lessons.PlainLesson(folder(recipe.corpus))
     starts = [folder(start) for start in recipe.starts]
-    found = search(starts, lesson, recipe.training, recipe.seeds, out, state, named(recipe))
+    found = search(starts, lesson, recipe.training, recipe.seeds, out, state, named(recipe), recipe.least)
     each = {name: getattr(recipe, name) // recipe.fewest for name in ("tokens", "flops")}
     return found | {name: spent * len(found["tried"]) for name, spent in each.items()}
 

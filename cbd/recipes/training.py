@@ -268,6 +268,7 @@ class Search(Run, Recipe):
     `cbd.training.search` describes. It begins at the rate and warm-up of `training`. seeds: orders of
     batches; the first walks the grid, all of them together choose between the two best points. others: what
     the seeds after the first start from, where that is not `start` itself (other draws of random weights).
+    least: nats by which a neighbour has to be better for the walk to go on from there.
     """
 
     version: ClassVar[int] = 2  # its grid reaches a warm-up of the whole run
@@ -277,6 +278,7 @@ class Search(Run, Recipe):
     training: Training
     seeds: tuple[int, ...]
     others: tuple[Recipe, ...] = ()
+    least: float = 0.0
 
     def __post_init__(self) -> None:
         begins = isinstance(self.training.lr, float) and self.training.warmup_tokens

@@ -31,12 +31,16 @@ Point = tuple[int, int]
 
 
 def walk(
-    loss: Callable[[Point, int], float], seeds: tuple[int, ...], inside: Callable[[Point], bool]
+    loss: Callable[[Point, int], float],
+    seeds: tuple[int, ...],
+    inside: Callable[[Point], bool],
+    least: float = 0.0,
 ) -> Point:
     """The point with the lowest mean loss over the seeds where the first seed's walk ends, or beside it.
 
     loss(point, seed): in nats per token, inf where training diverged; asked again for the same, it must give
-    the same. inside: whether a point may be tried. Raises `CbdError` when every point diverges.
+    the same. inside: whether a point may be tried. least: nats by which a point has to be better for the walk
+    to go on from there. Raises `CbdError` when every point diverges.
     """
     at, first = (0, 0), seeds[0]
     mean = lambda point: math.fsum(loss(point, seed) for seed in seeds) / len(seeds)  # noqa: E731
@@ -49,14 +53,15 @@ def walk(
         )
         return sorted(filter(inside, [*rates, *warmups]), key=lambda point: loss(point, first))
 
-    while (near := around(at)) and loss(near[0], first) < loss(at, first):
+    while (near := around(at)) and loss(near[0], first) < loss(at, first) - least:
         at = near[0]
     raced = [at, *near[:1]]
     best = min(raced, key=mean)
     # where all seeds together choose another point than the walk, its own neighbours have to be compared, too
-    while best != at and (near := [point for point in around(best) if point not in raced]):
+    ahead = lambda one, other: mean(one) < mean(other) - least  # noqa: E731
+    while ahead(best, at) and (near := [point for point in around(best) if point not in raced]):
         raced.append(near[0])
-        if mean(near[0]) >= mean(best):
+        if not ahead(near[0], best):
             break
         best = near[0]
     require(math.isfinite(mean(best)), "training diverged at every rate of the search: begin at a lower one")
@@ -71,6 +76,7 @@ def search(
     out: Path,
     state: Path,
     title: str = "train",
+    least: float = 0.0,
 ) -> dict[str, Any]:
     """What `walk` finds for trainings of checkpoints, one for each seed, in all else like `training`.
 
@@ -103,7 +109,7 @@ def search(
 
     step = training.batch * training.context  # a shorter warm-up is none
     inside = lambda p: step <= warmup(p[1]) and warmup(p[1] - 1) < training.tokens  # noqa: E731
-    found = {"best": at(walk(loss, seeds, inside)), "tried": list(tried.values())}
+    found = {"best": at(walk(loss, seeds, inside, least)), "tried": list(tried.values())}
     if PartialState().is_main_process:
         write_text(out / "search.json", json.dumps(found))
     return found

@@ -121,6 +121,8 @@ class Tuning:
     """Orders of batches that no reported run uses."""
     budgets: tuple[int, ...] = ()
     """Budgets at which is searched, a run takes the nearest one's; where there are none, at its own."""
+    least: float = 0.0
+    """Nats per token by which a search has to gain to go on."""
 
 
 @dataclass(frozen=True)

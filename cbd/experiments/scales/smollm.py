@@ -58,8 +58,9 @@ def smollm() -> base.Scale:
         convergence_targets=tuple(map(shape, (6, 25))),
         recovery=replace(training, tokens=51_200),
         budgets=(25_600, 51_200),
-        scratch=409_600,
-        tuning=base.Tuning(3e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(51_200,)),
+        scratch=204_800,
+        # a gain within the margin of every verdict is not worth another run of minutes
+        tuning=base.Tuning(3e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(51_200,), least=0.01),
         seeds=3,
         sample=4096,
         bridge=None,
