@@ -184,7 +184,7 @@ def _advise(options: argparse.Namespace) -> None:
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from cbd.commands import findings
+    from cbd.commands import card, findings
     from cbd.report import readme, results, scorecard
     from cbd.report.figures import draw_all
 
@@ -196,6 +196,8 @@ def _figures(options: argparse.Namespace) -> None:
     print(scorecard.write(options.scale))
     if options.scale in SCALES and options.scale != NOTHING_SHOWN:
         print(findings.write())
+        if card.possible(scale := SCALES[options.scale]):
+            print(card.write(scale))
     page = results.root() / "README.md"
     if options.scale == readme.SCALE and page.exists():
         page.write_text(readme.update(page.read_text()))
