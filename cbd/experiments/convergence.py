@@ -4,29 +4,31 @@ from collections.abc import Iterable
 
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import given, recovery, starts
-from cbd.experiments.tasks import chosen
+from cbd.experiments.starts import controls, given, recovery, starts
+from cbd.experiments.tasks import benchmarked, chosen
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe
-from cbd.recipes.starts import STARTS
 from cbd.report.names import CBD, CHAIN_TOKENS, RANDOM
 
 
 def design(scale: Scale, seed: int) -> Design:
     """Each start, all budgets, all sizes; random weights also at the long budget.
 
-    Where the scale has other texts, losses on them: of every finished run, and of CBD at step zero.
+    Where the scale has other texts, losses on them: of every finished run, and of CBD at step zero. Tasks
+    after the largest common budget, where they are scored at step zero.
     """
     found = []
     for spec in scale.convergence_targets:
-        for method, start in starts(scale, seed, spec).items():
+        more, first = (controls(scale, s, spec) for s in (seed, 0))
+        for method, start in (starts(scale, seed, spec) | more).items():
             budgets = scale.budgets + ((scale.scratch,) if method == RANDOM else ())
             for tokens in budgets:
-                run = recovery(scale, seed, spec, method, start, tokens)
+                run = recovery(scale, seed, spec, method, start, tokens, first.get(method))
                 found.append(Measurement(run, method, labels={"budget": tokens}))
                 found += _elsewhere(scale, run, method, tokens)
-                if tokens == max(scale.budgets):
-                    found += _scored(scale, run, method, tokens)
+                if tokens == max(scale.budgets) and method in benchmarked(scale):
+                    scores = chosen(scale, run)
+                    found += [Measurement(score, method, labels={"budget": tokens}) for score in scores]
             if method == CBD:
                 found += _elsewhere(scale, start, method, min(budgets))
     return Design(tuple(found), lambda frame, designs, items: _chain_tokens(scale, designs))
@@ -36,13 +38,6 @@ def _elsewhere(scale: Scale, model: Recipe, method: str, budget: int) -> list[Me
     texts = {metric: text for metric, text in scale.texts.items() if metric != "loss"}
     judged = {metric: scale.evaluated(model, corpus=text) for metric, text in texts.items()}
     return [Measurement(loss, method, metric, {"budget": budget}) for metric, loss in judged.items()]
-
-
-def _scored(scale: Scale, model: Recipe, method: str, budget: int) -> list[Measurement]:
-    """The tasks of the starts that are scored at step zero, too."""
-    if method not in {STARTS[key].label for key in scale.benchmarked}:
-        return []
-    return [Measurement(recipe, method, labels={"budget": budget}) for recipe in chosen(scale, model)]
 
 
 def _chain_tokens(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:

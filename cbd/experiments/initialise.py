@@ -2,11 +2,10 @@
 
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import boomerang, by_loss, starts
-from cbd.experiments.tasks import chosen
+from cbd.experiments.starts import controls, starts
+from cbd.experiments.tasks import benchmarked, chosen
 from cbd.recipes.operators import OPERATORS
 from cbd.recipes.starts import STARTS
-from cbd.report.names import BOOMERANG, CHOSEN, PRUNED
 
 
 def design(scale: Scale, seed: int) -> Design:
@@ -16,16 +15,13 @@ def design(scale: Scale, seed: int) -> Design:
     """
     alone = [key for key, start in STARTS.items() if start.operator is None]
     labels = {STARTS[key].label: {"mixing": o.mixing, "operator": key} for key, o in OPERATORS.items()}
-    benchmarked = {STARTS[key].label for key in scale.benchmarked} | {BOOMERANG, PRUNED, CHOSEN}
-    found = []
+    scored, found = benchmarked(scale), []
     for spec in scale.ladder:
-        rival = boomerang(scale, seed, spec)
-        ways = starts(scale, seed, spec, [*alone, *OPERATORS]) | by_loss(scale, seed, spec)
-        ways |= {BOOMERANG: rival} if rival else {}
+        ways = starts(scale, seed, spec, [*alone, *OPERATORS]) | controls(scale, seed, spec)
         for method, start in ways.items():
             said = labels.get(method, {})
             for metric, text in scale.texts.items():
                 found.append(Measurement(scale.evaluated(start, corpus=text), method, metric, said))
-            if method in benchmarked:
+            if method in scored:
                 found += [Measurement(recipe, method, labels=said) for recipe in chosen(scale, start)]
     return Design(tuple(found))

@@ -13,7 +13,7 @@ from cbd.recipes.operators import PATCH, UNION, distance_alpha
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import RIVALS, STARTS
 from cbd.recipes.training import Anchor, Loss, Search, Trained, Training
-from cbd.report.names import CHOSEN, LEARNGENE, PRUNED, RANDOM
+from cbd.report.names import BOOMERANG, CHOSEN, LEARNGENE, PRUNED, RANDOM
 
 COMPARED = ("union", "grown", "cut", "random")  # starts that are trained on; Q2's nearer anchor is among them
 
@@ -134,6 +134,12 @@ def by_loss(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, Recipe]:
         PRUNED: Transferred(alone, spec, UNION.trans),
         CHOSEN: Interpolated(small, beside, spec, alpha, UNION),
     }
+
+
+def controls(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, Recipe]:
+    """Method -> start, of what the scale compares beside `starts`: blocks by loss, and the direct rival."""
+    rival = boomerang(scale, seed, spec)
+    return by_loss(scale, seed, spec) | ({BOOMERANG: rival} if rival else {})
 
 
 def starts(scale: Scale, seed: int, spec: ModelSpec, keys: Iterable[str] = COMPARED) -> dict[str, Recipe]:

@@ -12,10 +12,11 @@ from cbd.experiments.run import Design, Measurement, pretrained, row_labels
 from cbd.experiments.scales.base import Scale
 from cbd.recipes.base import Recipe
 from cbd.recipes.evaluation import Downstream
+from cbd.recipes.starts import STARTS
 from cbd.recipes.training import Tuned
 from cbd.report import stats
 from cbd.report.findings.shared import chance, main_metrics
-from cbd.report.names import AVERAGE, RANDOM, minus_random
+from cbd.report.names import AVERAGE, BOOMERANG, RANDOM, minus_random
 
 
 def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> list[Measurement]:
@@ -30,6 +31,12 @@ def scored(scale: Scale, model: Recipe, seed: int, method: str, **labels) -> lis
         generation = replace(choice, model=tuned, tasks=dial.generation, items=None, pairs=dial.pairs)
         measured += [choice, generation]
     return [Measurement(recipe, method, labels=labels) for recipe in measured]
+
+
+def benchmarked(scale: Scale) -> set[str]:
+    """The methods whose tasks are scored, at step zero and after training: the scale's, and the rival."""
+    named = {STARTS[key].label for key in scale.benchmarked}
+    return named | {BOOMERANG} if named else named
 
 
 def chosen(scale: Scale, model: Recipe) -> list[Downstream]:
