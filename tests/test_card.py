@@ -66,7 +66,7 @@ def written(tmp_path, monkeypatch):
 def test_it_is_of_the_smallest_size_by_its_best_start_and_says_what_that_can_do(written):
     page = written()
     assert f"{SMALL.name}, {SMALL.parameters:,} parameters. It begins as *{SMALLER}*, the best of 3" in page
-    assert f"after {BUDGETS[-1]:,} tokens" in page and "1 seed." in page
+    assert f"after {BUDGETS[-1]:,} tokens" in page and "of one seed." in page
     rows = dict(re.findall(r"^\| ([^|]+) \| (.+) \|$", page, re.MULTILINE))
     assert rows["piqa/acc"] == "0.600 ± 0.020 |  | 0.680 | 0.500"
     assert rows["loss on its own text, nats per token"] == "4.000 ± 0.050 | 1.000 ± 0.050 | 2.000 | "

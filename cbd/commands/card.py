@@ -48,7 +48,7 @@ def page(scale: Scale) -> str:
         f"{best.spec}, {best.parameters:,.0f} parameters. It begins as *{best.method}*, the best of "
         f"{len(runs)} starts after {best.budget:,.0f} tokens of training, and descends from the chain of "
         f"{scale.source.name if hasattr(scale.source, 'name') else 'a source trained here'}. Numbers are "
-        f"means over {seeds} seed{'s' * (seeds > 1)}."
+        + ("of one seed." if seeds == 1 else f"means over {seeds} seeds.")
     )
     parts = [
         f"# What {si(best.parameters)} parameters can do",
