@@ -27,6 +27,7 @@ from cbd.recipes.training import Trained, Training
 
 SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)  # beside the rule's alpha
 CONFIRMED = 3  # candidates that are trained
+SAMPLE = 2048  # tokens on which blocks are chosen: every trial is a pass over them
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _blocks_by_loss(
     """
     found, depth = {}, large.spec.layers
     for start, outermost in keep.items() if spec.layers < depth else ():
-        how = {"context": training.context, "precision": training.precision}
+        how = {"sample": SAMPLE, "context": training.context, "precision": training.precision}
         fewer = Pruned(large, spec.layers, text, outermost, **how)
         realize(fewer)
         blocks = tuple(store.record(fewer)["blocks"])
