@@ -63,8 +63,9 @@ def least_missed(
         if not found["losses"]:
             found["losses"].append(fmean(_losses(objective, rows)))
         else:
-            trials = _without(objective, name, [blocks[i] for i in left], rows)
-            losses = {i: loss for i, loss in zip(left, trials, strict=True) if i not in fixed}
+            free = [place for place, i in enumerate(left) if i not in fixed]
+            trials = _without(objective, name, [blocks[i] for i in left], free, rows)
+            losses = {left[place]: loss for place, loss in zip(free, trials, strict=True)}
             worst = min(losses, key=losses.__getitem__)
             found["removed"].append(worst)
             found["losses"].append(losses[worst])
@@ -73,14 +74,18 @@ def least_missed(
 
 
 def _without(
-    objective: Objective, name: str, blocks: Sequence[nn.Module], rows: Sequence[tuple[Tensor, Tensor]]
+    objective: Objective,
+    name: str,
+    blocks: Sequence[nn.Module],
+    free: Sequence[int],
+    rows: Sequence[tuple[Tensor, Tensor]],
 ) -> list[float]:
-    """The mean loss without each of the blocks in turn."""
+    """The mean loss without each of the free blocks in turn."""
     model = objective.student
     with torch.no_grad(), _made_of(model, name, blocks):
         before = [all_states(model, ids)[0] for ids, _ in rows]
     losses = []
-    for i in range(len(blocks)):
+    for i in free:
         each = []
         for part, states in zip(rows, before, strict=True):
             with _made_of(model, name, [Given(states[i]), *blocks[i + 1 :]]):
