@@ -63,11 +63,6 @@ def every_size(initialise: pd.DataFrame, chain: pd.DataFrame) -> pd.DataFrame:
     return judged(rows, ["parameters", "spec", "method"])
 
 
-def by_start(table: pd.DataFrame) -> pd.DataFrame:
-    """Every start of every size at step zero: a row each, with all that `every_size` has."""
-    return judged(table, ["parameters", "spec", "method"])
-
-
 def start_against(tables: Tables, baseline: str) -> pd.DataFrame:
     """CBD minus the nearest or the better single anchor, as units."""
     rows = with_better(tables["initialise"])
