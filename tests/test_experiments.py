@@ -134,6 +134,7 @@ def micro(tiny_corpus) -> Scale:
             target=shape(1, 32),
             bytes=600,
         ),
+        pruned=False,
         densities=((1,), (0, 1)),
         rivals=("stacking", "learngene"),
         nested=True,
@@ -1282,7 +1283,7 @@ def test_what_recovered_is_judged_on_every_text(ran, wide, monkeypatch):
     searched = [r["fields"]["start"] for r in results.read_records("wide", "convergence") if "tried" in r]
     assert len(searched) == 7 * len(BUDGETS) + 1, "each start at each budget; random also at the long one"
     units = findings.ROWS["Q2"].measure(tables)["unit"]
-    assert sum(units.str.endswith(" on other text")) == len(units) / 2 == 1 + len(BUDGETS)
+    assert sum(units.str.endswith(" on other text")) == len(units) / 2 == len(wide.ladder) + len(BUDGETS)
 
 
 def test_a_scale_without_a_source_of_another_family_has_no_bridge(micro):
