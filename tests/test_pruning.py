@@ -109,6 +109,11 @@ def test_more_blocks_than_can_stay_are_refused(deep, layers, keep, tmp_path):
         chosen(deep, layers, keep, tmp_path / "state")
 
 
+def test_a_block_that_is_not_there_is_refused(deep):
+    with pytest.raises(CbdError, match=r"has blocks 0 to 5, not all of \[0, 6\]"):
+        Selected(deep[1], [0, 6])
+
+
 def test_a_pruned_model_is_a_plain_checkpoint_that_mixes_with_its_anchor(tiny_corpus):
     """The mixture's blocks that the smaller anchor has no share in are the larger one's that were chosen."""
     spec = gpt2(5, 32, head_dim=16, vocab=tiny_corpus.vocab_size, positions=32)

@@ -10,6 +10,7 @@ from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import given, starts
 from cbd.files import write_text
 from cbd.recipes import costs
+from cbd.recipes.models import Source
 from cbd.recipes.starts import MIXED, STARTS
 from cbd.report import results
 from cbd.report.findings.convergence import by_start
@@ -39,15 +40,17 @@ def page(scale: Scale) -> str:
     runs = runs[(runs["parameters"] == runs["parameters"].min()) & runs["method"].isin(_known())]
     runs = runs[runs["budget"] == runs["budget"].max()].sort_values("loss")
     best = runs.iloc[0]
-    models = {"this model": _measured(table, best.spec, best.method, best.budget)}
-    models[f"{best.spec}, random weights trained as long"] = _measured(table, best.spec, RANDOM, best.budget)
+    ends = table[(table["spec"] == best.spec) & (table["tokens"] == best.budget)]
+    ends = ends[ends["budget"] == best.budget]
+    models = {"this model": _measured(ends[ends["method"] == best.method])}
+    models[f"{best.spec}, random weights trained as long"] = _measured(ends[ends["method"] == RANDOM])
     end = chain.assign(metric=chain["metric"].replace({"loss": "curve", "final_loss": "loss"}))
     models["its source"] = _measured(end[end["method"] == SOURCE])
     seeds = table["seed"].nunique()
     lead = (
         f"{best.spec}, {best.parameters:,.0f} parameters. It begins as *{best.method}*, the best of "
         f"{len(runs)} starts after {best.budget:,.0f} tokens of training, and descends from the chain of "
-        f"{scale.source.name if hasattr(scale.source, 'name') else 'a source trained here'}. Numbers are "
+        f"{scale.source.name if isinstance(scale.source, Source) else 'a source trained here'}. Numbers are "
         + ("of one seed." if seeds == 1 else f"means over {seeds} seeds.")
     )
     parts = [
@@ -65,13 +68,8 @@ def _known() -> dict[str, str]:
     return alone | {STARTS["union"].label: MIXED}
 
 
-def _measured(table: pd.DataFrame, *about) -> pd.DataFrame:
-    """Value and standard error by metric, means over seeds, of a finished run or of all rows."""
-    rows = table
-    if about:
-        spec, method, budget = about
-        asked = (table["spec"] == spec) & (table["method"] == method) & (table["budget"] == budget)
-        rows = table[asked & (table["tokens"] == budget)]
+def _measured(rows: pd.DataFrame) -> pd.DataFrame:
+    """Value and standard error by metric, means over seeds."""
     return rows.groupby("metric", sort=False)[["value", "stderr"]].mean()
 
 

@@ -143,10 +143,12 @@ class Checkpoint:
 class Selected(Checkpoint):
     """A checkpoint of which some blocks alone are read, as those of a shallower model.
 
-    blocks: their places, in order.
+    blocks: their places, in order. Raises `CbdError` for a place where there is none.
     """
 
     def __init__(self, model: Checkpoint, blocks: Sequence[int]):
+        there = set(blocks) <= set(range(model.spec.layers))
+        require(there, f"{model.folder} has blocks 0 to {model.spec.layers - 1}, not all of {list(blocks)}")
         self.__dict__ |= vars(model)
         self._whole, self.spec = model, replace(model.spec, layers=len(blocks))
         self.config = model.family.config(self.spec, model.config)
