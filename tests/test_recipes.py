@@ -39,6 +39,7 @@ from cbd.recipes.models import (
     aligned,
     encloses,
 )
+from cbd.recipes.onpolicy import MiniLLM, OnPolicy
 from cbd.recipes.operators import LITERAL, OPERATORS, UNION, Operator, Trans, distance_alpha, resolve_alpha
 from cbd.recipes.specs import NAMED, gpt2, qwen3
 from cbd.recipes.training import (
@@ -160,6 +161,33 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
             "context": 64,
             "split": "test",
             "precision": "bf16",
+        },
+    ),
+    (
+        OnPolicy(TRAINED, RANDOM, CORPUS, TRAINING),
+        {
+            "teacher": RANDOM,
+            "start": TRAINED,
+            "corpus": replace(CORPUS, fingerprint="b"),
+            "training": replace(TRAINING, seed=1),
+            "loss": Loss("forward_kl", 0.0),
+            "share": 1.0,
+            "prompt": 8,
+        },
+    ),
+    (
+        MiniLLM(TRAINED, RANDOM, CORPUS, TRAINING),
+        {
+            "teacher": RANDOM,
+            "start": TRAINED,
+            "corpus": replace(CORPUS, fingerprint="b"),
+            "training": replace(TRAINING, seed=1),
+            "mixed": 0.1,
+            "clip": 0.1,
+            "pretraining": 0.5,
+            "collected": 2,
+            "passes": 1,
+            "prompt": 8,
         },
     ),
     (

@@ -10,9 +10,21 @@ from cbd.experiments.starts import chain, stage
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Written
 from cbd.recipes.models import Generated, Sorted, Transferred
+from cbd.recipes.onpolicy import MiniLLM, OnPolicy
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Anchor, Loss, Trained, Training
-from cbd.report.names import ALONE, FORWARD, JSD, PURE, REVERSE, SEQKD, STATES, rate_named
+from cbd.report.names import (
+    ALONE,
+    FORWARD,
+    JSD,
+    MINILLM,
+    ON_POLICY,
+    PURE,
+    REVERSE,
+    SEQKD,
+    STATES,
+    rate_named,
+)
 
 
 def runs_at(scale: Scale) -> bool:
@@ -56,7 +68,20 @@ def taught(scale: Scale, teacher: Recipe, spec: ModelSpec, training: Training) -
     }
     for method, loss in losses(scale).items():
         found[method] = Anchor(basis if loss.alignment else teacher, start, corpus, training, loss)
-    return found
+    return found | (on_policy(scale, teacher, start, training) if scale.distillers.on_policy else {})
+
+
+def on_policy(scale: Scale, teacher: Recipe, start: Recipe, training: Training) -> dict[str, Recipe]:
+    """Objective -> the student, which writes its own text in the second half of its tokens.
+
+    In the first it learns by the chain's own loss: slices alone cannot write, and both papers begin at a
+    student that can.
+    """
+    half = replace(training, tokens=training.tokens // 2)
+    able = Anchor(teacher, start, scale.corpus, half, scale.loss)
+    rest = replace(half, skip=half.skip + half.steps)
+    common, prompt = (teacher, able, scale.corpus, rest), scale.distillers.sampling.prompt
+    return {ON_POLICY: OnPolicy(*common, prompt=prompt), MINILLM: MiniLLM(*common, prompt=prompt)}
 
 
 def design(scale: Scale, seed: int) -> Design:

@@ -39,6 +39,7 @@ from cbd.recipes.models import (
     Source,
     Transferred,
 )
+from cbd.recipes.onpolicy import MiniLLM, OnPolicy
 from cbd.recipes.operators import Trans
 from cbd.recipes.training import Anchor, Bridged, Fitted, Loss, Nested, Run, Scored, Search, Trained, Tuned
 from cbd.training import lessons
@@ -46,7 +47,9 @@ from cbd.training.alphas import fit
 from cbd.training.compared import compare
 from cbd.training.likelihoods import read_likelihoods
 from cbd.training.loop import train
+from cbd.training.minillm import MiniLLMLesson
 from cbd.training.nested import NestedLesson
+from cbd.training.onpolicy import OnPolicyLesson
 from cbd.training.pruning import least_missed
 from cbd.training.search import search
 
@@ -179,6 +182,8 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
             folder(r.corpus), folder(r.teacher), r.loss, r.shared_vocab, r.aligned
         )
     ),
+    OnPolicy: run(lambda r: OnPolicyLesson(folder(r.corpus), folder(r.teacher), r.loss, r.share, r.prompt)),
+    MiniLLM: run(lambda r: MiniLLMLesson(folder(r.corpus), folder(r.teacher), r)),
     Nested: run(lambda r: NestedLesson(folder(r.corpus), folder(r.teacher), r.specs, r.loss, r.drawn)),
     Bridged: run(lambda r: lessons.BridgedLesson(folder(r.corpus), folder(r.scored), r.loss)),
     Tuned: run(lambda r: lessons.TunedLesson(folder(r.pairs))),

@@ -7,7 +7,7 @@ from itertools import dropwhile
 from typing import TextIO
 
 from cbd.data import progress
-from cbd.recipes import data, evaluation, models, training
+from cbd.recipes import data, evaluation, models, onpolicy, training
 from cbd.recipes.base import Recipe
 
 SOON, SHARE = 20, 0.02  # seconds, and share of the work, before which nobody knows when the rest is done
@@ -28,6 +28,8 @@ VERBS: dict[type[Recipe], str] = {
     models.Generated: "generate",
     training.Trained: "train",
     training.Anchor: "distil",
+    onpolicy.OnPolicy: "distil",
+    onpolicy.MiniLLM: "distil",
     training.Bridged: "bridge",
     training.Tuned: "tune",
     training.Nested: "nest sizes in",

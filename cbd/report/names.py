@@ -27,6 +27,7 @@ ONE_STEP, FROM_SOURCE = "its teacher", "the source"
 REVERSE, FORWARD, JSD = "reverse KL", "forward KL", "Jensen-Shannon"
 PURE, STATES = "reverse KL without cross-entropy", "reverse KL and hidden states"
 SEQKD = "cross-entropy on the teacher's text"
+ON_POLICY, MINILLM = "on its own text (GKD)", "MiniLLM"
 # chains by their density
 ANCHORS = ("1 anchor", "2 anchors", "3 anchors", "4 anchors")
 NESTED = "slice of a nested run"
@@ -68,6 +69,8 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     PURE: (starts.SKY, "<", starts.DASHED),
     STATES: (starts.RED, "D", starts.LONG),
     SEQKD: (starts.PINK, "P", starts.FINE),
+    ON_POLICY: (starts.BROWN, "v", starts.DASHED),
+    MINILLM: ("#7570b3", "h", starts.DOTTED),
     DIRECT_COMPUTE: _SECOND,
     DIRECT: _SECOND,
     ALM: _SECOND,

@@ -80,6 +80,8 @@ class Distillers:
     """Times the anchors' rate, all tried for every loss."""
     sampling: Sampling
     """How a teacher writes the text of SeqKD."""
+    on_policy: bool = False
+    """Whether students that write their own text are compared, too."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ def smoke() -> base.Scale:
         densities=((1,), (0, 1)),
         rivals=("stacking", "learngene"),
         nested=True,
-        distillers=base.Distillers((1.0, 2.0), Sampling(documents=96, prompt=8, new=56, batch=48)),
+        distillers=base.Distillers(
+            (1.0, 2.0), Sampling(documents=96, prompt=8, new=56, batch=48), on_policy=True
+        ),
         fitting=replace(training, tokens=2048, lr=0.05),
         families=base.Families(
             vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),

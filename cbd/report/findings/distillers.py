@@ -4,7 +4,18 @@ import pandas as pd
 
 from cbd.report.findings.initialise import CLEAR
 from cbd.report.findings.shared import against, units
-from cbd.report.names import ALONE, FORWARD, JSD, PURE, REVERSE, SEQKD, STATES, rate_named
+from cbd.report.names import (
+    ALONE,
+    FORWARD,
+    JSD,
+    MINILLM,
+    ON_POLICY,
+    PURE,
+    REVERSE,
+    SEQKD,
+    STATES,
+    rate_named,
+)
 from cbd.report.verdicts import Control, Entry, Facts, Tables, less, more
 
 STUDENT = ["source", "spec"]  # a teacher and the size that it teaches
@@ -89,5 +100,9 @@ PREDICTIONS = {
         _own_rate,
         less("Each student, reverse KL: at its best rate minus at the chain's own"),
     ),
+    "at equal tokens a student's own text teaches less than the corpus": (
+        lambda tables: _units(tables, ON_POLICY, MINILLM),
+        more("Each student: GKD and MiniLLM minus reverse KL on the corpus"),
+    ),
 }
-"""Fixed on 2026-11-30, before the first run."""
+"""Fixed on 2026-11-30, before the first run; the last one before the first run that has its methods."""
