@@ -299,6 +299,8 @@ def test_random_stands_on_a_coarser_scale(drawn):
     assert 0 < above < below and above == pytest.approx(far)
     (tick,) = {axes.get_yaxis().get_transform().inverted().transform([heights[-1]])[0]}
     assert tick == pytest.approx(edge + 0.2)
+    labels = np.diff([axes.transData.transform((0, y))[1] for y in axes.get_yticks()])
+    assert labels.min() > 10  # pixels, at 100 an inch: no label lies on another
     near = initialise_table()
     near = near[near["method"] != "random"]
     assert FIGURES["initialise"](near).axes[0].get_yscale() == "linear"

@@ -22,7 +22,7 @@ from cbd.errors import CbdError, si
 from cbd.experiments import EXPERIMENTS
 from cbd.experiments.run import names_at
 from cbd.experiments.scales import SCALES
-from cbd.report import ladder, readme, results, scorecard, verdicts
+from cbd.report import findings, ladder, readme, results, scorecard, verdicts
 from cbd.report.claims import claims, reported
 from cbd.report.findings import ROWS
 from cbd.report.names import (
@@ -625,6 +625,9 @@ def test_a_row_against_a_baseline_that_fails_the_ladder_check_is_not_judged(empt
     assert (card.loc["E5", "verdict"] == NOT_TUNED) == (not tuned)
     assert ROWS["E12"].control.trained == "", "it compares with anchors, which pass"
     assert f"{'holds' if tuned else 'fails'} for random" in ladder.told("laptop")
+    tables = {"convergence": both, "one": both[both["budget"] == 100], "other": both[both["budget"] == 400]}
+    assert ladder.failing(tables, ["one"], RANDOM) == (set() if tuned else {("9x9", 100)})
+    assert not ladder.failing(tables, ["other"], RANDOM), "a row that does not rest on that run"
 
 
 def test_entries_need_tables_that_exist():
@@ -644,6 +647,14 @@ def test_tasks_at_chance_are_named_and_not_judged():
     assert set(entry.measure(tables)["group"]) == {"loss"}
     assert "at chance, not judged: 2x32 t/rougeL" in entry.note(tables)
     assert ROWS["E8"].note(tables).startswith("Neither is above chance")
+
+
+@pytest.mark.parametrize(("score", "above"), [(0.15, True), (0.13, False)])
+def test_one_seed_is_above_chance_where_its_items_say_so(score, above):
+    """The standard error over items is 0.02 in these rows."""
+    table = scratch(3.0, [6, 5, 4, 3.5], cbd=score, rouge=[0.05] * 4)
+    found = findings.scratch_vs_cbd.crossings(table[table["seed"] == 0]).query("method == @CBD")
+    assert set(found.loc[found["metric"] == "t/rougeL", "above_chance"]) == {above}
 
 
 def test_the_papers_numbers_are_those_reported(empty):

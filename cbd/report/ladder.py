@@ -4,6 +4,7 @@ The longer run has not annealed its rate there. Where it is ahead all the same, 
 or rate, and what is compared with it beats a baseline that was not tuned.
 """
 
+from collections.abc import Iterable
 from itertools import combinations
 
 import numpy as np
@@ -39,6 +40,15 @@ def worst(tables: Tables) -> dict[str, pd.Series]:
     """Method -> its run that ends highest above a longer one's curve, over all tables that have curves."""
     runs = [run for table in tables.values() for _, run in ladder(table).iterrows()]
     return {run["method"]: run for run in sorted(runs, key=lambda run: run["excess"])}  # the last one stays
+
+
+def failing(tables: Tables, needed: Iterable[str], method: str) -> set[tuple[str, int]]:
+    """The runs of a method in the tables `needed`, by size and budget, that fail the check in any table."""
+    needed = [tables[name] for name in needed]
+    rows = [table.loc[table["method"] == method, ["spec", "budget"]].dropna() for table in needed]
+    own = {pair for row in rows for pair in row.itertuples(index=False, name=None)}
+    runs = [run for table in tables.values() for run in ladder(table).itertuples() if run.method == method]
+    return own & {(run.spec, run.budget) for run in runs if run.excess > SLACK}
 
 
 def told(scale: str) -> str:

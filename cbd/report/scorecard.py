@@ -53,11 +53,10 @@ class Row:
 def scorecard(scale: str) -> pd.DataFrame:
     """A row for each of E1 to E16 and Q1 to Q11, with the columns of `Row`, from the tables that exist."""
     tables = _tables(scale)
-    untuned = {m for m, run in ladder.worst(tables).items() if run["excess"] > ladder.SLACK}
-    return pd.DataFrame([_row(claim, tables, scale, untuned) for claim in claims()])
+    return pd.DataFrame([_row(claim, tables, scale) for claim in claims()])
 
 
-def _row(claim: Claim, tables: Tables, scale: str, untuned: set[str]) -> Row:
+def _row(claim: Claim, tables: Tables, scale: str) -> Row:
     words = QUESTION if claim.is_question else EXPERIMENT
     row = Row(id=claim.id, claim=claim.claim, paper=paper(claim), scale=scale)
     if claim.id not in ROWS:
@@ -67,7 +66,7 @@ def _row(claim: Claim, tables: Tables, scale: str, untuned: set[str]) -> Row:
     if entry.control:
         row = replace(row, control=str(entry.control), weak=entry.control.strength == "weak")
     there = set(entry.needs) <= set(tables)
-    if there and entry.control and entry.control.trained in untuned:
+    if there and entry.control and ladder.failing(tables, entry.needs, entry.control.trained):
         row = replace(row, verdict=NOT_TUNED)
     found = entry.measure(tables) if there else pd.DataFrame()
     if found.empty:

@@ -211,7 +211,7 @@ def tokens_axis(axes: Axes, tokens: pd.Series) -> None:
     first, last = positive.min(), positive.max()
     room = max(last / first, 2) ** 0.14
     powers = 10.0 ** np.arange(np.floor(np.log10(first)), np.ceil(np.log10(last)) + 1)
-    steps = (1,) if last / first > 30 else (1, 2, 5)  # two and five times them on a short axis
+    steps = (1,) if last / first > 100 else (1, 2, 5)  # two and five times them on a short axis
     ticks = [s * power for power in powers for s in steps if first <= s * power <= last * 1.01] or [first]
     if (tokens == 0).any():
         axes.set_xscale("symlog", linthresh=first, linscale=0.4)
@@ -239,7 +239,10 @@ def coarser_above(axes: Axes, summary: pd.DataFrame) -> None:
     )
     axes.set_yscale("function", functions=scales)
     below, above = MaxNLocator(5).tick_values(low, edge), MaxNLocator(2).tick_values(edge, top)
-    axes.set_yticks([*below[below <= edge], *above[(above > edge) & (above <= top)]])
+    below = below[below <= edge]
+    apart = 0.08 * (edge - low)  # nearer than that to the edge, labels on its sides touch
+    first = edge + max(apart - (edge - below[-1]), 0) / share
+    axes.set_yticks([*below, *above[(above > first) & (above <= top)]])
     axes.axhline(edge, color=GREY, linewidth=0.8, linestyle=DOTTED, zorder=0)
 
 

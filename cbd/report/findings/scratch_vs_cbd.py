@@ -23,7 +23,8 @@ def crossings(table: pd.DataFrame) -> pd.DataFrame:
     crossing and its 95 % interval over seeds), verdict ("reached", "reached at the smallest budget", "not
     reached"), lower_bound, extrapolated (by a power law through the ladder: not measured), n, chain (tokens
     of scratch that cost as many FLOPs as the chain did, its source given). above_chance: the mean of either
-    must be, its interval over seeds too; a metric without a chance level counts as above it.
+    must be, its interval over seeds too, or, of one seed, over items; a metric without a chance level counts
+    as above it.
     """
     rows = []
     for spec in sizes(table):
@@ -36,19 +37,28 @@ def crossings(table: pd.DataFrame) -> pd.DataFrame:
             if curve.empty or line.empty:  # not every method has every task
                 continue
             found, guess = crossing(curve, line, lower_is_better=metric == "loss"), chance(table, metric)
-            tops = (line["value"], curve.loc[curve["tokens"] == curve["tokens"].max(), "value"])
-            above = math.isnan(guess) or any(stats.interval(top).low > guess for top in tops)
+            tops = (line, curve[curve["tokens"] == curve["tokens"].max()])
+            above = math.isnan(guess) or any(_lowest(top) > guess for top in tops)
             chain = here.loc[(here["method"] == method) & (here["metric"] == CHAIN_TOKENS), "value"].mean()
             reached = "reached at the smallest budget" if found.upper_bound else "reached"
             rows.append(
                 {"spec": spec, "method": method, "metric": metric}
-                | {"cbd": tops[0].mean(), "scratch": tops[1].mean(), "chance": guess, "above_chance": above}
+                | {"cbd": tops[0]["value"].mean(), "scratch": tops[1]["value"].mean()}
+                | {"chance": guess, "above_chance": above}
                 | {"tokens": found.tokens, "low": found.low, "high": found.high}
                 | {"verdict": "not reached" if math.isnan(found.tokens) else reached}
                 | {"lower_bound": found.lower_bound, "extrapolated": found.extrapolated}
                 | {"n": found.n, "chain": chain}
             )
     return pd.DataFrame(rows)
+
+
+def _lowest(rows: pd.DataFrame) -> float:
+    """The lower end of the 95 % interval of one score over seeds; of one seed, over items."""
+    if len(rows) > 1:
+        return stats.interval(rows["value"]).low
+    row = rows.iloc[0]
+    return row["value"] - 1.96 * row["stderr"]
 
 
 def _shares(tables: Tables) -> pd.DataFrame:
