@@ -43,7 +43,7 @@ def smollm() -> base.Scale:
     )
     return base.Scale(
         name="smollm",
-        cost="about seven hours on two CPU cores with AVX-512 bf16; one seed of 01, 02, 03, 04 and 13 so far",
+        cost="about seven hours on two CPU cores with AVX-512 bf16; one seed so far",
         corpus=OWN,
         source=base.SMOLLM2,
         source_training=None,
