@@ -260,10 +260,10 @@ COMMANDS: dict[str, tuple[Callable, str, dict[str, dict[str, Any]]]] = {
                 "from large to small: 20x576,12x576 (layers x width), or 100M,40M", required=True
             ),
             "--basis": _option(
-                "what anchors are sliced from: their teacher sorted, its principal axes, or (auto, default) "
-                "these where the width shrinks",
+                "what anchors are sliced from: their teacher sorted by weights or by activations, its "
+                "principal axes, or (auto, default) these where the width shrinks",
                 "auto",
-                choices=["auto", "sorted", "axes"],
+                choices=["auto", "sorted", "activations", "axes"],
             ),
             **TRAINING,
         },

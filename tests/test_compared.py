@@ -14,7 +14,7 @@ from torch.nn.functional import kl_div
 
 from cbd.errors import CbdError
 from cbd.evaluation.held_out import HeldOut
-from cbd.models.forward import all_states
+from cbd.models.forward import inside
 from cbd.realize import realize
 from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import DEPTHS, Compared
@@ -73,7 +73,7 @@ def test_states_are_compared_at_equal_shares_of_the_blocks(text):
     student, teacher = random_model(SMALL, seed=1), random_model(LARGE, seed=2)
     found = values(compare(student, teacher, text, torch.device("cpu")))
     with torch.no_grad():
-        both = [all_states(m, torch.from_numpy(text.inputs))[0] for m in (student, teacher)]
+        both = [inside(m, torch.from_numpy(text.inputs)).states for m in (student, teacher)]
     for i, (ours, theirs) in enumerate(zip((0, 0, 1, 2, 2), (0, 1, 2, 4, 5), strict=True)):
         pair = (
             states[place].flatten(0, 1).double() for states, place in zip(both, (ours, theirs), strict=True)

@@ -61,6 +61,7 @@ from cbd.recipes.base import walk
 from cbd.recipes.data import Items, Pairs
 from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY, Downstream
 from cbd.recipes.models import Rotated, Sampling, Sorted, Transferred, encloses
+from cbd.recipes.onpolicy import MiniLLM, OnPolicy
 from cbd.recipes.operators import OPERATORS, distance_alpha
 from cbd.recipes.specs import gpt2, llama, pythia, qwen3
 from cbd.recipes.training import Loss, Search, Training, Tuned
@@ -138,7 +139,7 @@ def micro(tiny_corpus) -> Scale:
         densities=((1,), (0, 1)),
         rivals=("stacking", "learngene"),
         nested=True,
-        distillers=Distillers((1.0, 3.0), Sampling(documents=8, prompt=4, new=28, batch=8)),
+        distillers=Distillers((1.0, 3.0), Sampling(documents=8, prompt=4, new=28, batch=8), every=True),
         fitting=replace(training, tokens=4 * STEP, lr=0.05),
         families=Families(
             vocabularies=(("gpt2", 300), ("gpt_neox", 300), ("llama", 330), ("qwen3", 300)),
@@ -1139,16 +1140,24 @@ def test_every_loss_is_tried_at_every_rate_from_one_start_on_the_same_batches(mi
     measured = distillers.design(micro, 1).measurements
     _, above, last = models.chain(micro, 1, "inherited").models
     students = [m.recipe.model for m in measured]
-    assert len(measured) == 2 * 7 and {m.labels["source"] for m in measured} == {above.spec.name}
-    assert {student.start for student in students} == {Transferred(Sorted(above), last.spec)}
+    assert len(measured) == 2 * 10 and {m.labels["source"] for m in measured} == {above.spec.name}
     rates = {times * micro.anchor_training.lr for times in micro.distillers.rates}
     assert {student.training.lr for student in students} == rates
+    writers = [student for student in students if isinstance(student, OnPolicy | MiniLLM)]
+    assert len(writers) == 2 * 2
+    for writer in writers:
+        first = writer.start
+        assert first.start == Transferred(Sorted(above), last.spec) and first.loss == micro.loss
+        assert first.tokens + writer.tokens == last.tokens and writer.training.lr == first.training.lr
+        assert writer.training.skip == first.training.skip + first.training.steps, "batches of its own"
+    students = [student for student in students if student not in writers]
+    assert {student.start for student in students} == {Transferred(Sorted(above), last.spec)}
     assert len({replace(student.training, lr=1.0) for student in students}) == 1
     own = {m.method: m.recipe.model for m in measured if m.labels["stage"] == "1 x rate"}
     assert own[REVERSE] == last, "the chain's own run, not a second one"
     assert own[ALONE].training == last.training and own[STATES].aligned
     best = findings.distillers.best_rates(tables["distillers"])
-    assert len(best) == 7 and (best["gain"] >= 0).all() and best["edge"].all(), "of two rates both are ends"
+    assert len(best) == 10 and (best["gain"] >= 0).all() and best["edge"].all(), "of two rates both are ends"
     rows = tables["distillers"].query("metric == 'final_loss'").groupby(["source", "spec", "method", "stage"])
     lowest = rows["value"].mean().groupby(level=[0, 1, 2]).min()
     keys = ["source", "spec", "method"]
@@ -1157,6 +1166,8 @@ def test_every_loss_is_tried_at_every_rate_from_one_start_on_the_same_batches(mi
     )
     with pytest.raises(CbdError, match="compares no objectives"):
         distillers.design(replace(micro, distillers=None), 0)
+    few = replace(micro, distillers=replace(micro.distillers, every=False))
+    assert len(distillers.design(few, 1).measurements) == 2 * 7
 
 
 def test_every_stage_has_its_own_part_of_the_stream(micro):

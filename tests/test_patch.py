@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import CosineEmbeddingLoss
+from torch.nn.functional import kl_div
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import cbd
@@ -20,6 +21,7 @@ from cbd.commands.init import Size
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
 from cbd.models.checkpoints import Checkpoint
+from cbd.models.forward import keep_attentions
 from cbd.models.interpolation import initialize, transfer
 from cbd.models.sources import local
 from cbd.realize import realize
@@ -28,7 +30,7 @@ from cbd.recipes.models import Random, Sorted, Transferred
 from cbd.recipes.operators import PATCH, Operator, Trans, kept, patched
 from cbd.recipes.specs import ModelSpec, gpt2, llama
 from cbd.recipes.training import Anchor, Loss, Training
-from cbd.training.lessons import Objective
+from cbd.training.lessons import Objective, looking_apart
 
 TRAINING = Training(tokens=30 * 4 * 16, lr=2e-3, batch=4, context=16, evaluations=1, evaluation_tokens=64)
 ALIGNED = Loss("forward_kl", cross_entropy=0.5, alignment=2.0)
@@ -246,3 +248,72 @@ def test_alignment_without_slices_of_the_teacher_is_refused():
             Anchor(teacher, start, Corpus(), TRAINING, ALIGNED)
     with pytest.raises(CbdError, match="needs a teacher"):
         Loss(alignment=1.0)
+
+
+LOOKING = replace(ALIGNED, alignment=0.0, attention=3.0)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_attention_is_the_divergence_of_what_mapped_heads_look_at(name):
+    """Against attentions of transformers' own, place by place, and its gradient."""
+    spec = SHAPES[name]
+    small = spec.resized(4, spec.width // 2)
+    teacher, student = random_model(spec).requires_grad_(False), random_model(small, seed=1)
+    llm = Random(spec, Corpus())
+    anchor = Anchor(llm, Transferred(llm, small), Corpus(), TRAINING, LOOKING)
+    assert anchor.aligned[:-1] == ((0, 0), (1, 1), (2, 5), (3, 6))
+    for model in (student, teacher):
+        keep_attentions(model)
+    ids = torch.arange(60).reshape(2, 30) * 4
+    batch = {"input_ids": ids[:, :-1], "labels": ids[:, 1:]}
+    totals, gradients = [], []
+    for loss in (LOOKING, replace(LOOKING, attention=0.0)):
+        student.zero_grad()
+        total = Objective(student, loss, teacher, aligned=anchor.aligned if loss.inner else ())(**batch).total
+        total.backward()
+        totals.append(total.detach())
+        gradients.append(gradient(student).clone())
+    student.zero_grad()
+    ours, theirs = (m(batch["input_ids"], output_attentions=True).attentions for m in (student, teacher))
+    apart = [
+        kl_div(ours[i][b, head, t, : t + 1].log(), theirs[j][b, head, t, : t + 1], reduction="sum")
+        for i, j in anchor.aligned[:-1]
+        for head in range(small.heads)
+        for b in range(2)
+        for t in range(29)
+    ]
+    expected = torch.stack(apart).sum() / (4 * small.heads) * LOOKING.attention
+    expected.backward()
+    assert totals[0] - totals[1] == pytest.approx(float(expected.detach()), rel=1e-4)
+    own = gradient(student)
+    assert torch.allclose(gradients[0] - gradients[1], own, atol=1e-4 * own.abs().max())
+
+
+def test_attention_brings_the_heads_together(pair, tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
+    teacher, corpus = local(pair[1]), replace(tiny_corpus, tokenizer=local(pair[1]))
+    ids = torch.from_numpy(Tokens(realize(corpus)).windows("validation", 128, 32)[:, :-1])
+    found = []
+    for loss in (replace(LOOKING, attention=8.0), replace(LOOKING, attention=0.0)):
+        anchor = Anchor.boomerang(teacher, 4, corpus, TRAINING, loss)
+        models = [AutoModelForCausalLM.from_pretrained(f).eval() for f in (realize(anchor), pair[1])]
+        for model in models:
+            keep_attentions(model)
+        with torch.no_grad():
+            ours, theirs = (m(ids, output_attentions=True).attentions for m in models)
+        found.append(
+            float(looking_apart([(ours[i], theirs[j]) for i, j in ((0, 0), (1, 2), (2, 4), (3, 6))]))
+        )
+    assert found[0] < 0.9 * found[1]
+
+
+def test_attention_of_heads_that_share_keys_otherwise_is_refused():
+    spec = SHAPES["llama"]
+    llm = Random(spec, Corpus())
+    single = replace(spec, layers=4, kv_heads=1)
+    with pytest.raises(CbdError, match="2 and 4 of them share a key"):
+        Anchor(llm, Transferred(llm, single), Corpus(), TRAINING, LOOKING)
+    with pytest.raises(CbdError, match="needs a teacher"):
+        Loss(attention=1.0)
+    with pytest.raises(CbdError, match="at least 0"):
+        replace(LOOKING, attention=-1.0)

@@ -117,7 +117,8 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
     (Sorted(TRAINED), {"model": RANDOM}),
     (
         Rotated(TRAINED, CORPUS),
-        {"model": RANDOM, "corpus": replace(CORPUS, vocab_size=300), "sample": 1000, "context": 64},
+        {"model": RANDOM, "corpus": replace(CORPUS, vocab_size=300), "sample": 1000, "context": 64}
+        | {"axes": False},
     ),
     (
         Pruned(TRAINED, 1, CORPUS),
@@ -322,7 +323,8 @@ NESTED: list[tuple[object, dict]] = [
     ),
     (
         Loss("jsd", 0.5),
-        {"divergence": "forward_kl", "cross_entropy": 0.2, "temperature": 2.0, "beta": 0.1, "alignment": 1.0},
+        {"divergence": "forward_kl", "cross_entropy": 0.2, "temperature": 2.0, "beta": 0.1, "alignment": 1.0}
+        | {"attention": 1.0},
     ),
     (
         TRANS,

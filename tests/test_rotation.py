@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from cbd.errors import CbdError
+from cbd.experiments.starts import inherited
 from cbd.models import rotation
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.families import FAMILIES, Axis, Family, Role
@@ -196,6 +197,30 @@ def test_scores_are_what_heads_and_neurons_add(tmp_path):
     assert len(scores["heads", 0]) == spec.heads
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_ordered_by_activations_a_model_computes_the_same_and_leads_with_what_is_active(name, tmp_path):
+    model = random_model(SHAPES[name][0]).requires_grad_(False)
+    model.save_pretrained(tmp_path / "plain")
+    (tmp_path / "ordered").mkdir()
+    plain = Checkpoint(tmp_path / "plain")
+    rotate(plain, measured(model, plain, ROWS.split(4)), tmp_path / "ordered", axes=False)
+    other = loaded(tmp_path / "ordered")
+    torch.testing.assert_close(logits(other), logits(model), atol=2e-5, rtol=2e-5)
+    seen: dict[str, torch.Tensor] = {}
+
+    def see(name: str, x: torch.Tensor) -> None:
+        x = x - x.mean(-1, keepdim=True) if plain.family.norm == "layer" else x
+        seen[name] = (x / x.square().mean(-1, keepdim=True).sqrt()).square().mean((0, 1))
+
+    norms = [n for r, _, n in plain.family.tensors(plain.spec) if rotation._is_norm(r)]
+    with rotation._watched(other, norms, see):
+        logits(other)
+    carried = torch.stack(list(seen.values())).mean(0)
+    assert (carried.diff() <= 1e-5).all()
+    for norm, energy in Checkpoint(tmp_path / "ordered").energies.items():
+        torch.testing.assert_close(energy, seen[norm], atol=1e-4, rtol=1e-3)
+
+
 def test_a_norm_whose_shift_no_reader_can_take_is_refused(tmp_path):
     random_model(SHAPES["gpt2"][0]).save_pretrained(tmp_path)
     plain = Checkpoint(tmp_path)
@@ -236,3 +261,7 @@ def test_the_recipe_is_told_apart_from_a_sorted_one_and_counts_its_pass(chain):
     turned = anchor.start.model
     assert turned.key != Sorted(turned.model).key
     assert turned.flops == 512 * turned.spec.forward_flops(16)
+    ordered = inherited(
+        turned.model, [anchor.spec], turned.corpus, anchor.training, anchor.loss, "activations"
+    ).models[1]
+    assert ordered.start.model == Rotated(turned.model, turned.corpus, context=16, axes=False)

@@ -43,12 +43,12 @@ def make_chain(
     """Distil the anchors one after the other, each from its predecessor, and write the whole chain to `out`.
 
     anchors: "6x144,4x96" or "100M,40M" (see `parse_anchors`), from large to small. basis: what an anchor's
-    slices are taken from: its teacher "sorted" by importance, the teacher's principal "axes", or ("auto") the
-    axes where the width shrinks, since they lose far less, and else the sorted teacher, which computes
-    exactly the same. rate: an anchor's learning rate by its shape; None: the training's for all. Every model,
-    the source included, lies in `out`/<layers>x<width>. Returns a row a model, from large to small, as in
-    `out`/chain.json. Raises `CbdError` on bad input before any work; what is trained stays in the store, so
-    that a killed run goes on.
+    slices are taken from: its teacher "sorted" by the norms of weights, or by "activations", the teacher's
+    principal "axes", or ("auto") the axes where the width shrinks, since they lose far less, and else the
+    sorted teacher, which computes exactly the same. rate: an anchor's learning rate by its shape; None: the
+    training's for all. Every model, the source included, lies in `out`/<layers>x<width>. Returns a row a
+    model, from large to small, as in `out`/chain.json. Raises `CbdError` on bad input before any work; what
+    is trained stays in the store, so that a killed run goes on.
     """
     folder = own.check_absent(out)
     llm = own.source_of(source)

@@ -15,6 +15,7 @@ from cbd.recipes.specs import ModelSpec
 from cbd.recipes.training import Anchor, Loss, Trained, Training
 from cbd.report.names import (
     ALONE,
+    ATTENTION,
     FORWARD,
     JSD,
     MINILLM,
@@ -35,16 +36,19 @@ def runs_at(scale: Scale) -> bool:
 def losses(scale: Scale) -> dict[str, Loss]:
     """Objective -> loss, all but the paper's own with the chain's share of cross-entropy.
 
-    "States" adds the cosine distance to the teacher's states in the channels that the student inherited.
+    "States" adds the cosine distance to the teacher's states in the channels that the student inherited,
+    "attention" the divergence from where its heads look.
     """
     share = scale.loss.cross_entropy
-    return {
+    found = {
         REVERSE: Loss("reverse_kl", share),
         PURE: Loss("reverse_kl", 0.0),
         FORWARD: Loss("forward_kl", share),
         JSD: Loss("jsd", share),
         STATES: Loss("reverse_kl", share, alignment=1.0),
     }
+    more = {ATTENTION: Loss("reverse_kl", share, attention=1.0)} if scale.distillers.every else {}
+    return found | more
 
 
 def students(scale: Scale, seed: int) -> Iterator[tuple[Recipe, ModelSpec, int]]:
@@ -67,8 +71,8 @@ def taught(scale: Scale, teacher: Recipe, spec: ModelSpec, training: Training) -
         SEQKD: Trained(start, written, training),
     }
     for method, loss in losses(scale).items():
-        found[method] = Anchor(basis if loss.alignment else teacher, start, corpus, training, loss)
-    return found | (on_policy(scale, teacher, start, training) if scale.distillers.on_policy else {})
+        found[method] = Anchor(basis if loss.inner else teacher, start, corpus, training, loss)
+    return found | (on_policy(scale, teacher, start, training) if scale.distillers.every else {})
 
 
 def on_policy(scale: Scale, teacher: Recipe, start: Recipe, training: Training) -> dict[str, Recipe]:

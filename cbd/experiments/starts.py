@@ -42,14 +42,16 @@ def inherited(
 ) -> Chain:
     """A chain below `source`: each anchor starts from slices of the model above it, and learns from it.
 
-    basis: of that model: "sorted", its principal "axes" on the corpus, or "auto": these where width shrinks.
+    basis: of that model: "sorted", by "activations" or in its principal "axes" on the corpus, or "auto":
+    these where width shrinks.
     rate: an anchor's learning rate by its shape; None: the training's for all.
     """
     models = [source]
     for spec in specs:
         above = models[-1]
-        turned = basis == "axes" or (basis == "auto" and spec.width < above.spec.width)
-        read = Rotated(above, corpus, context=training.context) if turned else Sorted(above)
+        axes = basis == "axes" or (basis == "auto" and spec.width < above.spec.width)
+        measured = axes or basis == "activations"
+        read = Rotated(above, corpus, context=training.context, axes=axes) if measured else Sorted(above)
         own = training if rate is None else replace(training, lr=rate(spec))
         models.append(Anchor.inherited(above, spec, corpus, own, loss, read))
     return Chain(tuple(models))

@@ -1,7 +1,7 @@
 """Models in memory: loading a checkpoint, and its final hidden states."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,28 @@ def hidden_states(model: nn.Module, input_ids: Tensor) -> tuple[Tensor, Tensor]:
     return states, model.get_output_embeddings().weight
 
 
-def all_states(model: nn.Module, input_ids: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The states (B, T, D) before each block and, normalised, after the last, and the head's weight."""
-    found = model.base_model(input_ids=input_ids, use_cache=False, output_hidden_states=True)
-    return found.hidden_states, model.get_output_embeddings().weight
+class Inside(NamedTuple):
+    """What happens inside of a model.
+
+    states: (B, T, D) before each block and, normalised, after the last. head: (V, D), the head's weight.
+    attentions: (B, H, T, T) of each block, where they are asked for.
+    """
+
+    states: tuple[Tensor, ...]
+    head: Tensor
+    attentions: tuple[Tensor, ...] | None
+
+
+def inside(model: nn.Module, input_ids: Tensor, attentions: bool = False) -> Inside:
+    """One pass. attentions: of a model that was told to keep them (`keep_attentions`)."""
+    asked = {"output_hidden_states": True, "output_attentions": attentions}
+    found = model.base_model(input_ids=input_ids, use_cache=False, **asked)
+    return Inside(found.hidden_states, model.get_output_embeddings().weight, found.attentions)
+
+
+def keep_attentions(model: nn.Module) -> None:
+    """Compute attention plainly: the fast kernels give none of it away."""
+    model.set_attn_implementation("eager")
 
 
 def load(folder: Path) -> nn.Module:

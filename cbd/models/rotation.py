@@ -310,14 +310,27 @@ class Basis:
         return cls(order, turn, {name.removeprefix(ENERGY): energy for name, energy in found.items()})
 
 
-def rotate(model: Checkpoint, statistics: Statistics, out: Path) -> None:
+def rotate(model: Checkpoint, statistics: Statistics, out: Path, axes: bool = True) -> None:
     """Write the model in its principal axes into the existing folder `out`, and there, as `BASIS`, how.
 
-    Its heads and neurons are ordered by what they add to the stream. Raises `CbdError` as `Turned` does.
+    Its heads and neurons are ordered by what they add to the stream. axes: where False, its channels are only
+    ordered, by falling energy. Raises `CbdError` as `Turned` does.
     """
+    basis = _along_axes(model, statistics) if axes else _by_activations(model, statistics)
+    rewrite(basis.seen(model), out)
+    basis.save(out / BASIS)
+
+
+def _along_axes(model: Checkpoint, statistics: Statistics) -> Basis:
     gain = model.tensor(_last_gain(model.family)).float() if model.spec.tied else None
     turn, energies = principal_axes(statistics, model.family, gain)
     scores = {**statistics.scores, ("stream", 0): -torch.arange(model.spec.width)}
-    basis = Basis(by_importance(Turned(model, turn), scores), turn, energies)
-    rewrite(basis.seen(model), out)
-    basis.save(out / BASIS)
+    return Basis(by_importance(Turned(model, turn), scores), turn, energies)
+
+
+def _by_activations(model: Checkpoint, statistics: Statistics) -> Basis:
+    energies = {norm: covariance.diagonal() for norm, covariance in statistics.covariances.items()}
+    carried = torch.stack(list(energies.values())).mean(0)  # the norms weigh alike, as in the axes
+    order = by_importance(model, {**statistics.scores, ("stream", 0): carried})
+    places = list(order["stream", 0])
+    return Basis(order, energies={norm: energy[places] for norm, energy in energies.items()})

@@ -88,7 +88,7 @@ def rotated(recipe: Rotated, out: Path, state: Path) -> Measured:
     loaded = load(model.folder).to(_device())
     tokens = lessons.tokens_for(folder(recipe.corpus), loaded)
     windows = torch.from_numpy(tokens.windows("train", recipe.sample, recipe.context)[:, :-1])
-    rotate(model, measured(loaded, model, windows.split(8)), out)
+    rotate(model, measured(loaded, model, windows.split(8)), out, recipe.axes)
 
 
 def pruned(recipe: Pruned, out: Path, state: Path) -> Measured:

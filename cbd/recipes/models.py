@@ -57,13 +57,16 @@ class Rotated(Recipe):
     """`model` in its principal axes on the first `sample` training tokens of a corpus, to slice.
 
     The same function, but for a tied head's last gain (`cbd.models.rotation`; SliceGPT, arXiv 2401.15024).
-    Heads and neurons are ordered by what they add to the stream there. context: tokens a row.
+    Heads and neurons are ordered by what they add to the stream there. context: tokens a row. axes: where
+    False, channels are ordered by how much of the stream they carry instead (the importance of Minitron,
+    arXiv 2407.14679, and of weight subcloning, arXiv 2312.09299): the same function without any loss.
     """
 
     model: Recipe
     corpus: Corpus
     sample: int = 16384
     context: int = 128
+    axes: bool = True
 
     spec = property(attrgetter("model.spec"))
 

@@ -48,7 +48,7 @@ class OnPolicy(Policy, Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.share <= 1, f"share {self.share} must lie in [0, 1]")
-        alone = self.loss.cross_entropy == 0 and not self.loss.alignment
+        alone = self.loss.cross_entropy == 0 and not self.loss.inner
         require(alone, "of its own text a student learns by a divergence alone: set cross_entropy to 0")
 
     @property

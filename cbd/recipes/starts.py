@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
-from cbd.recipes.models import Interpolated, Learngene, Random, Transferred
+from cbd.recipes.models import Interpolated, Learngene, Random, Rotated, Transferred
 from cbd.recipes.operators import OPERATORS, UNION, Operator, Trans
 from cbd.recipes.specs import ModelSpec
 
@@ -87,6 +87,15 @@ def _first_blocks(large: Recipe, spec: ModelSpec, **_: Any) -> Recipe:
     return Transferred(large, spec, Trans(cut_layers="prefix"))
 
 
+def _subcloned(large: Recipe, spec: ModelSpec, corpus: Corpus, **_: Any) -> Recipe:
+    """Weight subcloning (arXiv 2312.09299): the units that are most active on a text, and the outer blocks.
+
+    Ours: by the root mean square, where the paper has the mean magnitude, and the scale of what is left is
+    kept in the norms' gains.
+    """
+    return Transferred(Rotated(large, corpus, axes=False), spec, UNION.trans)
+
+
 def _learngene(large: Recipe, spec: ModelSpec, corpus: Corpus, seed: int, **_: Any) -> Recipe:
     return Learngene(large, spec, corpus, seed)
 
@@ -111,6 +120,7 @@ RIVALS = {
         Start("stacking", "stacking", "#7570b3", "8", DASHDOT, alone=_stacked),
         Start("inheritune", "Inheritune", "#66a61e", ">", FINE, alone=_first_blocks),
         Start("learngene", "Learngene", "#e7298a", "d", LONG, alone=_learngene),
+        Start("subcloning", "weight subcloning", "#1b9e77", "p", DASHED, alone=_subcloned),
     )
 }
 """Other papers' ways to initialise a model of any size, with which CBD is compared (`experiments.rivals`)."""

@@ -32,6 +32,10 @@ class Loss:
     alignment: this times the mean cosine distance between the states after each of the student's blocks and
         after the teacher's blocks that it stands for is added (boomerang distillation, arXiv 2510.05064). Of
         a wider teacher it compares the channels that the student has, which is ours.
+    attention: this times the mean of KL(teacher's || student's) over the attention of each head of these
+        blocks, to the tokens before, is added (MiniLM's loss, arXiv 2002.10957, which takes it at the last
+        block alone; several mapped ones as in TinyBERT, arXiv 1909.10351). Of a teacher with more heads it
+        compares those that the student has.
     """
 
     divergence: Divergence = "none"
@@ -39,14 +43,21 @@ class Loss:
     temperature: float = 1.0
     beta: float = 0.5
     alignment: float = 0.0
+    attention: float = 0.0
 
     def __post_init__(self) -> None:
         _check_mixture(self)
         sole = self.divergence != "none" or self.cross_entropy == 1
         require(sole, "without a divergence the loss is cross-entropy alone: set cross_entropy to 1")
         require(0 <= self.beta <= 1, f"beta {self.beta} must lie in [0, 1]")
-        taught = self.alignment == 0 or (self.alignment > 0 and self.divergence != "none")
-        require(taught, f"alignment {self.alignment} must be at least 0, and needs a teacher: a divergence")
+        fits = min(self.alignment, self.attention) >= 0 and not (self.inner and self.divergence == "none")
+        said = f"alignment {self.alignment} and attention {self.attention} must be at least 0"
+        require(fits, f"{said}; each needs a teacher: a divergence")
+
+    @property
+    def inner(self) -> bool:
+        """Whether it compares what happens inside of student and teacher."""
+        return self.alignment > 0 or self.attention > 0
 
 
 def _check_mixture(loss: "Loss | BridgeLoss") -> None:
@@ -173,7 +184,11 @@ class Anchor(Run, Recipe):
         most = min(theirs, ours)
         require(shared is None or 0 < shared <= most, f"shared_vocab {shared} must lie in 1..{most:,}")
         aligns = "alignment compares blocks and channels: start from leading slices of the teacher itself"
-        require(not self.loss.alignment or self._cut_from_teacher, f"{aligns} (`Anchor.boomerang`)")
+        require(not self.loss.inner or self._cut_from_teacher, f"{aligns} (`Anchor.boomerang`)")
+        groups = [spec.heads // spec.kv for spec in (self.teacher.spec, self.start.spec)]
+        wrong = f"attention compares leading heads, but {groups[0]} and {groups[1]} of them share a key"
+        fits = not self.loss.attention or groups[0] == groups[1]
+        require(fits, f"{wrong}: choose kv_heads so that they are as many")
 
     @property
     def flops_per_token(self) -> int:
@@ -211,8 +226,8 @@ class Anchor(Run, Recipe):
 
     @property
     def aligned(self) -> tuple[tuple[int, int], ...]:
-        """The states that alignment compares, (student's, teacher's), counted in blocks that come before."""
-        if not self.loss.alignment:
+        """The states that are compared, (student's, teacher's), counted in blocks that come before."""
+        if not self.loss.inner:
             return ()
         ours, theirs = self.start.spec.layers, self.teacher.spec.layers
         return tuple(enumerate((*kept(theirs, ours, self.start.trans.cut_layers), theirs)))

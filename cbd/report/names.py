@@ -26,6 +26,7 @@ ONE_STEP, FROM_SOURCE = "its teacher", "the source"
 # what a step of the chain minimises, in distillers; cross-entropy alone is above
 REVERSE, FORWARD, JSD = "reverse KL", "forward KL", "Jensen-Shannon"
 PURE, STATES = "reverse KL without cross-entropy", "reverse KL and hidden states"
+ATTENTION = "reverse KL and attention"
 SEQKD = "cross-entropy on the teacher's text"
 ON_POLICY, MINILLM = "on its own text (GKD)", "MiniLLM"
 # chains by their density
@@ -68,6 +69,7 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     JSD: (starts.GREEN, "^", starts.DASHDOT),
     PURE: (starts.SKY, "<", starts.DASHED),
     STATES: (starts.RED, "D", starts.LONG),
+    ATTENTION: (starts.RED, "d", starts.DOTTED),
     SEQKD: (starts.PINK, "P", starts.FINE),
     ON_POLICY: (starts.BROWN, "v", starts.DASHED),
     MINILLM: ("#7570b3", "h", starts.DOTTED),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cbd.evaluation.held_out import BATCH, HeldOut
-from cbd.models.forward import all_states
+from cbd.models.forward import inside
 from cbd.recipes.evaluation import DEPTHS
 from cbd.recipes.training import Loss
 from cbd.training.losses import chunked
@@ -32,8 +32,8 @@ def compare(student: nn.Module, teacher: nn.Module, text: HeldOut, device: torch
     batches = (torch.from_numpy(a).split(BATCH) for a in (text.inputs, text.labels))
     for ids, labels in zip(*batches, strict=True):
         with torch.no_grad():
-            own, head = all_states(student, ids.to(device))
-            other, their_head = all_states(teacher, ids.to(device))
+            own, head, _ = inside(student, ids.to(device))
+            other, their_head, _ = inside(teacher, ids.to(device))
             for ours, theirs, targets in zip(own[-1], other[-1], labels.to(device), strict=True):
                 for kind, found in apart.items():
                     sums = chunked(ours, head, targets, Loss(kind, 0.0), (theirs, their_head))

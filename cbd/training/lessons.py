@@ -18,7 +18,7 @@ from torch.nn.functional import cosine_similarity
 from cbd.data.tokens import Tokens
 from cbd.errors import require
 from cbd.evaluation.held_out import HeldOut
-from cbd.models.forward import all_states, hidden_states, load
+from cbd.models.forward import hidden_states, inside, keep_attentions, load
 from cbd.recipes.training import BridgeLoss, Loss, Training
 from cbd.training.bridge import bridged
 from cbd.training.likelihoods import Likelihoods
@@ -70,18 +70,20 @@ class Objective(nn.Module):
         return self._chunked(hidden, head, labels, teacher)
 
     def _aligned(self, input_ids: Tensor, labels: Tensor) -> Sums:
-        """The cosine distance between states is added, its mean over pairs, summed over positions.
-
-        Of a wider teacher's states the student has the first channels.
-        """
-        ours, head = all_states(self.student, input_ids)
+        """What tells states or attentions apart is added."""
+        attentions = self.loss.attention > 0
+        ours = inside(self.student, input_ids, attentions)
         with torch.no_grad():
-            theirs, teacher_head = all_states(self._teacher[0], input_ids)
-        sums = self._chunked(ours[-1], head, labels, (theirs[-1], teacher_head))
-        pairs = [(ours[i], theirs[j][..., : ours[i].shape[-1]]) for i, j in self.aligned]
-        alike = [cosine_similarity(own.float(), other.float(), dim=-1) for own, other in pairs]
-        apart = (1 - torch.stack(alike)).mean(0).sum()
-        return sums._replace(total=sums.total + self.loss.alignment * apart)
+            theirs = inside(self._teacher[0], input_ids, attentions)
+        sums = self._chunked(ours.states[-1], ours.head, labels, (theirs.states[-1], theirs.head))
+        total = sums.total
+        if self.loss.alignment:
+            pairs = [(ours.states[i], theirs.states[j]) for i, j in self.aligned]
+            total = total + self.loss.alignment * turned(pairs)
+        if attentions:  # of the blocks that come after these states
+            pairs = [(ours.attentions[i], theirs.attentions[j]) for i, j in self.aligned[:-1]]
+            total = total + self.loss.attention * looking_apart(pairs)
+        return sums._replace(total=total)
 
     def _chunked(
         self, hidden: Tensor, head: Tensor, labels: Tensor, teacher: tuple[Tensor, Tensor] | None
@@ -93,6 +95,32 @@ class Objective(nn.Module):
     def _real(self, head: Tensor) -> Tensor:
         """The rows of tokens that exist, without those that only pad the table."""
         return head if self.shared_vocab is None else head[: self.shared_vocab]
+
+
+Pairs = list[tuple[Tensor, Tensor]]
+"""The student's and the teacher's."""
+
+
+def turned(pairs: Pairs) -> Tensor:
+    """Cosine distance of states (B, T, d) and (B, T, D), of which the first d channels count.
+
+    The mean over pairs, summed over positions.
+    """
+    pairs = [(own.float(), other[..., : own.shape[-1]].float()) for own, other in pairs]
+    alike = [cosine_similarity(*pair, dim=-1) for pair in pairs]
+    return (1 - torch.stack(alike)).mean(0).sum()
+
+
+def looking_apart(pairs: Pairs) -> Tensor:
+    """KL(theirs || ours) of attentions (B, h, T, T) and (B, H, T, T), of which the first h heads count.
+
+    The mean over heads and pairs, summed over positions.
+    """
+    least, apart = torch.finfo(torch.float32).tiny, []  # least: of the tokens to come, which have none
+    for own, other in pairs:
+        p, q = other[:, : own.shape[1]].float(), own.float()
+        apart.append((p * (p.clamp(min=least) / q.clamp(min=least)).log()).sum(-1).mean(1))
+    return torch.stack(apart).mean(0).sum()
 
 
 @dataclass(frozen=True)
@@ -127,7 +155,7 @@ class DistilledLesson:
     """The output distributions of a teacher with the student's tokenizer, on the text of a corpus.
 
     shared_vocab: tokens that the two share where their tables are padded differently. aligned: the states,
-    (student's, teacher's), that an alignment compares.
+    (student's, teacher's), that the loss compares.
     """
 
     corpus: Path
@@ -141,6 +169,9 @@ class DistilledLesson:
         teacher = load(self.teacher).to(device).requires_grad_(False)
         if self.shared_vocab is None:
             check_vocabularies(student.config.vocab_size, teacher.config.vocab_size)
+        if self.loss.attention:
+            for model in (student, teacher):
+                keep_attentions(model)
         text = Text(tokens_for(self.corpus, teacher))
         return Objective(student, self.loss, teacher, self.shared_vocab, self.aligned), text
 

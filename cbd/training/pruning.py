@@ -21,7 +21,7 @@ from cbd.errors import require
 from cbd.evaluation.held_out import BATCH
 from cbd.files import write_text
 from cbd.models.families import Family
-from cbd.models.forward import all_states
+from cbd.models.forward import inside
 from cbd.recipes.operators import kept
 from cbd.recipes.training import Loss
 from cbd.training.lessons import Objective
@@ -83,7 +83,7 @@ def _without(
     """The mean loss without each of the free blocks in turn."""
     model = objective.student
     with torch.no_grad(), _made_of(model, name, blocks):
-        before = [all_states(model, ids)[0] for ids, _ in rows]
+        before = [inside(model, ids).states for ids, _ in rows]
     losses = []
     for i in free:
         each = []

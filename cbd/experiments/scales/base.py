@@ -80,8 +80,8 @@ class Distillers:
     """Times the anchors' rate, all tried for every loss."""
     sampling: Sampling
     """How a teacher writes the text of SeqKD."""
-    on_policy: bool = False
-    """Whether students that write their own text are compared, too."""
+    every: bool = False
+    """Whether attention, and students that write their own text, are compared, too."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from cbd.experiments.scales import base
 from cbd.recipes.data import Items, Pairs
 from cbd.recipes.evaluation import CLOZE, CONTINUATION, REPLY
 from cbd.recipes.models import Sampling
-from cbd.recipes.starts import RIVALS
 from cbd.recipes.training import Loss, Training
 
 # Random weights leave the plateau of the unigrams at a moment of their own in each seed. 2x48 ended at 5.68,
@@ -72,7 +71,7 @@ def laptop() -> base.Scale:
             bridged=False,  # its chain has gaps of its own and a quarter of the tokens: `bridge` compares it
         ),
         densities=((3,), (1, 3), (0, 1, 2, 3)),  # gaps of up to 33x, 7x and 3x
-        rivals=tuple(RIVALS),
+        rivals=("hypercloning", "stacking", "inheritune", "learngene"),
         nested=True,
         distillers=base.Distillers(
             (1.0, 2.0, 4.0, 8.0), Sampling(documents=2816, prompt=8, new=120, batch=128)

@@ -66,7 +66,7 @@ def smoke() -> base.Scale:
         rivals=("stacking", "learngene"),
         nested=True,
         distillers=base.Distillers(
-            (1.0, 2.0), Sampling(documents=96, prompt=8, new=56, batch=48), on_policy=True
+            (1.0, 2.0), Sampling(documents=96, prompt=8, new=56, batch=48), every=True
         ),
         fitting=replace(training, tokens=2048, lr=0.05),
         families=base.Families(
