@@ -90,7 +90,8 @@ def _require_splits(found: Iterable[str], name: str, held_out: float) -> int:
     counts = Counter(found)
     empty = [split for split in SPLITS if not counts[split]]
     wrong = f"{name} has {counts.total():,} documents and none for {' and '.join(empty)}"
-    require(not empty, f"{wrong}; add text, or raise held_out (now {held_out}, at most 0.25)")
+    remedy = f"add documents: {held_out:.0%} of them go to each held-out split"
+    require(not empty, f"{wrong}; {remedy} (in Python `held_out`, at most 0.25)")
     return counts.total()
 
 
