@@ -212,8 +212,10 @@ def _save(run: Run, state: Path) -> None:
     final = state / f"step-{run.progress.step:09d}"
     with replacing(final) as fresh:
         fresh.mkdir()
-        kept = getattr(run.feed, "kept", {})  # what a feed has drawn from weights that are no more
-        for name, tensors in (("model", model), ("optimizer", moments), ("feed", kept)):
+        parts = {"model": model, "optimizer": moments}
+        if kept := getattr(run.feed, "kept", None):  # drawn from weights that are no more
+            parts["feed"] = kept
+        for name, tensors in parts.items():
             copies = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
             save_file(copies, fresh / f"{name}.safetensors")
         (fresh / "progress.json").write_text(json.dumps(vars(run.progress)))
@@ -238,8 +240,8 @@ def _restore(run: Run, state: Path) -> None:
     set_state_dict(
         run.objective, run.optimizer, model_state_dict=model, optim_state_dict=optimizer, options=WHOLE
     )
-    if kept := load_file(saved[-1] / "feed.safetensors"):
-        run.feed.kept.update(kept)
+    if (kept := saved[-1] / "feed.safetensors").exists():
+        run.feed.kept.update(load_file(kept))
     run.progress = Progress(**json.loads((saved[-1] / "progress.json").read_text()))
 
 
