@@ -28,7 +28,7 @@ def convergence(table: pd.DataFrame) -> drawing.Drawn:
         for start in part.loc[(part["method"] == CBD) & (part["tokens"] == 0), "point"]:
             axes.axhline(start, color=BLUE, linewidth=0.8, zorder=0)
     drawing.tokens_axis(axes, summary["tokens"])
-    drawing.legend(figure, styles)
+    drawing.legend(figure, styles, 4 if len(styles) <= 4 else 3)
     text = (
         "Validation loss; every start sees the same batches, each at its own tuned learning rate. Thin line: "
         "the loss of CBD at step zero. Above a dotted line the scale is coarser."
