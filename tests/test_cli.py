@@ -279,7 +279,7 @@ def test_too_little_text_is_refused_with_the_remedy(command, micro, tmp_path):
     (tmp_path / "little").mkdir()
     (tmp_path / "little" / "one.txt").write_text("one short text")
     line = refused(command("run", "chain", "--corpus", str(tmp_path / "little"), "--jobs", "1"))
-    assert "add text" in line
+    assert "add documents" in line
 
 
 # Chain -------------------------------------------------------------------------------------------------
