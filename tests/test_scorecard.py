@@ -4,6 +4,7 @@ in README.md is not stale.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import subprocess
@@ -685,6 +686,7 @@ def test_the_readme_block_is_the_one_that_the_results_give():
     """README.md cannot go stale: what stands between the markers is what `make figures` would write."""
     text = (results.root() / "README.md").read_text()
     assert readme.update(text) == text
+    assert readme.commands() in text and max(map(len, readme.commands().splitlines())) <= 120
     lines = readme.block().splitlines()
     assert len(lines) <= 12 and max(map(len, lines)) <= 120
     linked = re.findall(r"\]\((\S+)\)", readme.block())
@@ -716,6 +718,18 @@ def test_the_block_is_written_once_between_the_markers(empty):
     assert readme.update(new, "laptop") == new
     results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
     assert readme.update(new, "laptop") != new
+
+
+def test_commands_stand_with_what_they_took_and_what_came_of_them(empty):
+    (empty / "results" / "bench").mkdir(parents=True)
+    rows = [{"command": "cbd chain", "seconds": 200, "said": "3.10 nats"}]
+    rows += [{"command": "cbd eval", "seconds": 80, "said": "piqa 60"}]
+    (empty / "results" / "bench" / "commands.json").write_text(json.dumps({"rows": rows}))
+    markers = f"{readme.START}\n{readme.END}\n"
+    new = readme.update(f"{markers}{readme.RUN}\nstale\n{readme.RUN_END}\n", "laptop")
+    assert "cbd chain\n# 3 min: 3.10 nats\ncbd eval\n# 80 s: piqa 60\n" in new and "stale" not in new
+    with pytest.raises(CbdError, match="needs the two lines"):
+        readme.update(f"{markers}{readme.RUN}", "laptop")
 
 
 @pytest.mark.parametrize("text", ["", readme.START, f"{readme.END}\n{readme.START}"])

@@ -1,4 +1,4 @@
-"""What README.md says about results: a few generated lines in words, which point to the page of findings."""
+"""What README.md says about results: lines that are generated, in words and as commands that were run."""
 
 import textwrap
 
@@ -9,6 +9,7 @@ from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, ONE_SEED, QUESTI
 
 SCALE = "laptop"  # whose results README.md tells
 START, END = "<!-- findings: written by `make figures` -->", "<!-- end of findings -->"
+RUN, RUN_END = "<!-- commands: written by `make figures` -->", "<!-- end of commands -->"
 WIDTH = 120
 WEAK = "\\*"  # after a claim whose control any trained model should beat
 SAID = {
@@ -38,12 +39,29 @@ def block(scale: str = SCALE) -> str:
     return "\n".join(lines)
 
 
+def commands() -> str:
+    """A user's commands on a real LLM, as `tests/benchmarks/commands.py` ran them, with what came of each."""
+    lines = []
+    for row in results.bench("commands").itertuples():
+        took = f"{row.seconds / 60:.0f} min" if row.seconds >= 90 else f"{row.seconds} s"
+        lines += [row.command, f"# {took}: {row.said}"]
+    return "\n".join(("```", *lines, "```"))
+
+
 def update(text: str, scale: str = SCALE) -> str:
-    """Text with the block between the markers written anew. Raises `CbdError` when a marker is missing."""
-    there = START in text and END in text.split(START, 1)[1]
-    require(there, f"README.md needs the two lines {START} and {END}, in this order")
-    before, rest = text.split(START, 1)
-    return f"{before}{START}\n{block(scale)}\n{END}{rest.split(END, 1)[1]}"
+    """Text with the blocks between the markers written anew; that of the commands where it has their markers.
+
+    Raises `CbdError` when a marker is missing.
+    """
+    text = _between(text, START, END, block(scale))
+    return _between(text, RUN, RUN_END, commands()) if RUN in text else text
+
+
+def _between(text: str, start: str, end: str, content: str) -> str:
+    there = start in text and end in text.split(start, 1)[1]
+    require(there, f"README.md needs the two lines {start} and {end}, in this order")
+    before, rest = text.split(start, 1)
+    return f"{before}{start}\n{content}\n{end}{rest.split(end, 1)[1]}"
 
 
 def _linked(claim: Claim) -> str:
