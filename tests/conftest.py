@@ -6,6 +6,7 @@ imported only where a fixture needs it, so that the tests of what must work with
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -43,6 +44,23 @@ def store_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CBD_STORE", str(folder))
         yield folder
+
+
+@contextlib.contextmanager
+def dying_at(call: int, feed: type) -> Iterator[None]:
+    """Kill a training at this call for a step's batch of the feed."""
+    parts, calls = feed.parts, []
+
+    def dying(self, training, step):
+        calls.append(step)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return parts(self, training, step)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setenv("CBD_CHECKPOINT_SECONDS", "0")
+        patch.setattr(feed, "parts", dying)
+        yield
 
 
 @pytest.fixture(scope="session")

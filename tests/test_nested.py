@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import random_model
+from conftest import dying_at, random_model
 
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
@@ -108,7 +108,7 @@ def _leading(into: torch.Tensor, role, spec, old) -> tuple:
     return np.ix_(*places)
 
 
-def test_every_size_learns_and_a_killed_run_goes_on(whole, tiny_corpus_folder, tmp_path, monkeypatch):
+def test_every_size_learns_and_a_killed_run_goes_on(whole, tiny_corpus_folder, tmp_path):
     start, teacher, specs = whole
     lesson = NestedLesson(tiny_corpus_folder, teacher, specs, LOSS, 1)
 
@@ -127,19 +127,8 @@ def test_every_size_learns_and_a_killed_run_goes_on(whole, tiny_corpus_folder, t
         )
         assert last < first - 0.1
 
-    monkeypatch.setenv("CBD_CHECKPOINT_SECONDS", "0")
-    parts, calls = NestedText.parts, []
-
-    def dying(self, training, step):
-        calls.append(step)
-        if len(calls) == 20:
-            raise KeyboardInterrupt
-        return parts(self, training, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(NestedText, "parts", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run("killed")
+    with dying_at(20, NestedText):
+        run("killed")
     run("killed")
     ours, theirs = (tmp_path / name / "out" / "model.safetensors" for name in ("whole", "killed"))
     assert ours.read_bytes() == theirs.read_bytes()

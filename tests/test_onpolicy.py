@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from conftest import random_model
+from conftest import dying_at, random_model
 from torch.nn.functional import cross_entropy
 
 from cbd.data.tokens import Tokens
@@ -23,8 +23,8 @@ from cbd.recipes.training import Loss, Training
 from cbd.training import onpolicy
 from cbd.training.loop import train
 from cbd.training.losses import IGNORED
-from cbd.training.minillm import MiniLLMLesson, Rollouts, policy_loss, returns
-from cbd.training.onpolicy import OnPolicyLesson, Written, rows, write
+from cbd.training.minillm import MiniLLMLesson, Rollouts, length_normalised, policy_loss
+from cbd.training.onpolicy import OnPolicyLesson, Sampled, rows, sample
 
 SHAPES = {
     "gpt2": gpt2(1, 32, head_dim=16, vocab=300, positions=32),
@@ -59,7 +59,7 @@ def lessons(corpus, teacher, **changes):
 
 def test_what_is_drawn_has_the_log_probabilities_of_the_models_and_of_their_mixture(pair):
     models, prompts = [load(folder) for folder in pair], torch.randint(1, 300, (5, 3))
-    found = write(models, (0.8, 0.2), prompts, new=6, end=0, seed=1)
+    found = sample(models, (0.8, 0.2), prompts, new=6, end=0, seed=1)
     whole = torch.cat([prompts, found.tokens], 1)
     with torch.no_grad():  # without a cache, all places at once
         logs = [model(whole).logits[:, 2:-1].log_softmax(-1) for model in models]
@@ -68,15 +68,15 @@ def test_what_is_drawn_has_the_log_probabilities_of_the_models_and_of_their_mixt
     for ours, theirs in zip((*found.logs, found.mixed), (*logs, mixture), strict=True):
         due = theirs.gather(-1, found.tokens[..., None]).squeeze(-1)
         assert torch.allclose(ours[kept], due[kept], atol=1e-4)
-    again = write(models, (0.8, 0.2), prompts, new=6, end=0, seed=1)
+    again = sample(models, (0.8, 0.2), prompts, new=6, end=0, seed=1)
     assert torch.equal(again.tokens, found.tokens)
-    other = write(models, (0.8, 0.2), prompts, new=6, end=0, seed=2)
+    other = sample(models, (0.8, 0.2), prompts, new=6, end=0, seed=2)
     assert not torch.equal(other.tokens, found.tokens)
 
 
 def test_tokens_come_as_often_as_the_mixture_says(pair):
     models, prompts = [load(folder) for folder in pair], torch.full((20_000, 1), 7)
-    found = write(models, (0.5, 0.5), prompts, new=1, end=0, seed=0)
+    found = sample(models, (0.5, 0.5), prompts, new=1, end=0, seed=0)
     with torch.no_grad():
         expected = sum(m(prompts[:1]).logits[0, -1].softmax(-1) for m in models) / 2
     seen = torch.bincount(found.tokens[:, 0], minlength=300) / len(prompts)
@@ -88,7 +88,7 @@ def test_a_text_ends_with_its_first_end_and_what_follows_is_not_trained_on():
     prompts = torch.tensor([[5, 0, 6], [1, 2, 3]])  # an end inside a prompt ends nothing
     tokens = torch.tensor([[8, 0, 0, 0], [9, 9, 9, 9]])
     counts = torch.tensor([[True, True, False, False], [True] * 4])
-    found = Written(tokens, counts, torch.zeros(1, 2, 4), torch.zeros(2, 4))
+    found = Sampled(tokens, counts, torch.zeros(1, 2, 4), torch.zeros(2, 4))
     inputs, labels = rows(prompts, found)
     assert inputs.tolist() == [[5, 0, 6, 8, 0, 0], [1, 2, 3, 9, 9, 9]]
     assert labels.tolist() == [[-100, -100, 8, 0, -100, -100], [-100, -100, 9, 9, 9, 9]]
@@ -96,8 +96,8 @@ def test_a_text_ends_with_its_first_end_and_what_follows_is_not_trained_on():
 
 def test_after_an_end_only_ends_are_written_and_none_counts(pair):
     model, prompts = load(pair[0]), torch.randint(1, 300, (64, 2))
-    likely = int(write([model], [1.0], prompts, 8, end=-1, seed=0).tokens.flatten().mode().values)
-    found = write([model], [1.0], prompts, 8, end=likely, seed=0)
+    likely = int(sample([model], [1.0], prompts, 8, end=-1, seed=0).tokens.flatten().mode().values)
+    found = sample([model], [1.0], prompts, 8, end=likely, seed=0)
     ended = 0
     for tokens, counts in zip(found.tokens.tolist(), found.counts.tolist(), strict=True):
         first = tokens.index(likely) if likely in tokens else 7
@@ -111,16 +111,16 @@ def test_returns_are_the_mean_of_later_rewards_and_do_not_see_padding():
     rewards = torch.randn(3, 6, dtype=torch.float64)
     lengths = (6, 4, 1)
     counts = torch.stack([torch.arange(6) < n for n in lengths])
-    found = returns(rewards, counts)
+    found = length_normalised(rewards, counts)
     for row, n, ours in zip(rewards, lengths, found, strict=True):
         for t in range(n):
             later = row[t + 1 : n]
             assert ours[t] == pytest.approx(float(later.mean()) if len(later) else 0.0)
-    padded = returns(
+    padded = length_normalised(
         torch.nn.functional.pad(rewards, (0, 5), value=9.0), torch.nn.functional.pad(counts, (0, 5))
     )
     assert torch.allclose(padded[:, :6][counts], found[counts])
-    ones = returns(torch.ones(1, 5), torch.tensor([[1, 1, 1, 0, 0]]))
+    ones = length_normalised(torch.ones(1, 5), torch.tensor([[1, 1, 1, 0, 0]]))
     assert ones[0, :3].tolist() == [1, 1, 0]
 
 
@@ -145,8 +145,8 @@ def test_the_gradient_is_that_of_the_reverse_kl_of_whole_texts():
         labels = torch.tensor([a, b])
         ours, theirs = torch.stack([first, second[a]]), torch.stack([p1, p2[a]])
         old, known = (x.detach().log_softmax(-1).gather(-1, labels[:, None])[:, 0] for x in (ours, theirs))
-        gains = returns((known - old)[None], torch.ones(1, 2, dtype=torch.bool))[0]
-        loss, _ = policy_loss(ours, theirs, labels, old, torch.ones(2, dtype=torch.float64), gains, 0.2)
+        returns = length_normalised((known - old)[None], torch.ones(1, 2, dtype=torch.bool))[0]
+        loss, _ = policy_loss(ours, theirs, labels, old, torch.ones(2, dtype=torch.float64), returns, 0.2)
         total = total + logs(first, second)[a, b].detach().exp() * loss
     total.backward()
     for parameter, wanted in zip((first, second), due, strict=True):
@@ -178,7 +178,7 @@ def test_the_objective_is_the_formula_on_whole_logits(pair, tiny_corpus_folder):
 
     kept = part["labels"] != IGNORED
     logits, theirs = (model(part["input_ids"]).logits[kept] for model in (student, teacher))
-    known = [part[name][kept] for name in ("mixed", "weights", "gains")]
+    known = [part[name][kept] for name in ("mixed", "weights", "returns")]
     loss, divergence = policy_loss(logits, theirs.detach(), part["labels"][kept], *known, 0.2)
     text = part["text"]
     plain = student(text[:, :-1]).logits.flatten(0, 1)
@@ -234,9 +234,7 @@ def test_micro_batches_change_nothing_though_texts_have_many_lengths(
 
 
 @pytest.mark.parametrize("method", ["GKD", "MiniLLM"])
-def test_the_student_comes_nearer_and_a_killed_run_goes_on(
-    method, pair, tiny_corpus_folder, tmp_path, monkeypatch
-):
+def test_the_student_comes_nearer_and_a_killed_run_goes_on(method, pair, tiny_corpus_folder, tmp_path):
     start, teacher = pair
     lesson = lessons(tiny_corpus_folder, teacher, pretraining=0.0)[method]
     feed = {"GKD": onpolicy.OwnText, "MiniLLM": Rollouts}[method]
@@ -251,24 +249,13 @@ def test_the_student_comes_nearer_and_a_killed_run_goes_on(
     def apart(folder) -> float:
         """The reverse KL of whole texts, estimated on many that the student writes."""
         prompts = torch.from_numpy(Tokens(tiny_corpus_folder).windows("test", 256, 4)[:, :-1]).repeat(8, 1)
-        found = write([load(folder), load(teacher)], (1.0, 0.0), prompts, 12, end=0, seed=9)
+        found = sample([load(folder), load(teacher)], (1.0, 0.0), prompts, 12, end=0, seed=9)
         return float(((found.logs[0] - found.logs[1]) * found.counts).sum() / len(prompts))
 
     assert apart(tmp_path / "whole" / "out") < 0.9 * apart(start)
 
-    monkeypatch.setenv("CBD_CHECKPOINT_SECONDS", "0")
-    parts, calls = feed.parts, []
-
-    def dying(self, training, step):
-        calls.append(step)
-        if len(calls) == 21:
-            raise KeyboardInterrupt
-        return parts(self, training, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(feed, "parts", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run("killed")
+    with dying_at(21, feed):
+        run("killed")
     run("killed")
     ours, theirs = (tmp_path / name / "out" / "model.safetensors" for name in ("whole", "killed"))
     assert ours.read_bytes() == theirs.read_bytes()

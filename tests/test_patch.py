@@ -30,7 +30,7 @@ from cbd.recipes.models import Random, Sorted, Transferred
 from cbd.recipes.operators import PATCH, Operator, Trans, kept, patched
 from cbd.recipes.specs import ModelSpec, gpt2, llama
 from cbd.recipes.training import Anchor, Loss, Training
-from cbd.training.lessons import Objective, looking_apart
+from cbd.training.lessons import Objective, attention_divergence
 
 TRAINING = Training(tokens=30 * 4 * 16, lr=2e-3, batch=4, context=16, evaluations=1, evaluation_tokens=64)
 ALIGNED = Loss("forward_kl", cross_entropy=0.5, alignment=2.0)
@@ -198,18 +198,6 @@ def test_alignment_is_the_cosine_distance_at_mapped_blocks(pair):
     assert torch.allclose(gradients[0] - gradients[1], own, atol=1e-4 * own.abs().max())
 
 
-def test_alignment_brings_the_states_together(pair, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
-    teacher, corpus = local(pair[1]), replace(tiny_corpus, tokenizer=local(pair[1]))
-    ids = torch.from_numpy(Tokens(realize(corpus)).windows("validation", 128, 32)[:, :-1])
-    found = []
-    for loss in (replace(ALIGNED, alignment=8.0), replace(ALIGNED, alignment=0.0)):
-        anchor = Anchor.boomerang(teacher, 4, corpus, TRAINING, loss)
-        models = [AutoModelForCausalLM.from_pretrained(f).eval() for f in (realize(anchor), pair[1])]
-        found.append(float(distances(*models, ids, ((1, 2), (2, 4), (3, 6), (4, 7))).detach()))
-    assert found[0] < 0.9 * found[1]
-
-
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_alignment_with_a_wider_teacher_compares_the_channels_that_the_student_has(name):
     spec = SHAPES[name]
@@ -289,21 +277,28 @@ def test_attention_is_the_divergence_of_what_mapped_heads_look_at(name):
     assert torch.allclose(gradients[0] - gradients[1], own, atol=1e-4 * own.abs().max())
 
 
-def test_attention_brings_the_heads_together(pair, tiny_corpus, tmp_path, monkeypatch):
+def states_apart(ours: nn.Module, theirs: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    return distances(ours, theirs, ids, ((1, 2), (2, 4), (3, 6), (4, 7)))
+
+
+def attentions_apart(ours: nn.Module, theirs: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    for model in (ours, theirs):
+        keep_attentions(model)
+    own, other = (model(ids, output_attentions=True).attentions for model in (ours, theirs))
+    return attention_divergence([(own[i], other[j]) for i, j in ((0, 0), (1, 2), (2, 4), (3, 6))])
+
+
+@pytest.mark.parametrize(("part", "apart"), [("alignment", states_apart), ("attention", attentions_apart)])
+def test_what_is_compared_comes_together(part, apart, pair, tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
     teacher, corpus = local(pair[1]), replace(tiny_corpus, tokenizer=local(pair[1]))
     ids = torch.from_numpy(Tokens(realize(corpus)).windows("validation", 128, 32)[:, :-1])
     found = []
-    for loss in (replace(LOOKING, attention=8.0), replace(LOOKING, attention=0.0)):
+    for weight in (8.0, 0.0):
+        loss = replace(ALIGNED, **{"alignment": 0.0, part: weight})
         anchor = Anchor.boomerang(teacher, 4, corpus, TRAINING, loss)
         models = [AutoModelForCausalLM.from_pretrained(f).eval() for f in (realize(anchor), pair[1])]
-        for model in models:
-            keep_attentions(model)
-        with torch.no_grad():
-            ours, theirs = (m(ids, output_attentions=True).attentions for m in models)
-        found.append(
-            float(looking_apart([(ours[i], theirs[j]) for i, j in ((0, 0), (1, 2), (2, 4), (3, 6))]))
-        )
+        found.append(float(apart(*models, ids).detach()))
     assert found[0] < 0.9 * found[1]
 
 

@@ -79,10 +79,10 @@ class Objective(nn.Module):
         total = sums.total
         if self.loss.alignment:
             pairs = [(ours.states[i], theirs.states[j]) for i, j in self.aligned]
-            total = total + self.loss.alignment * turned(pairs)
+            total = total + self.loss.alignment * cosine_distance(pairs)
         if attentions:  # of the blocks that come after these states
             pairs = [(ours.attentions[i], theirs.attentions[j]) for i, j in self.aligned[:-1]]
-            total = total + self.loss.attention * looking_apart(pairs)
+            total = total + self.loss.attention * attention_divergence(pairs)
         return sums._replace(total=total)
 
     def _chunked(
@@ -101,7 +101,7 @@ Pairs = list[tuple[Tensor, Tensor]]
 """The student's and the teacher's."""
 
 
-def turned(pairs: Pairs) -> Tensor:
+def cosine_distance(pairs: Pairs) -> Tensor:
     """Cosine distance of states (B, T, d) and (B, T, D), of which the first d channels count.
 
     The mean over pairs, summed over positions.
@@ -111,7 +111,7 @@ def turned(pairs: Pairs) -> Tensor:
     return (1 - torch.stack(alike)).mean(0).sum()
 
 
-def looking_apart(pairs: Pairs) -> Tensor:
+def attention_divergence(pairs: Pairs) -> Tensor:
     """KL(theirs || ours) of attentions (B, h, T, T) and (B, H, T, T), of which the first h heads count.
 
     The mean over heads and pairs, summed over positions.

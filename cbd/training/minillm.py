@@ -27,10 +27,10 @@ from cbd.recipes.onpolicy import MiniLLM
 from cbd.recipes.training import Loss, Training
 from cbd.training.lessons import Objective, Prepared, Text, tokens_for
 from cbd.training.losses import IGNORED, Sums, chunked
-from cbd.training.onpolicy import rows, teacher_of, write
+from cbd.training.onpolicy import rows, sample, teacher_of
 
 
-def returns(rewards: Tensor, counts: Tensor) -> Tensor:
+def length_normalised(rewards: Tensor, counts: Tensor) -> Tensor:
     """(B, n): the mean reward of the later tokens that count, zero where there are none."""
     rewards, counts = rewards * counts, counts.to(rewards.dtype)
     later, number = (x.flip(1).cumsum(1).flip(1) - x for x in (rewards, counts))
@@ -43,25 +43,25 @@ def policy_loss(
     labels: Tensor,
     mixed: Tensor,
     weights: Tensor,
-    gains: Tensor,
+    returns: Tensor,
     clip: float,
 ) -> tuple[Tensor, Tensor]:
     """The loss of the module's formula and the reverse KL, summed over n tokens.
 
-    logits, teacher: (n, V). labels, mixed (log m), weights (w), gains (R): (n,).
+    logits, teacher: (n, V). labels, mixed (log m), weights (w), returns (R): (n,).
     """
     ours, theirs = logits.log_softmax(-1), teacher.log_softmax(-1)
     divergence = (ours.exp() * (ours - theirs)).sum(-1)
     ratio = (ours.gather(-1, labels[:, None]).squeeze(-1) - mixed).exp()
-    gained = torch.minimum(ratio * gains, ratio.clamp(1 - clip, 1 + clip) * gains)
+    gained = torch.minimum(ratio * returns, ratio.clamp(1 - clip, 1 + clip) * returns)
     return (weights * divergence - gained).sum(), divergence.sum()
 
 
 class PolicyObjective(Objective):
-    """forward(input_ids, labels, mixed, weights, gains, text, balance): `Sums` over the tokens written.
+    """forward(input_ids, labels, mixed, weights, returns, text, balance): `Sums` over the tokens written.
 
-    input_ids, labels, mixed, weights, gains: (b, T), the rows that were written. text: (b, T + 1), windows of
-    the corpus. balance: (b,), the tokens written over those of the text, in the whole step.
+    input_ids, labels, mixed, weights, returns: (b, T), the rows that were written. text: (b, T + 1), windows
+    of the corpus. balance: (b,), the tokens written over those of the text, in the whole step.
     forward(input_ids, labels, per_row=True): (B,) cross-entropy of each row.
     """
 
@@ -93,7 +93,7 @@ class PolicyObjective(Objective):
         with torch.autocast(own.device.type, enabled=False):
             for i, row in enumerate(labels):
                 kept = row != IGNORED
-                known = [written[name][i][kept] for name in ("mixed", "weights", "gains")]
+                known = [written[name][i][kept] for name in ("mixed", "weights", "returns")]
                 states = own[i][kept].float(), theirs[i][kept].float()
                 passed = (*states, head, teacher_head, row[kept], *known)
                 sums = sums + checkpoint(self._row, *passed, use_reentrant=False)
@@ -136,13 +136,13 @@ class Rollouts(Text):
         prompts = torch.from_numpy(drawn[:, : recipe.prompt]).to(device)
         models, shares = (self.student, self.teacher), (1 - recipe.mixed, recipe.mixed)
         new = training.context + 1 - recipe.prompt
-        written = write(models, shares, prompts, new, self.tokens.eos, seeds[1])
+        written = sample(models, shares, prompts, new, self.tokens.eos, seeds[1])
         inputs, labels = rows(prompts, written)
         ours, theirs = written.logs
         known = {
             "mixed": written.mixed,
             "weights": (ours - written.mixed).exp(),
-            "gains": returns(theirs - ours, written.counts),
+            "returns": length_normalised(theirs - ours, written.counts),
         }
         before = inputs.new_zeros(count, recipe.prompt - 1, dtype=torch.float32)
         wide = {name: torch.cat([before, tensor], 1) for name, tensor in known.items()}

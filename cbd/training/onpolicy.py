@@ -18,7 +18,7 @@ from cbd.training.lessons import Objective, Prepared, Text, tokens_for
 from cbd.training.losses import IGNORED, check_vocabularies
 
 
-class Written(NamedTuple):
+class Sampled(NamedTuple):
     """What was written after prompts, n tokens a row.
 
     tokens: (B, n), after a row's end the end-of-text token again. counts: (B, n), false after the end.
@@ -33,9 +33,9 @@ class Written(NamedTuple):
 
 
 @torch.no_grad()
-def write(
+def sample(
     models: Sequence[nn.Module], shares: Sequence[float], prompts: Tensor, new: int, end: int, seed: int
-) -> Written:
+) -> Sampled:
     """Draw `new` tokens after each prompt (B, P) from the mixture of the models' next-token distributions.
 
     A pure function of the models and the arguments. end: the token that ends a text.
@@ -58,10 +58,10 @@ def write(
         found.append((ids.squeeze(1), alive, picked.T, mixture.gather(-1, ids).squeeze(-1)))
         alive = alive & (ids.squeeze(1) != end)
     tokens, counts, logs, mixed = (torch.stack(part, 1) for part in zip(*found, strict=True))
-    return Written(tokens, counts, logs.movedim(-1, 0), mixed)
+    return Sampled(tokens, counts, logs.movedim(-1, 0), mixed)
 
 
-def rows(prompts: Tensor, written: Written) -> tuple[Tensor, Tensor]:
+def rows(prompts: Tensor, written: Sampled) -> tuple[Tensor, Tensor]:
     """Inputs and labels, (B, P + n - 1) each; labels are -100 for the prompt and after a text's end."""
     whole = torch.cat([prompts, written.tokens], 1)
     labels = whole[:, 1:].clone()
@@ -88,7 +88,7 @@ class OwnText(Text):
             return given
         prompts = torch.from_numpy(given["input_ids"][:, : self.prompt]).to(_device(self.student))
         new, seed = training.context + 1 - self.prompt, int(draw.integers(2**62))
-        written = write([self.student], [1.0], prompts, new, self.tokens.eos, seed)
+        written = sample([self.student], [1.0], prompts, new, self.tokens.eos, seed)
         inputs, labels = rows(prompts, written)
         return {"input_ids": inputs.cpu().numpy(), "labels": labels.cpu().numpy()}
 
