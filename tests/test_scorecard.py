@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 import pandas as pd
 import pytest
 from conftest import tidy
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import t as student_t
 
@@ -483,14 +483,19 @@ def units(intervals, n: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def counted(intervals, line: float, side: str) -> int:
-    """How many units Holm's procedure rejects, step by step: t tests of three seeds against the line."""
+def by_t_tests(intervals, line: float, side: str) -> list[float]:
+    """The p-value of each unit: t tests of three seeds against the line."""
     ps = []
     for low, high in intervals:
         lead = ((low + high) / 2 - line) * (1 if side == "above" else -1)
         error = (high - low) / 2 / student_t.ppf(0.975, 2)
         ps.append(1.0 if lead <= 0 else 0.0 if error == 0 else 2 * student_t.sf(lead / error, 2))
-    rejected = 0
+    return ps
+
+
+def counted(intervals, line: float, side: str) -> int:
+    """How many units Holm's procedure rejects, step by step."""
+    ps, rejected = by_t_tests(intervals, line, side), 0
     for p in sorted(ps):
         if p >= 0.05 / (len(ps) - rejected):
             break
@@ -507,6 +512,9 @@ def counted(intervals, line: float, side: str) -> int:
 )
 def test_sides_are_judged_as_the_rule_says(intervals, side, line, margin, said):
     """An independent count of what lies where."""
+    ps = by_t_tests(intervals, line + margin, "above") + by_t_tests(intervals, line - margin, "below")
+    edges = [0.05 / k for k in range(1, len(intervals) + 1)]
+    assume(all(abs(p - edge) > 1e-9 for p in ps for edge in edges))  # where rounding alone decides
     rule = Sides("x", side, line, margin)
     found = rule.verdict(units(intervals), said)
     above, below = counted(intervals, line + margin, "above"), counted(intervals, line - margin, "below")
