@@ -69,8 +69,11 @@ from cbd.report import figures, findings, results, scorecard, stats
 from cbd.report.findings.shared import BETTER, detectable, main_metrics, sizes, with_better
 from cbd.report.names import (
     ALONE,
+    BOOMERANG_KL,
+    BY_SCORE,
     CBD,
     CHOSEN,
+    CORRECTED,
     DIRECT_COMPUTE,
     DIRECT_TOKENS,
     FITTED,
@@ -136,6 +139,7 @@ def micro(tiny_corpus) -> Scale:
             bytes=600,
         ),
         pruned=False,
+        scores=False,
         densities=((1,), (0, 1)),
         rivals=("stacking", "learngene"),
         nested=True,
@@ -1236,7 +1240,7 @@ def wide(micro, tiny_corpus, tmp_path_factory) -> Scale:
     rival = Boomerang(1, micro.anchor_training, Loss("forward_kl", 0.9, alignment=2.0))
     sizes = {"ladder": (shape(1, 32), shape(2, 48)), "convergence_targets": (shape(2, 48),)}
     more = {"domains": (other,), "benchmarked": ("union", "grown"), "independent": False, "boomerang": rival}
-    return replace(micro, name="wide", pruned=True, **sizes, **more)
+    return replace(micro, name="wide", pruned=True, scores=True, **sizes, **more)
 
 
 def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
@@ -1256,6 +1260,11 @@ def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
     for spec, methods in (("1x32", benchmarked), ("2x48", benchmarked | {"boomerang"})):
         assert set(only(scored, spec=spec)["method"]) == methods
     assert set(scored["tokens"]) == {0}
+    by_score = {*BY_SCORE.values(), CORRECTED, BOOMERANG_KL}
+    assert by_score <= set(only(at_zero, spec="2x48")["method"]), (
+        "the rival's depths alone, and a cut in depth"
+    )
+    assert by_score.isdisjoint(only(tables["convergence"], budget=BUDGETS[-1])["method"])
     # a cut that keeps what the smaller anchor stands for is that of the mixture at the rule's alpha
     shares = at_zero[at_zero["method"].isin([CBD, CHOSEN])].groupby("spec")["alpha"].nunique()
     assert (shares == 1).all(), "the alpha of the whole larger anchor"

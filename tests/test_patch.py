@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_model
@@ -21,16 +22,18 @@ from cbd.commands.init import Size
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
 from cbd.models.checkpoints import Checkpoint
-from cbd.models.forward import keep_attentions
-from cbd.models.interpolation import initialize, transfer
+from cbd.models.forward import keep_attentions, load
+from cbd.models.interpolation import initialize, put_back, transfer
 from cbd.models.sources import local
-from cbd.realize import realize
+from cbd.realize import realize, store
 from cbd.recipes.data import Corpus
-from cbd.recipes.models import Random, Sorted, Transferred
+from cbd.recipes.models import Patched, Random, Sorted, Transferred
 from cbd.recipes.operators import PATCH, Operator, Trans, kept, patched
 from cbd.recipes.specs import ModelSpec, gpt2, llama
 from cbd.recipes.training import Anchor, Loss, Training
+from cbd.training import patching
 from cbd.training.lessons import Objective, attention_divergence
+from cbd.training.patching import nearest
 
 TRAINING = Training(tokens=30 * 4 * 16, lr=2e-3, batch=4, context=16, evaluations=1, evaluation_tokens=64)
 ALIGNED = Loss("forward_kl", cross_entropy=0.5, alignment=2.0)
@@ -142,6 +145,93 @@ def test_none_put_back_is_the_student_and_all_the_teacher(pair, tmp_path, layers
     expected = given_.state_dict()
     for name, weight in made.state_dict().items():
         assert torch.equal(weight, expected[name])
+
+
+WINDOWS = np.random.default_rng(0).integers(0, 40, (3, 17))
+
+
+def apart(student: Path, teacher: Path, blocks: tuple[int, ...], out: Path) -> float:
+    """KL(teacher || the written model with these blocks), nats per token, by torch."""
+    out.mkdir()
+    put_back(student, teacher, blocks, out)
+    ids = torch.from_numpy(WINDOWS[:, :-1])
+    with torch.no_grad():
+        ours, theirs = (
+            AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits.log_softmax(-1).flatten(0, 1)
+            for folder in (out, teacher)
+        )
+    return kl_div(ours, theirs, log_target=True, reduction="batchmean").item()
+
+
+def greedily(pair, layers: int, state: Path) -> dict[str, list]:
+    state.mkdir(exist_ok=True)
+    models = (load(folder) for folder in pair)
+    return nearest(*models, Checkpoint(pair[0]).family, WINDOWS, layers, state, "test")
+
+
+def test_each_round_puts_back_the_blocks_with_which_a_written_model_is_nearest(pair, tmp_path):
+    """Of seven blocks four stayed, 0, 2, 4 and 6; each stands for the two from it on, the last for itself."""
+    found = greedily(pair, 6, tmp_path / "state")
+    groups = {-1: (0, 1), -2: (2, 3), -3: (4, 5), -4: (6,)}
+    blocks: tuple[int, ...] = (-1, -2, -3, -4)
+    for number, score in enumerate(found["scores"]):
+        if number:
+            tried = {}
+            for own in filter(lambda i: i < 0, blocks):
+                at = blocks.index(own)
+                trial = (*blocks[:at], *groups[own], *blocks[at + 1 :])
+                tried[trial] = apart(*pair, trial, tmp_path / f"{number}{own}")
+            blocks = min(tried, key=tried.__getitem__)
+            assert score == pytest.approx(tried[blocks], abs=1e-5)
+        else:
+            assert score == pytest.approx(apart(*pair, blocks, tmp_path / "alone"), abs=1e-5)
+    assert found["blocks"] == list(blocks) and len(blocks) == 6
+
+
+def test_all_put_back_is_no_distance_away(pair, tmp_path):
+    found = greedily(pair, 7, tmp_path / "state")
+    assert found["blocks"] == list(range(7)) and found["scores"][-1] == pytest.approx(0, abs=1e-6)
+    assert min(found["scores"][:-1]) > 1e-3
+
+
+def test_a_killed_patching_goes_on(pair, tmp_path, monkeypatch):
+    whole, trials, rounds = greedily(pair, 6, tmp_path / "whole"), patching._trials, []
+
+    def killed(*given):
+        if len(rounds) == 1:
+            raise KeyboardInterrupt
+        rounds.append(given)
+        return trials(*given)
+
+    monkeypatch.setattr(patching, "_trials", killed)
+    with pytest.raises(KeyboardInterrupt):
+        greedily(pair, 6, tmp_path / "state")
+    rounds.clear()
+    monkeypatch.setattr(patching, "_trials", lambda *given: rounds.append(given) or trials(*given))
+    assert greedily(pair, 6, tmp_path / "state") == whole and len(rounds) == len(whole["scores"]) - 2
+
+
+@pytest.mark.parametrize("layers", [3, 8])
+def test_a_depth_beyond_the_two_is_refused(pair, layers, tmp_path):
+    with pytest.raises(CbdError, match=f"{layers} blocks lie not between the student's 4 and its 7"):
+        greedily(pair, layers, tmp_path / "state")
+
+
+@pytest.mark.parametrize("target", [3, 4, 5])
+def test_where_no_group_fits_its_last_blocks_are_put_back(target):
+    """Of ten blocks two stayed: the first stands for nine, the second for itself."""
+    assert set(patching._trials((-1, -2), (0, 9, 10), target - 2)) == {(-1, 9)}, "the last stands for one"
+    assert set(patching._trials((-1, 9), (0, 9, 10), target - 2)) == {(-1, *range(11 - target, 9), 9)}
+
+
+def test_a_patched_recipe_is_a_plain_checkpoint(tiny_corpus):
+    spec = gpt2(5, 32, head_dim=16, vocab=tiny_corpus.vocab_size, positions=32)
+    teacher = Random(spec, tiny_corpus)
+    student = Transferred(teacher, replace(spec, layers=3), PATCH.trans)
+    made = Patched(student, teacher, 4, tiny_corpus, sample=256, context=16)
+    found = Checkpoint(realize(made))
+    assert found.spec == made.spec == replace(spec, layers=4)
+    assert len(store.record(made)["blocks"]) == 4
 
 
 def test_models_that_differ_in_more_than_depth_cannot_be_patched(save_gpt2, tiny_corpus_folder, tmp_path):

@@ -26,9 +26,11 @@ from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
 from cbd.recipes.evaluation import BitsPerByte, Compared, Downstream, Evaluated
 from cbd.recipes.models import (
     Chain,
+    Factorised,
     Generated,
     Interpolated,
     Learngene,
+    Patched,
     Pruned,
     Random,
     Rotated,
@@ -123,7 +125,13 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
     (
         Pruned(TRAINED, 1, CORPUS),
         {"model": RANDOM, "corpus": replace(CORPUS, vocab_size=300), "sample": 1000, "context": 64}
-        | {"layers": 2, "keep": 1, "precision": "bf16"},
+        | {"layers": 2, "keep": 1, "precision": "bf16", "score": "kl", "corrected": True},
+    ),
+    (Factorised(TRAINED, 1), {"model": RANDOM, "layers": 2, "share": 0.25}),
+    (
+        Patched(TRAINED, PUBLIC, 2, CORPUS),
+        {"student": RANDOM, "teacher": RANDOM, "corpus": replace(CORPUS, vocab_size=300), "sample": 1000}
+        | {"layers": 3, "context": 64, "precision": "bf16"},
     ),
     (
         Learngene(TRAINED, SPEC, CORPUS),

@@ -15,6 +15,7 @@ from cbd.experiments.starts import inherited
 from cbd.models import rotation
 from cbd.models.checkpoints import Checkpoint
 from cbd.models.families import FAMILIES, Axis, Family, Role
+from cbd.models.forward import hooked
 from cbd.models.interpolation import transfer
 from cbd.models.rotation import helmert, measured, principal_axes, rotate
 from cbd.realize import realize
@@ -208,12 +209,12 @@ def test_ordered_by_activations_a_model_computes_the_same_and_leads_with_what_is
     torch.testing.assert_close(logits(other), logits(model), atol=2e-5, rtol=2e-5)
     seen: dict[str, torch.Tensor] = {}
 
-    def see(name: str, x: torch.Tensor) -> None:
+    def see(name: str, x: torch.Tensor, _: torch.Tensor) -> None:
         x = x - x.mean(-1, keepdim=True) if plain.family.norm == "layer" else x
         seen[name] = (x / x.square().mean(-1, keepdim=True).sqrt()).square().mean((0, 1))
 
-    norms = [n for r, _, n in plain.family.tensors(plain.spec) if rotation._is_norm(r)]
-    with rotation._watched(other, norms, see):
+    norms = [n for r, _, n in plain.family.tensors(plain.spec) if r.norm]
+    with hooked(other, norms, see):
         logits(other)
     carried = torch.stack(list(seen.values())).mean(0)
     assert (carried.diff() <= 1e-5).all()

@@ -235,6 +235,8 @@ def _card(name: str, used: dict[str, Checkpoint], target: ModelSpec, done: dict[
         how = f"theta = {alpha:.4f} * Trans(small) + {1 - alpha:.4f} * Trans(large), mixing: {mixing}."
         if mixing == "patch":
             how = "It is the small model with blocks of the large one put back (arXiv 2510.05064)."
+        elif mixing == "stitch":
+            how = "It has the lower blocks of the small model and the others of the large (arXiv 2312.05743)."
     gap = " "
     if "choice" in done:
         measured = f"Measured on `{done['choice']['text']}`, the best first:"

@@ -2,7 +2,7 @@
 
 from cbd.experiments.run import Design, Measurement
 from cbd.experiments.scales.base import Scale
-from cbd.experiments.starts import controls, starts
+from cbd.experiments.starts import by_scores, controls, starts
 from cbd.experiments.tasks import benchmarked, chosen
 from cbd.recipes.operators import OPERATORS
 from cbd.recipes.starts import STARTS
@@ -17,7 +17,8 @@ def design(scale: Scale, seed: int) -> Design:
     labels = {STARTS[key].label: {"mixing": o.mixing, "operator": key} for key, o in OPERATORS.items()}
     scored, found = benchmarked(scale), []
     for spec in scale.ladder:
-        ways = starts(scale, seed, spec, [*alone, *OPERATORS]) | controls(scale, seed, spec)
+        ways = starts(scale, seed, spec, [*alone, *OPERATORS])
+        ways |= controls(scale, seed, spec) | by_scores(scale, seed, spec)
         for method, start in ways.items():
             said = labels.get(method, {})
             for metric, text in scale.texts.items():

@@ -8,12 +8,31 @@ from typing import Literal
 from cbd.experiments.scales.base import Scale
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
-from cbd.recipes.models import Chain, Interpolated, Pruned, Random, Rotated, Sorted, Source, Transferred
+from cbd.recipes.models import (
+    Chain,
+    Interpolated,
+    Patched,
+    Pruned,
+    Random,
+    Rotated,
+    Sorted,
+    Source,
+    Transferred,
+)
 from cbd.recipes.operators import PATCH, UNION, distance_alpha
 from cbd.recipes.specs import ModelSpec
 from cbd.recipes.starts import RIVALS, STARTS
 from cbd.recipes.training import Anchor, Loss, Search, Trained, Training
-from cbd.report.names import BOOMERANG, CHOSEN, LEARNGENE, PRUNED, RANDOM
+from cbd.report.names import (
+    BOOMERANG,
+    BOOMERANG_KL,
+    BY_SCORE,
+    CHOSEN,
+    CORRECTED,
+    LEARNGENE,
+    PRUNED,
+    RANDOM,
+)
 
 COMPARED = ("union", "grown", "cut", "random")  # starts that are trained on; Q2's nearer anchor is among them
 
@@ -142,6 +161,27 @@ def controls(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, Recipe]:
     """Method -> start, of what the scale compares beside `starts`: blocks by loss, and the direct rival."""
     rival = boomerang(scale, seed, spec)
     return by_loss(scale, seed, spec) | ({BOOMERANG: rival} if rival else {})
+
+
+def by_scores(scale: Scale, seed: int, spec: ModelSpec) -> dict[str, Recipe]:
+    """Method -> start, whose blocks are chosen by how far the model moves: the larger anchor's, the rival's.
+
+    None at a scale that does not compare them, and of the anchor's none where depth is the same.
+    """
+    if not scale.scores:
+        return {}
+    _, large = chain(scale, seed).pair_around(spec)
+    how = {"context": scale.recovery.context, "precision": scale.recovery.precision}
+    found: dict[str, Recipe] = {}
+    if large.spec.layers > spec.layers:
+        scored = {name: {"score": key} for key, name in BY_SCORE.items()}
+        scored[CORRECTED] = {"score": "logits", "corrected": True}
+        for name, options in scored.items():
+            fewer = Pruned(large, spec.layers, scale.corpus, **how, **options)
+            found[name] = Transferred(fewer, spec, UNION.trans)
+    if rival := boomerang(scale, seed, spec):
+        found[BOOMERANG_KL] = Patched(rival.small, rival.large, spec.layers, scale.corpus, **how)
+    return found
 
 
 def starts(scale: Scale, seed: int, spec: ModelSpec, keys: Iterable[str] = COMPARED) -> dict[str, Recipe]:

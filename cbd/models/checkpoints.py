@@ -163,6 +163,18 @@ class Selected(Checkpoint):
         return self._whole.tensor(self._places[name])
 
 
+class Replaced(Checkpoint):
+    """A checkpoint some of whose tensors are others, given by their full names."""
+
+    def __init__(self, model: Checkpoint, tensors: Mapping[str, Tensor]):
+        self.__dict__ |= vars(model)
+        self._model, self._tensors = model, tensors
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor by its full name, in the stored dtype."""
+        return self._tensors[name].to(self.dtype) if name in self._tensors else self._model.tensor(name)
+
+
 def write(
     folder: Path,
     config: Mapping[str, Any],

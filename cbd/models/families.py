@@ -67,6 +67,11 @@ class Role:
     def per_layer(self) -> bool:
         return "{layer}" in self.name
 
+    @property
+    def norm(self) -> bool:
+        """Whether it is the gain of a norm of the stream."""
+        return self.kind == "gain" and self.axes[0].unit == "stream"
+
 
 @dataclass(frozen=True)
 class Family:

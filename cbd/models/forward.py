@@ -1,5 +1,7 @@
 """Models in memory: loading a checkpoint, and its final hidden states."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from cbd.models import cpu
+from cbd.models.families import Family
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
@@ -37,6 +40,44 @@ def inside(model: nn.Module, input_ids: Tensor, attentions: bool = False) -> Ins
     asked = {"output_hidden_states": True, "output_attentions": attentions}
     found = model.base_model(input_ids=input_ids, use_cache=False, **asked)
     return Inside(found.hidden_states, model.get_output_embeddings().weight, found.attentions)
+
+
+@contextmanager
+def hooked(
+    model: nn.Module, names: Iterable[str], see: Callable[[str, Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """`see(name, input, output)` for the modules of these weights; what it gives is the output instead."""
+    hooks = []
+    for name in names:
+        module = model.get_submodule(name.removesuffix(".weight"))
+        hooks.append(module.register_forward_hook(lambda _, x, y, name=name: see(name, x[0], y)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def container(model: nn.Module, family: Family) -> str:
+    """What the loaded model calls the list of its blocks."""
+    role = next(role for role in family.roles if role.per_layer)
+    return family.parameter(role.name).split(".{layer}")[0]
+
+
+@contextmanager
+def made_of(
+    model: nn.Module, name: str, blocks: Sequence[nn.Module], others: Mapping[str, nn.Module] | None = None
+) -> Iterator[None]:
+    """The model with other blocks, and other modules in some places."""
+    new = {name: nn.ModuleList(blocks), **(others or {})}
+    own = {place: model.get_submodule(place) for place in new}
+    try:
+        for place, module in new.items():
+            model.set_submodule(place, module)
+        yield
+    finally:
+        for place, module in own.items():
+            model.set_submodule(place, module)
 
 
 def keep_attentions(model: nn.Module) -> None:

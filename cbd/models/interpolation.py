@@ -4,10 +4,10 @@ Chain-based Distillation (arXiv 2605.07783), section 3. Tensor by tensor from sa
 the storage dtype, so that memory peaks at about the target plus one tensor of each anchor.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from safetensors.torch import save_file
@@ -95,23 +95,45 @@ class Mixer:
         return mixed
 
 
-class Patch:
-    """A small model with the large one's blocks put back (`cbd.recipes.operators.patched`).
+def stitched(small: Checkpoint, spec: ModelSpec, alpha: float) -> dict[str, float]:
+    """The alphas of a small model's lower blocks below a large one's others (`Operator`, "stitch").
 
-    What comes before the blocks is the small model's, and so is a head that is tied to it; what comes after
-    them is the large one's, once its last block is; with all blocks back it is the large one. Raises
-    `CbdError` unless depth alone tells them apart.
+    alpha: the small model's share of the blocks, and of a table of embeddings that is the head, too.
+    """
+    first, family = round(alpha * spec.layers), small.family
+
+    def share(role: Role, layer: int | None) -> float:
+        if spec.tied and role == family.roles[0]:
+            return alpha
+        behind = role.feeds_head or role == family.head
+        place = layer if layer is not None else spec.layers - 1 if behind else 0
+        return float(place < first)
+
+    return {name: share(role, layer) for role, layer, name in family.tensors(spec)}
+
+
+class Patch:
+    """A small model with the large one's blocks put back.
+
+    blocks: which, as `cbd.recipes.operators.patched` has them. What comes before the blocks is the small
+    model's, and so is a head that is tied to it; what comes after them is the large one's, once its last
+    block is; with all blocks back it is the large one. Raises `CbdError` unless depth alone tells the two
+    apart.
     """
 
-    def __init__(self, small: Checkpoint, large: Checkpoint, spec: ModelSpec, operator: Operator):
-        alike = replace(small.spec, layers=spec.layers) == replace(large.spec, layers=spec.layers) == spec
+    def __init__(self, small: Checkpoint, large: Checkpoint, blocks: Sequence[int]):
         remedy = "mix them by another operator"
-        require(alike, f"{small.spec.name} and {large.spec.name} differ in more than depth: {remedy}")
+        wrong = f"{small.spec.name} and {large.spec.name} differ in more than depth: {remedy}"
+        require(replace(small.spec, layers=large.spec.layers) == large.spec, wrong)
+        self.small, self.large, self.blocks = small, large, blocks
+        self.epsilon = small.family.norm_epsilon(small.config)
+
+    @classmethod
+    def in_order(cls, small: Checkpoint, large: Checkpoint, layers: int, operator: Operator) -> Self:
+        """As many blocks put back, from the end on, as make `layers`. Not after a cut by importance."""
         cut = operator.trans.cut_layers
         require(cut != "importance", "blocks chosen by importance cannot be put back: use another cut")
-        self.small, self.large = small, large
-        self.blocks = patched(small.spec.layers, large.spec.layers, spec.layers, cut)
-        self.epsilon = small.family.norm_epsilon(small.config)
+        return cls(small, large, patched(small.spec.layers, large.spec.layers, layers, cut))
 
     def tensor(self, role: Role, layer: int | None) -> Tensor:
         """One tensor of the target, fp32."""
@@ -135,7 +157,7 @@ def initialize(
 ) -> dict:
     """Write the interpolation of two checkpoints at `spec` into the existing folder `out`.
 
-    alphas: tensors that have an alpha of their own (see `Mixer`); a patch knows none.
+    alphas: tensors that have an alpha of their own (see `Mixer`); a patch or a stitch knows none.
     Returns what was done, as JSON (also written to `cbd.json`): alpha, operator, the three specs.
     Raises `CbdError` for anchors that do not fit together, before anything is written.
     """
@@ -144,8 +166,9 @@ def initialize(
     check_alike(first, second)
     value = resolve_alpha(alpha, first.spec, second.spec, spec)
     if operator.mixing == "patch":
-        mix: Mixer | Patch = Patch(first, second, spec, operator)
+        mix: Mixer | Patch = Patch.in_order(first, second, spec.layers, operator)
     else:
+        alphas = stitched(first, spec, value) if operator.mixing == "stitch" else alphas
         mix = Mixer(first, second, spec, value, operator, alphas)
     config = first.family.with_norm_epsilon(first.family.config(spec, first.config), mix.epsilon)
     _write(out, first, spec, config, mix.tensor, f"initialise {spec.name}")
@@ -188,6 +211,14 @@ def graft(model: str | Path | Checkpoint, below: str | Path | Checkpoint, first:
         return cut.tensor(role, layer) if inherited else stock.tensor(role.name.format(layer=layer))
 
     _write(out, stock, stock.spec, stock.config, make, f"graft {stock.spec.name}")
+
+
+def put_back(small: Path, large: Path, blocks: Sequence[int], out: Path) -> None:
+    """Write `Patch` of two checkpoints into the existing folder `out`."""
+    first = opened(small)
+    spec = replace(first.spec, layers=len(blocks))
+    config = first.family.config(spec, first.config)
+    _write(out, first, spec, config, Patch(first, opened(large), blocks).tensor, f"patch {spec.name}")
 
 
 def rewrite(model: Checkpoint, out: Path) -> None:

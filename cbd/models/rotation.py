@@ -17,8 +17,7 @@ the most unusual gains are not turned (`APART`), which keeps it small: SmolLM2-1
 little wrong, so they are left alone only where gains vary (`VARIED`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +30,7 @@ from cbd.errors import require
 from cbd.models.basis import Order, Reordered, as_it_is, by_importance, nested
 from cbd.models.checkpoints import BASIS, ENERGY, Checkpoint
 from cbd.models.families import Family, Role
-from cbd.models.forward import hidden_states
+from cbd.models.forward import hidden_states, hooked
 from cbd.models.interpolation import rewrite
 from cbd.models.trans import Scores
 
@@ -59,7 +58,7 @@ def measured(model: nn.Module, checkpoint: Checkpoint, rows: Iterable[Tensor]) -
     It keeps two matrices of width x width a block: 80 MB for SmolLM2-135M, 0.8 GB for a width of 2,048.
     """
     family, spec = checkpoint.family, checkpoint.spec
-    norms = [name for role, _, name in family.tensors(spec) if _is_norm(role)]
+    norms = [name for role, _, name in family.tensors(spec) if role.norm]
     outputs = {
         name: (unit, layer)
         for role, layer, name in family.tensors(spec)
@@ -69,7 +68,7 @@ def measured(model: nn.Module, checkpoint: Checkpoint, rows: Iterable[Tensor]) -
     squares: dict[str, Tensor] = {}
     tokens, device = 0, next(model.parameters()).device
 
-    def see(name: str, x: Tensor) -> None:
+    def see(name: str, x: Tensor, _: Tensor) -> None:
         x = x.detach().float().flatten(0, -2)
         if name in outputs:
             squares[name] = squares.get(name, 0) + x.square().sum(0)
@@ -78,7 +77,7 @@ def measured(model: nn.Module, checkpoint: Checkpoint, rows: Iterable[Tensor]) -
         x = x * x.square().mean(1, keepdim=True).clamp_min(1e-12).rsqrt()
         covariances[name] = covariances.get(name, 0) + x.T @ x
 
-    with torch.no_grad(), _watched(model, [*norms, *outputs], see):
+    with torch.no_grad(), hooked(model, [*norms, *outputs], see):
         for ids in rows:
             hidden_states(model, ids.to(device))
             tokens += ids.numel()
@@ -92,33 +91,14 @@ def measured(model: nn.Module, checkpoint: Checkpoint, rows: Iterable[Tensor]) -
     return Statistics({name: total.cpu() / tokens for name, total in covariances.items()}, scores)
 
 
-def _is_norm(role: Role) -> bool:
-    """Whether it is the gain of a norm of the stream."""
-    return role.kind == "gain" and role.axes[0].unit == "stream"
-
-
 def _last_gain(family: Family) -> str:
     """The gain of the norm before the head."""
-    return next(role.name for role in family.roles if _is_norm(role) and role.feeds_head)
+    return next(role.name for role in family.roles if role.norm and role.feeds_head)
 
 
 def _inside(role: Role) -> str:
     """The units that an output projection reads from."""
     return next((axis.unit for axis in role.axes if axis.unit != "stream"), "")
-
-
-@contextmanager
-def _watched(model: nn.Module, names: Iterable[str], see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """`see(name, input)` for the modules whose weights have these names."""
-    hooks = []
-    for name in names:
-        module = model.get_submodule(name.removesuffix(".weight"))
-        hooks.append(module.register_forward_pre_hook(lambda _, given, name=name: see(name, given[0])))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def helmert(size: int) -> Tensor:
@@ -208,7 +188,7 @@ class Turned(Checkpoint):
         """What reads from the stream -> the norm before it; the adapters list a norm before its readers."""
         found, norm = {}, ""
         for role in (*family.roles, family.head):
-            norm = role.name if _is_norm(role) else norm
+            norm = role.name if role.norm else norm
             if any(axis.unit == "stream" and axis.reads for axis in role.axes):
                 found[role.name] = norm
         return found
@@ -223,7 +203,7 @@ class Turned(Checkpoint):
 
     def _tensor(self, role: Role, layer: int | None) -> Tensor:
         last = role.feeds_head
-        if _is_norm(role):
+        if role.norm:
             return self._last_gain if last and self.spec.tied else torch.ones(self.spec.width)
         if role.kind == "shift":
             return self._last_shift(role) if last else torch.zeros(self.spec.width)

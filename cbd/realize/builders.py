@@ -17,11 +17,12 @@ from cbd.data import corpus, items, pairs
 from cbd.data.documents import training_documents
 from cbd.data.tokens import Tokens
 from cbd.evaluation import bits, held_out
-from cbd.models import sources
-from cbd.models.checkpoints import Checkpoint, Selected
+from cbd.models import factors, sources
+from cbd.models.checkpoints import Checkpoint, Replaced, Selected
+from cbd.models.correction import corrected
 from cbd.models.forward import load
 from cbd.models.generation import generate, texts
-from cbd.models.interpolation import graft, initialize, rewrite, transfer
+from cbd.models.interpolation import graft, initialize, put_back, rewrite, transfer
 from cbd.models.rotation import measured, rotate
 from cbd.realize.progress import named
 from cbd.realize.store import folder
@@ -29,9 +30,11 @@ from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus, Items, Pairs, SelfWritten, Written
 from cbd.recipes.evaluation import BitsPerByte, Compared, Downstream, Evaluated
 from cbd.recipes.models import (
+    Factorised,
     Generated,
     Interpolated,
     Learngene,
+    Patched,
     Pruned,
     Random,
     Rotated,
@@ -50,6 +53,7 @@ from cbd.training.loop import train
 from cbd.training.minillm import MiniLLMLesson
 from cbd.training.nested import NestedLesson
 from cbd.training.onpolicy import OnPolicyLesson
+from cbd.training.patching import nearest
 from cbd.training.pruning import least_missed
 from cbd.training.search import search
 
@@ -96,10 +100,26 @@ def pruned(recipe: Pruned, out: Path, state: Path) -> Measured:
     loaded = load(model.folder).to(device)
     tokens = lessons.tokens_for(folder(recipe.corpus), loaded)
     windows = tokens.windows("train", recipe.sample, recipe.context)
-    how = windows, recipe.layers, recipe.keep, state, named(recipe)
+    how = windows, recipe.layers, recipe.keep, state, named(recipe), recipe.score
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         found = least_missed(loaded, model.family, *how)
-    rewrite(Selected(model, found["blocks"]), out)
+    left: Checkpoint = Selected(model, found["blocks"])
+    if recipe.corrected:
+        left = Replaced(left, corrected(loaded, model, found["blocks"], torch.from_numpy(windows[:, :-1])))
+    rewrite(left, out)
+    return found
+
+
+def patched(recipe: Patched, out: Path, state: Path) -> Measured:
+    folders, device = (folder(recipe.student), folder(recipe.teacher)), _device()
+    student, teacher = (load(place).to(device) for place in folders)
+    windows = lessons.tokens_for(folder(recipe.corpus), teacher).windows(
+        "train", recipe.sample, recipe.context
+    )
+    family = Checkpoint(folders[0]).family
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        found = nearest(student, teacher, family, windows, recipe.layers, state, named(recipe))
+    put_back(*folders, found["blocks"], out)
     return found
 
 
@@ -170,6 +190,10 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Sorted: lambda r, out, state: transfer(folder(r.model), r.spec, out, Trans(cut_width="sorted")),
     Rotated: rotated,
     Pruned: pruned,
+    Factorised: lambda r, out, state: rewrite(
+        factors.Factorised(Checkpoint(folder(r.model)), r.layers, r.share), out
+    ),
+    Patched: patched,
     Transferred: lambda r, out, state: transfer(folder(r.model), r.spec, out, r.trans),
     Learngene: grafted,
     Interpolated: lambda r, out, state: initialize(

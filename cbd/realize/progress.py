@@ -22,6 +22,8 @@ VERBS: dict[type[Recipe], str] = {
     models.Sorted: "sort",
     models.Rotated: "turn",
     models.Pruned: "leave blocks out for",
+    models.Factorised: "factorise",
+    models.Patched: "patch",
     models.Transferred: "transfer",
     models.Learngene: "graft",
     models.Interpolated: "interpolate",

@@ -78,11 +78,17 @@ class Rotated(Recipe):
 
 @dataclass(frozen=True)
 class Pruned(Recipe):
-    """`model` with fewer blocks: one by one those are left out without which its loss is lowest.
+    """`model` with fewer blocks: one by one those are left out that it misses least.
 
-    Greedy, by the loss itself on the first `sample` training tokens of a corpus (SLEB, arXiv 2402.09025, has
-    the same rule). keep: how many blocks stay in any case, counted from both ends: those that a smaller
-    anchor stands for, so that it can still be mixed in. context: tokens a row. precision: as in `Evaluated`.
+    Greedy, on the first `sample` training tokens of a corpus. keep: how many blocks stay in any case, counted
+    from both ends: those that a smaller anchor stands for, so that it can still be mixed in. context: tokens
+    a row. precision: as in `Evaluated`.
+
+    score: what says how much a block is missed: the "loss" itself (SLEB, arXiv 2402.09025, has the same
+        rule), the "kl" divergence from the whole model, or how far the "logits" that are its highest turn
+        away from it (the Logit Disruption Score, `cbd.training.pruning`).
+    corrected: whether the norms behind a gap get the whole model's mean and variance back there (Activation
+        Statistics Correction, `cbd.models.correction`).
     """
 
     model: Recipe
@@ -92,6 +98,8 @@ class Pruned(Recipe):
     sample: int = 4096
     context: int = 256
     precision: Literal["fp32", "bf16"] = "fp32"
+    score: Literal["loss", "kl", "logits"] = "loss"
+    corrected: bool = False
 
     __post_init__ = check_choices
 
@@ -104,7 +112,55 @@ class Pruned(Recipe):
         """A pass of all blocks, and in each round that of every trial, on half of the blocks on average."""
         passes = self.sample * self.model.spec.forward_flops(self.context)
         rounds = range(self.layers + 1, self.model.spec.layers + 1)
-        return passes + sum(passes * (left - self.keep) // 2 for left in rounds)
+        more = passes + self.sample * self.spec.forward_flops(self.context) if self.corrected else 0
+        return passes + sum(passes * (left - self.keep) // 2 for left in rounds) + more
+
+
+@dataclass(frozen=True)
+class Factorised(Recipe):
+    """`model` at another depth, made of factors that its blocks share (`cbd.models.factors`).
+
+    share: of the directions of each matrix that the factors keep.
+    """
+
+    model: Recipe
+    layers: int
+    share: float = 0.5
+
+    @property
+    def spec(self) -> ModelSpec:
+        return replace(self.model.spec, layers=self.layers)
+
+
+@dataclass(frozen=True)
+class Patched(Recipe):
+    """A boomerang student with its teacher's blocks put back, in the order that brings it nearest to it.
+
+    Nearest: by the KL divergence from the teacher on the first `sample` training tokens of a corpus; greedy,
+    a group of blocks at a time (`cbd.training.patching`). The paper's order is that of the blocks
+    (`operators.patched`). student: cut evenly from the teacher. context, precision: as in `Pruned`.
+    """
+
+    student: Recipe
+    teacher: Recipe
+    layers: int
+    corpus: Recipe
+    sample: int = 4096
+    context: int = 256
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    __post_init__ = check_choices
+
+    @property
+    def spec(self) -> ModelSpec:
+        return replace(self.teacher.spec, layers=self.layers)
+
+    @property
+    def flops(self) -> int:
+        """The teacher's pass, and in each round one of every trial, as deep as the target at most."""
+        ours, theirs = (self.sample * s.forward_flops(self.context) for s in (self.spec, self.teacher.spec))
+        rounds = range(self.layers - self.student.spec.layers)
+        return theirs + sum(ours * max(self.student.spec.layers - done, 0) for done in rounds)
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,12 @@ class Operator:
     mixing: "literal" applies alpha * Trans(small) + (1 - alpha) * Trans(large) to every coordinate, as the
         paper's formula reads; "union" keeps the larger anchor's weight where the small one has no unit;
         "patch" puts the larger one's blocks back into a small one that was cut from it by `trans`
-        (boomerang distillation, arXiv 2510.05064; see `patched`). It has no use for alpha.
+        (boomerang distillation, arXiv 2510.05064; see `patched`). It has no use for alpha. "stitch" takes
+        the lower blocks from the small anchor, alpha of them, and the others from the large one, as Learngene
+        Pool does (arXiv 2312.05743); the embeddings, which both read, are mixed.
     """
 
-    mixing: Literal["literal", "union", "patch"] = "literal"
+    mixing: Literal["literal", "union", "patch", "stitch"] = "literal"
     trans: Trans = Trans()
 
     __post_init__ = check_choices
@@ -66,6 +68,7 @@ LOSSY = Operator("literal", Trans(grow_layers="copy", grow_width="raw_pad"))
 DUPLICATE = Operator("literal", Trans(grow_width="duplicate"))
 TILE = Operator("literal", Trans(grow_layers="copy", grow_width="tile"))
 PATCH = Operator("patch", Trans(cut_layers="even"))
+STITCH = Operator("stitch")
 OPERATORS = {"literal": LITERAL, "union": UNION, "lossy": LOSSY, "duplicate": DUPLICATE, "tile": TILE}
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Corpus
-from cbd.recipes.models import Interpolated, Learngene, Random, Rotated, Transferred
-from cbd.recipes.operators import OPERATORS, UNION, Operator, Trans
+from cbd.recipes.models import Factorised, Interpolated, Learngene, Pruned, Random, Rotated, Transferred
+from cbd.recipes.operators import OPERATORS, STITCH, UNION, Operator, Trans
 from cbd.recipes.specs import ModelSpec
 
 # seaborn's colour-blind palette, by name, so that no figure's library is needed here
@@ -20,6 +20,8 @@ SKY, GREY = "#56b4e9", "#555555"
 SOLID = "-"
 DOTTED, DASHED, LONG, FINE = (0, (1, 1.3)), (0, (4, 1.6)), (0, (8, 2)), (0, (2, 1))
 DASHDOT = (0, (5, 1.5, 1, 1.5))
+
+CONTEXT = 128  # tokens of a row of the text that some rivals measure a model on, where it has the positions
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Start:
     key: str
     label: str
     color: str
-    marker: str
+    marker: Any
     line: Any
     operator: Operator | None = None
     alone: Callable[..., Recipe] | None = None
@@ -93,11 +95,33 @@ def _subcloned(large: Recipe, spec: ModelSpec, corpus: Corpus, **_: Any) -> Reci
     Ours: by the root mean square, where the paper has the mean magnitude, and the scale of what is left is
     kept in the norms' gains.
     """
-    return Transferred(Rotated(large, corpus, axes=False), spec, UNION.trans)
+    read = Rotated(large, corpus, context=min(CONTEXT, spec.positions), axes=False)
+    return Transferred(read, spec, UNION.trans)
 
 
 def _learngene(large: Recipe, spec: ModelSpec, corpus: Corpus, seed: int, **_: Any) -> Recipe:
     return Learngene(large, spec, corpus, seed)
+
+
+def _least_disrupted(large: Recipe, spec: ModelSpec, corpus: Corpus, **_: Any) -> Recipe:
+    """Blocks by the Logit Disruption Score, the norms behind corrected (`Pruned`); width by ours."""
+    how = {"context": min(CONTEXT, spec.positions), "score": "logits", "corrected": True}
+    return Transferred(Pruned(large, spec.layers, corpus, **how), spec, UNION.trans)
+
+
+def _stitched(small: Recipe, large: Recipe, spec: ModelSpec, **_: Any) -> Recipe:
+    """Learngene Pool (arXiv 2312.05743): blocks of a small instance below those of a larger one.
+
+    Its learned matrix between the two is what a plain checkpoint has no place for; here both are brought to
+    one width by Trans, in the basis that inherited anchors share, and it is the identity. Where they meet is
+    ours: as alpha says.
+    """
+    return Interpolated(small, large, spec, operator=STITCH)
+
+
+def _factorised(large: Recipe, spec: ModelSpec, **_: Any) -> Recipe:
+    """A size-free initialiser in the manner of FINE (arXiv 2409.19289): see `Factorised`."""
+    return Transferred(Factorised(large, spec.layers), spec, UNION.trans)
 
 
 _ALL = (
@@ -121,6 +145,9 @@ RIVALS = {
         Start("inheritune", "Inheritune", "#66a61e", ">", FINE, alone=_first_blocks),
         Start("learngene", "Learngene", "#e7298a", "d", LONG, alone=_learngene),
         Start("subcloning", "weight subcloning", "#1b9e77", "p", DASHED, alone=_subcloned),
+        Start("disruption", "logit disruption", "#666666", "*", DASHDOT, alone=_least_disrupted),
+        Start("stitching", "Learngene Pool", "#d95f02", "h", LONG, alone=_stitched),
+        Start("factorised", "shared factors", "#e6ab02", (4, 1, 0), FINE, alone=_factorised),
     )
 }
 """Other papers' ways to initialise a model of any size, with which CBD is compared (`experiments.rivals`)."""

@@ -17,6 +17,10 @@ BRIDGED = "CBD (bridged)"
 BOOMERANG = "boomerang"
 # blocks of the larger anchor chosen by the loss (`recipes.models.Pruned`): it alone, or mixed in
 PRUNED, CHOSEN = "larger anchor, blocks by loss", "CBD (blocks by loss)"
+# and by other scores: how far the logits move, alone or with the norms corrected; a rival's put back by KL
+BY_SCORE = {"kl": "larger anchor, blocks by KL", "logits": "larger anchor, blocks by logits"}
+CORRECTED = "larger anchor, blocks by logits, corrected"
+BOOMERANG_KL = "boomerang, blocks by KL"
 SOURCE = "source"
 # ways down to an anchor, in chain
 STEPWISE, DIRECT_COMPUTE, DIRECT_TOKENS = "stepwise", "direct, equal compute", "direct, equal tokens"
@@ -93,6 +97,10 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     BOOMERANG: (starts.GREY, "h", starts.LONG),
     PRUNED: (starts.GREEN, "v", starts.FINE),
     CHOSEN: (starts.BLUE, "D", starts.DASHED),
+    BY_SCORE["kl"]: (starts.GREEN, "<", starts.DASHED),
+    BY_SCORE["logits"]: (starts.GREEN, "*", starts.DASHDOT),
+    CORRECTED: (starts.GREEN, "p", starts.LONG),
+    BOOMERANG_KL: (starts.GREY, "*", starts.DASHED),
     SOURCE: ("#000000", "*", starts.SOLID),
     RANDOM: _PLAIN,
     SCRATCH: _PLAIN,

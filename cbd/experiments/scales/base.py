@@ -193,6 +193,8 @@ class Scale:
     """Starts, by their keys, whose tasks are scored before any training."""
     pruned: bool = False
     """Whether starts are compared whose blocks are chosen by the loss on the scale's text (`Pruned`)."""
+    scores: bool = False
+    """Whether starts are compared, untrained, whose blocks other scores than the loss choose."""
     independent: bool = True
     """Whether anchors that begin at random weights are compared, too (E7)."""
     boomerang: Boomerang | None = None

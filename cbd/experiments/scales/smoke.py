@@ -62,6 +62,7 @@ def smoke() -> base.Scale:
             equal_budgets=(10_240,),
         ),
         pruned=True,
+        scores=True,
         densities=((1,), (0, 1)),
         rivals=("stacking", "learngene"),
         nested=True,
