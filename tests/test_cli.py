@@ -138,7 +138,7 @@ def test_a_plan_adds_up_what_would_run(command, scale):
     assert first.startswith(f"{scale}: ") and f"{most} seeds" in first
     optional = {"families": dial.families, "basis": dial.families, "bridge": dial.bridge}
     optional |= {"density": dial.densities, "rivals": dial.rivals, "better_interpolation": dial.fitting}
-    optional |= {"nested": dial.nested, "distillers": dial.distillers}
+    optional |= {"nested": dial.nested, "distillers": dial.distillers, "decisions": dial.decisions}
     left_out = ["public_checkpoints", *(name for name, there in optional.items() if not there)]
     names = [name for name in EXPERIMENTS if name not in left_out]
     seeds = {name: dial.scratch_vs_cbd.seeds if name == "scratch_vs_cbd" else dial.seeds for name in names}

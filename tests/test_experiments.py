@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import random_model
 from hypothesis import given
 from hypothesis import strategies as st
 from test_findings import UNRUN
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cbd.data import items, pairs
 from cbd.data.documents import folder_corpus
@@ -30,6 +31,7 @@ from cbd.experiments import (
     better_interpolation,
     bridge,
     convergence,
+    decisions,
     density,
     distillers,
     families,
@@ -55,7 +57,7 @@ from cbd.experiments.scales.base import (
 )
 from cbd.experiments.scales.hub import Public
 from cbd.models.sources import local
-from cbd.realize import store
+from cbd.realize import realize, store
 from cbd.realize.run import realize_all
 from cbd.recipes.base import walk
 from cbd.recipes.data import Items, Pairs
@@ -1002,7 +1004,7 @@ def test_the_chains_cost_stands_beside_what_it_saves(tables, micro):
 
 
 def test_experiments_are_found_and_say_themselves_when_all_leaves_them_out(micro):
-    assert len(EXPERIMENTS) == 17 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
+    assert len(EXPERIMENTS) == 18 and {"chain", "public_checkpoints"} <= set(EXPERIMENTS)
     assert not {"earlier", "run", "starts", "tasks", "scales"} & set(EXPERIMENTS)
     assert names_at(micro) == LOCAL
     assert set(LOCAL) - set(names_at(SCALES["gpu"])) == {"basis", "distillers", "families", "nested"}
@@ -1100,6 +1102,41 @@ def test_rivals_start_from_the_same_anchors_and_have_searches_of_their_own(micro
     assert len(ends) == 2 * 2 * len(micro.convergence_targets) and set(ends["n"]) == {len(SEEDS)}
     with pytest.raises(CbdError, match="names no rivals"):
         rivals.design(replace(micro, rivals=()), 0)
+
+
+def test_a_models_first_blocks_say_what_its_states_do_read_by_its_own_head(micro, tables):
+    source, *_, anchor = models.chain(micro, 0).models
+    for model in (source, anchor):
+        early = decisions.first_blocks(model, 0.5)
+        assert early.spec.layers == max(round(model.spec.layers / 2), 1)
+        whole, cut = (
+            AutoModelForCausalLM.from_pretrained(realize(recipe)).eval() for recipe in (model, early)
+        )
+        ids = torch.arange(16)[None]
+        with torch.no_grad():
+            states = whole(ids, output_hidden_states=True).hidden_states[early.spec.layers]
+            last = early.spec.layers == model.spec.layers  # transformers gives the last states normed
+            lens = whole.lm_head(states if last else whole.transformer.ln_f(states))
+            torch.testing.assert_close(cut(ids).logits, lens, atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_model_says_early_is_told_for_every_model_of_the_chain(micro, tables):
+    found = findings.decisions.phases(tables["decisions"])
+    chain = [model.spec.name for model in models.chain(micro, 0).models]
+    assert list(dict.fromkeys(found["source"])) == chain and set(found["share"]) == {0.5, 0.8, 1.0}
+    rows = only(tables["decisions"], metric="cbd_continuation/acc", stage="1", seed=0)
+    for _, row in rows.iterrows():
+        model = next(m for m in models.chain(micro, 0).models if m.spec.name == row["source"])
+        assert row["spec"] == model.spec.name and row["tokens"] == model.tokens
+    lead = found.query("metric == 'lead' and share == 1.0")
+    chance = only(tables["decisions"], metric="cbd_continuation/acc chance")["value"].iloc[0]
+    for _, row in lead.iterrows():
+        own = only(tables["decisions"], metric="cbd_continuation/acc", stage="1", source=row["source"])[
+            "value"
+        ]
+        assert row["point"] == pytest.approx(own.mean() - chance)
+    with pytest.raises(CbdError, match="does not say after which blocks"):
+        decisions.design(replace(micro, decisions=None), 0)
 
 
 def test_learned_alphas_are_paid_with_tokens_of_the_recovery(micro, tables):

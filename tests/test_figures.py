@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import tidy
-from test_scorecard import apart, objectives
+from test_scorecard import apart, asked, objectives
 
 from cbd.errors import CbdError, si
 from cbd.recipes.starts import BLUE, RIVALS
@@ -183,6 +183,7 @@ TABLES = {
     "better_interpolation": lambda: before_and_after(
         "better_interpolation", ("CBD (union)", "smaller anchor, grown", *FITTED.values())
     ),
+    "decisions": lambda: asked(0.1, 0.8, 0.5, 0.2).assign(experiment="decisions"),
     "distillers": lambda: objectives([0.1, -0.1], own=0.05).assign(experiment="distillers"),
     "theorem": lambda: apart([0.1, 0.2, 0.3], [0.1, 0.2, 0.4]).assign(experiment="theorem"),
     "nested": lambda: before_and_after("nested", ("CBD (union)", NESTED)),
@@ -226,6 +227,8 @@ def test_every_axis_has_a_label_with_its_unit(drawn):
             assert any("FLOPs" in label for label in labels)
         elif name == "theorem":
             assert any("nats per token" in label for label in labels)
+        elif name == "decisions":
+            assert any("(nats)" in label for label in labels)
         elif name in ("bridge", "families", "public_checkpoints"):
             assert any("bits per byte" in label for label in labels)
         else:

@@ -9,7 +9,7 @@ from itertools import product
 import pandas as pd
 import pytest
 from conftest import tidy
-from test_scorecard import learned, versus
+from test_scorecard import asked, learned, versus
 
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
@@ -216,6 +216,7 @@ PREDICTIONS = [
 # by hand, where no table is committed yet
 UNRUN = {
     "better_interpolation": (learned(-0.5, -0.5, -0.5), learned(0.5, 0.5, 0.9)),
+    "decisions": (asked(0.0, 0.9, 0.4, 0.3), asked(0.8, 0.9, 1.0, -0.1)),
 }
 
 

@@ -29,6 +29,7 @@ from cbd.report.findings import ROWS
 from cbd.report.names import (
     ALONE,
     CBD,
+    FIRST_BLOCKS,
     FITTED,
     FORWARD,
     FROM_SOURCE,
@@ -331,6 +332,23 @@ def apart(steps: list[float], source: list[float], ends: float = -0.2) -> pd.Dat
             for depth in (0, 0.5, 1):
                 alike = 0.6 + depth * ends
                 rows += runs(method, spec, alike, spread=0.001, metric=f"{SIMILARITY}{depth:g}", source="x")
+    return table(rows)
+
+
+def asked(half: float, late: float, smaller_late: float, favoured: float) -> pd.DataFrame:
+    """`decisions`: of a lead of 0.4, the share after half and after 0.8 of the blocks, of both models;
+    how much more often the favourite is taken after half of them than in the end.
+    """
+    rows = []
+    for model, later in (("6x192", late), ("2x32", smaller_late)):
+        for share, part, more in (("0.5", half, favoured), ("0.8", later, 0.0), ("1", 1.0, 0.0)):
+            label = {"source": model, "stage": share}
+            say = lambda metric, value, spread=0.01, label=label: runs(  # noqa: E731
+                FIRST_BLOCKS, "2x32", value, spread=spread, metric=f"t/{metric}", **label
+            )
+            rows += say("acc", 0.5 + 0.4 * part) + say("acc chance", 0.5, 0)
+            rows += say("margin", 2.0 * part) + say("margin chance", -1.0, 0)
+            rows += say("option 1", 0.55 + more) + say("option 2", 0.45 - more)
     return table(rows)
 
 

@@ -48,6 +48,7 @@ SLICED, DISTILLED = "sliced", "distilled"
 BETWEEN = ("union", "grown", "cut")  # keys of the starts of a size in between
 # ways to a set of models, in paper_map
 CHAIN, DIRECT, SCRATCH = "chain (CBD)", "direct distillation", "scratch"
+FIRST_BLOCKS = "its first blocks"  # in decisions
 REACH = "reach"  # a metric: the share of the sizes between two anchors that a method makes exactly
 CLONED, STACKED = RIVALS["hypercloning"].label, RIVALS["stacking"].label
 # ways to anchor zero, in bridge
@@ -101,6 +102,7 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     BY_SCORE["logits"]: (starts.GREEN, "*", starts.DASHDOT),
     CORRECTED: (starts.GREEN, "p", starts.LONG),
     BOOMERANG_KL: (starts.GREY, "*", starts.DASHED),
+    FIRST_BLOCKS: _OURS,
     SOURCE: ("#000000", "*", starts.SOLID),
     RANDOM: _PLAIN,
     SCRATCH: _PLAIN,

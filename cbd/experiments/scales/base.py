@@ -85,6 +85,18 @@ class Distillers:
 
 
 @dataclass(frozen=True)
+class Decisions:
+    """After which of their blocks the models of the chain are asked what they would answer."""
+
+    shares: tuple[float, ...]
+    """Of the blocks, from the first on; 1 is the whole model."""
+    tasks: tuple[str, ...]
+    """With options, by the names that lm-eval knows."""
+    limit: int | None = None
+    """Items of a task, at most."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How finished models are measured on tasks (the paper's section 4), by the names that lm-eval knows."""
 
@@ -208,6 +220,8 @@ class Scale:
     """Whether one run of all sizes at once is compared with the chain."""
     distillers: Distillers | None = None
     """None where no other losses are compared."""
+    decisions: Decisions | None = None
+    """None where they are not asked before their last block."""
     fitting: Training | None = None
     """How alphas are learned from text (`recipes.training.Fitted`); None: they are not."""
     jobs: int = 2

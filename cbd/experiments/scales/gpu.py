@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cbd.experiments.scales.base import Scale, ScratchVsCbd, Tuning
+from cbd.experiments.scales.base import Decisions, Scale, ScratchVsCbd, Tuning
 from cbd.experiments.scales.hub import OPENWEBTEXT, hub_bridge, hub_evaluation, public
 from cbd.recipes.specs import NAMED, gpt2
 from cbd.recipes.starts import RIVALS
@@ -22,7 +22,7 @@ def gpu() -> Scale:
     )
     return Scale(
         name="gpu",
-        cost="about a day and a half on one card",
+        cost="about two days on one card",
         corpus=replace(OPENWEBTEXT, max_documents=2_000_000),
         source=public("GPT2-L"),
         source_training=None,
@@ -49,6 +49,7 @@ def gpu() -> Scale:
             equal_budgets=(78_000_000, 100_000_000),
             step_law=True,
         ),
+        decisions=Decisions((0.25, 0.5, 0.75, 0.8, 0.9, 1.0), ("hellaswag", "piqa", "arc_easy"), limit=1000),
         densities=((1,), (0, 1)),
         rivals=tuple(RIVALS),
         fitting=replace(training, tokens=2_097_152, lr=0.05),

@@ -69,6 +69,7 @@ def smoke() -> base.Scale:
         distillers=base.Distillers(
             (1.0, 2.0), Sampling(documents=96, prompt=8, new=56, batch=48), every=True
         ),
+        decisions=base.Decisions((0.5, 0.8, 1.0), (CONTINUATION,)),
         fitting=replace(training, tokens=2048, lr=0.05),
         families=base.Families(
             vocabularies=(("gpt2", 1024), ("gpt_neox", 1024), ("llama", 1536), ("qwen3", 1024)),

@@ -89,5 +89,8 @@ def smollm() -> base.Scale:
             16, replace(training, tokens=204_800), Loss("forward_kl", 1 / 1.1, alignment=2 / 1.1)
         ),
         independent=False,
+        decisions=base.Decisions(
+            (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), ("hellaswag", "piqa", "arc_easy"), limit=200
+        ),
         machine="cpu-bf16",
     )
