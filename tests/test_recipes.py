@@ -102,6 +102,7 @@ EXAMPLES: list[tuple[Recipe, dict]] = [
             "location": "/elsewhere",
             "package": "models==1",
             "gguf": "model.gguf",
+            "parts": ("models-part1==1",),
         },
     ),
     (RANDOM, {"spec": OTHER, "corpus": replace(CORPUS, vocab_size=300), "seed": 1}),

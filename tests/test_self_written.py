@@ -19,7 +19,7 @@ from cbd.recipes.data import Corpus, SelfWritten
 from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Generated, Random, Sampling
 from cbd.recipes.specs import gpt2
-from cbd.recipes.training import Trained, Training
+from cbd.recipes.training import Bridged, Scored, Trained, Training
 
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}!{% endfor %}"
 TEMPLATE += "{% if add_generation_prompt %}[assistant] {% endif %}"
@@ -135,3 +135,17 @@ def test_texts_of_another_source_or_with_a_corpus_are_refused(source):
     for corpus, opening in ((Corpus(), "text"), (None, "document")):
         with pytest.raises(CbdError, match="only text that continues documents has a corpus"):
             Generated(llm, corpus, replace(FREE, opening=opening))
+
+
+def test_another_model_can_read_what_a_source_wrote(source, tiny_corpus, tmp_path, monkeypatch):
+    """Its documents are read as they were packed: else the likelihoods would belong to other tokens."""
+    monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
+    llm = local(source)
+    own = SelfWritten(llm, (Generated(llm, None, FREE),), held_out=0.2)
+    reader = Random(gpt2(1, 32, head_dim=16, vocab=300, positions=64), tiny_corpus)
+    scored = Scored(reader, own, sample=120, context=16, top=4)
+    realize(scored)
+    assert store.record(scored)["scored_tokens"] >= 120
+    start = Random(gpt2(1, 16, head_dim=16, vocab=300, positions=64), own)
+    training = Training(tokens=80, lr=1e-3, batch=2, context=8, evaluations=1, evaluation_tokens=32)
+    realize(Bridged(start, scored, training))

@@ -72,11 +72,20 @@ def build_self_written(texts: Iterable[str], recipe: SelfWritten, tokenizer: Pat
     """
     loaded = _load_tokenizer(str(tokenizer))
     loaded.eos_token = loaded.convert_ids_to_tokens(beginning_of_text(loaded))
-    once = list({" ".join(text.split()).casefold(): text for text in texts}.values())
+    once = _distinct(texts)
     split_for = partial(split_of, held_out=recipe.held_out)
     _require_splits(map(split_for, once), "the text of its own", recipe.held_out)
     about = {"tokenizer": recipe.source.key, "sources": {"generated": _digest(once)}}
     _packed(_progress(once, "tokenizing"), split_for, loaded, folder, about)
+
+
+def self_written_documents(texts: Iterable[str], recipe: SelfWritten) -> Iterator[str]:
+    """The texts of the training split, in the order in which `build_self_written` packs them."""
+    return (text for text in _distinct(texts) if split_of(text, recipe.held_out) == "train")
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list({" ".join(text.split()).casefold(): text for text in texts}.values())
 
 
 def beginning_of_text(tokenizer: Any) -> int:

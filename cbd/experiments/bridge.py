@@ -8,13 +8,14 @@ from cbd.errors import require
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import HomeGrown, Scale
 from cbd.experiments.starts import inherited, initialised
+from cbd.experiments.tasks import scored
 from cbd.realize import realize, store
 from cbd.recipes.base import Recipe
 from cbd.recipes.data import Written
 from cbd.recipes.evaluation import BitsPerByte
 from cbd.recipes.models import Chain, Generated, Random, Source
 from cbd.recipes.training import Bridged, BridgeLoss, Scored, Trained
-from cbd.report.names import ALM, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
+from cbd.report.names import ALM, AS_IS, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
 
 PROMPT = "And the king said to"
 SENTENCE = "In the beginning God made the heaven and the earth."
@@ -38,7 +39,9 @@ class Bridges:
 
     @property
     def text(self) -> Generated:
-        return Generated(self.llm, self.scale.corpus, self.scale.bridge.sampling)
+        sampling = self.scale.bridge.sampling
+        corpus = self.scale.corpus if sampling.opening == "document" else None
+        return Generated(self.llm, corpus, sampling)
 
     @property
     def scored(self) -> Scored:
@@ -46,14 +49,15 @@ class Bridges:
         return Scored(self.llm, self.scale.corpus, dial.scored, dial.context)
 
     def proxies(self) -> dict[str, Recipe]:
-        """Anchor zero by every method, from the same random weights."""
+        """Anchor zero by every method, from the same weights; a public checkpoint also as it is."""
         corpus, dial = self.scale.corpus, self.scale.bridge
-        start = Random(dial.proxy, corpus, self.seed)
+        public = isinstance(dial.proxy, Source)
+        start = dial.proxy if public else Random(dial.proxy, corpus, self.seed)
         training = replace(dial.proxy_training, seed=self.seed)
         sequence = Trained(start, Written(self.text, corpus), training)
         raw = Trained(start, corpus, training)
         more = self.text.flops // raw.flops_per_token
-        return {
+        return ({AS_IS: start} if public else {}) | {
             SEQUENCE: sequence,
             ALM: Bridged(start, self.scored, training, BridgeLoss("alm")),
             ULD: Bridged(start, self.scored, training, BridgeLoss("uld", 0.9)),
@@ -89,15 +93,21 @@ def models(ways: Bridges, method: str) -> dict[str, Recipe]:
 
 
 def design(scale: Scale, seed: int) -> Design:
-    """Bits per byte of every source, and of proxy, anchors and SLM by every method."""
+    """Bits per byte of every source, and of proxy, anchors and SLM by every method, on every text.
+
+    At a scale whose models are also judged on other texts than their own, the SLMs' tasks are scored, too.
+    """
     found = []
     for ways in bridges(scale, seed):
         named = {method: models(ways, method) for method in ways.proxies()}
         for method, stages in {SOURCE: {SOURCE: ways.llm}, **named}.items():
             for stage, model in stages.items():
-                measured = BitsPerByte(model, scale.corpus, scale.bridge.bytes)
                 labels = {"source": ways.source.name, "stage": stage}
-                found.append(Measurement(measured, method, labels=labels))
+                for metric, text in scale.texts.items():
+                    measured = BitsPerByte(model, text, scale.bridge.bytes)
+                    found.append(Measurement(measured, method, metric, labels))
+                if scale.domains and stage == "SLM":
+                    found += scored(scale, model, seed, method, **labels)
     costs = lambda frame, designs, items: _costs(scale, designs)  # noqa: E731
     return Design(tuple(found), costs, samples=lambda: samples(scale, seed), by_parts=False)
 
@@ -134,6 +144,8 @@ def _costs(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:
             place = {"source": ways.source.name}
             shared = {SEQUENCE: ways.text, ALM: ways.scored, ULD: ways.scored}
             for method, proxy in ways.proxies().items():
+                if method == AS_IS:
+                    continue  # it costs nothing
                 labels = row_labels(Measurement(proxy, method, labels=place | {"stage": "proxy"}))
                 source = shared[method].flops if method in shared else 0
                 yield labels | {"seed": seed, "metric": "flops", "value": float(proxy.flops + source)}

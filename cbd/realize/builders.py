@@ -6,7 +6,7 @@ was measured. What its work can go on from after a kill lies in `state`. Imports
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,14 +175,23 @@ def downstream(recipe: Downstream, out: Path, state: Path) -> Measured:
     (out / "items.json").write_text(json.dumps({task: score.items for task, score in scores.items()}))
 
 
+def _texts(recipe: SelfWritten) -> list[str]:
+    return [text for part in recipe.texts for text in texts(folder(part))]
+
+
+def _documents(recipe: Corpus | SelfWritten) -> Iterable[str]:
+    """The training split's."""
+    if isinstance(recipe, SelfWritten):
+        return corpus.self_written_documents(_texts(recipe), recipe)
+    return training_documents(recipe)
+
+
 BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Corpus: lambda r, out, state: corpus.build(
         r, out, folder(r.tokenizer) if isinstance(r.tokenizer, Recipe) else None
     ),
     Written: lambda r, out, state: corpus.build_written(texts(folder(r.text)), folder(r.corpus), out),
-    SelfWritten: lambda r, out, state: corpus.build_self_written(
-        [text for part in r.texts for text in texts(folder(part))], r, folder(r.source), out
-    ),
+    SelfWritten: lambda r, out, state: corpus.build_self_written(_texts(r), r, folder(r.source), out),
     Items: lambda r, out, state: items.build(r, out),
     Pairs: lambda r, out, state: pairs.build(r, out),
     Source: lambda r, out, state: sources.fetch(r, out),
@@ -214,7 +223,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Search: searched,
     Fitted: fitted,
     Scored: lambda r, out, state: read_likelihoods(
-        folder(r.teacher), folder(r.corpus), training_documents(r.corpus), r, out, state
+        folder(r.teacher), folder(r.corpus), _documents(r.corpus), r, out, state
     ),
     Evaluated: evaluated,
     Compared: compared,

@@ -19,7 +19,8 @@ class Source(Recipe):
     package by its release. `cbd.models.sources.local` and `.hub` make them.
 
     location: the folder. package: the pip package, "name==version", that holds `gguf`. gguf: the file's name;
-    it is turned into a Hugging Face checkpoint, in fp32.
+    it is turned into a Hugging Face checkpoint, in fp32. parts: the pip packages that hold it in pieces, in
+    order; `fingerprint` is then the whole file's SHA-256.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Source(Recipe):
     fingerprint: str = ""
     package: str = ""
     gguf: str = ""
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class Traits:
     then have a bias, too. gated: the feed-forward has a gate beside its input projection. query_key_norm: a
     norm over the head dimension of queries and of keys. grouped: several query heads may share one key-value
     head. free_heads: heads x head dimension need not be the width; undivided: nor need the heads divide it.
+    post_norms: a norm after attention and after feed-forward, too.
     """
 
     learned_positions: bool = False
@@ -28,6 +29,7 @@ class Traits:
     grouped: bool = False
     free_heads: bool = False
     undivided: bool = False
+    post_norms: bool = False
 
 
 ABOUT = 1.15  # a shape within this ratio has "about" so many parameters
@@ -37,6 +39,9 @@ TRAITS = {
     "llama": Traits(gated=True, grouped=True, free_heads=True),
     "qwen3": Traits(gated=True, grouped=True, free_heads=True, undivided=True, query_key_norm=True),
 }
+FOREIGN = {"gemma3_text": replace(TRAITS["qwen3"], post_norms=True)}
+"""Families whose models write and are read, and that Trans does not know: Gemma's blocks differ by their
+place, and its norms multiply by one plus a gain."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         sizes = self.layers, self.width, self.heads, self.ffn, self.vocab, self.positions, self.kv
         require(min(sizes) >= 1, f"{self.family} {self.name}: every size must be at least 1")
-        require(self.family in TRAITS, f"no family {self.family!r}; choose one of {', '.join(TRAITS)}")
+        known = self.family in TRAITS or self.family in FOREIGN
+        require(known, f"no family {self.family!r}; choose one of {', '.join(TRAITS)}")
         width, heads, kv = self.width, self.heads, self.kv
         whole = width % heads == 0 or (self.head_size and self.traits.undivided)
         require(whole, f"width {width} is not divisible by {heads} heads; choose another --heads")
@@ -80,7 +86,7 @@ class ModelSpec:
 
     @property
     def traits(self) -> Traits:
-        return TRAITS[self.family]
+        return TRAITS.get(self.family) or FOREIGN[self.family]
 
     @property
     def name(self) -> str:
@@ -115,7 +121,7 @@ class ModelSpec:
     def layer_parameters(self) -> int:
         """Parameters of one block: attention, feed-forward and norms, with their biases."""
         d, f, traits = self.width, self.ffn, self.traits
-        norms = 2 * d + (2 * self.head_dim if traits.query_key_norm else 0)
+        norms = (4 if traits.post_norms else 2) * d + (2 * self.head_dim if traits.query_key_norm else 0)
         biases = self.head_dim * (self.heads + 2 * self.kv) + d + f + d + 2 * d if traits.biases else 0
         return self.attention_matrix + self.mlp_matrix + norms + biases
 

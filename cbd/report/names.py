@@ -54,6 +54,7 @@ CLONED, STACKED = RIVALS["hypercloning"].label, RIVALS["stacking"].label
 # ways to anchor zero, in bridge
 SEQUENCE, ALM, ULD = "sequence-level", "likelihoods (ALM)", "likelihoods (ULD)"
 RAW, RAW_COMPUTE = "no bridge, equal tokens", "no bridge, equal compute"
+AS_IS = "no bridge, no training"  # of a proxy that is a public checkpoint
 
 _OURS, _SECOND, _THIRD, _PLAIN = (
     (starts.BLUE, "o", starts.SOLID),
@@ -92,6 +93,7 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     AXES: _OURS,
     SORTED: _SECOND,
     RAW_COMPUTE: _THIRD,
+    AS_IS: (starts.BROWN, "v", starts.DASHED),
     BRIDGED: (starts.ORANGE, "h", starts.DASHDOT),
     f"{BRIDGED}: meta-llama/Meta-Llama-3-8B": (starts.ORANGE, "h", starts.DASHDOT),
     f"{BRIDGED}: Qwen/Qwen3-4B": (starts.PINK, "d", starts.LONG),

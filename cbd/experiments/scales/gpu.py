@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from cbd.experiments.scales.base import Decisions, Scale, ScratchVsCbd, Tuning
-from cbd.experiments.scales.hub import OPENWEBTEXT, hub_bridge, hub_evaluation, public
+from cbd.experiments.scales.base import Scale, ScratchVsCbd, Tuning
+from cbd.experiments.scales.hub import HUB_DECISIONS, OPENWEBTEXT, hub_bridge, hub_evaluation, public
 from cbd.recipes.specs import NAMED, gpt2
 from cbd.recipes.starts import RIVALS
 from cbd.recipes.training import Loss, Training
@@ -39,7 +39,7 @@ def gpu() -> Scale:
         tuning=Tuning(2e-4, 2_000_000, 6e-4, 10_000_000, seeds=(1000,), budgets=(78_000_000,)),
         seeds=3,
         sample=1_048_576,
-        bridge=hub_bridge(training, 100_000, NAMED["GPT2-M"], (NAMED["GPT2-B"],), gpt2(18, 896)),
+        bridge=hub_bridge(training, 100_000, public("GPT2-M"), (NAMED["GPT2-B"],), gpt2(18, 896)),
         evaluation=hub_evaluation(training),
         scratch_vs_cbd=ScratchVsCbd(
             targets=(slm_138m, gpt2(18, 896)),
@@ -49,7 +49,7 @@ def gpu() -> Scale:
             equal_budgets=(78_000_000, 100_000_000),
             step_law=True,
         ),
-        decisions=Decisions((0.25, 0.5, 0.75, 0.8, 0.9, 1.0), ("hellaswag", "piqa", "arc_easy"), limit=1000),
+        decisions=HUB_DECISIONS,
         densities=((1,), (0, 1)),
         rivals=tuple(RIVALS),
         fitting=replace(training, tokens=2_097_152, lr=0.05),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from cbd.experiments.scales.base import Bridge, Evaluation
+from cbd.experiments.scales.base import Bridge, Decisions, Evaluation
 from cbd.recipes.data import Corpus, Pairs
 from cbd.recipes.evaluation import DOLLY, XLSUM
 from cbd.recipes.models import Sampling, Source
@@ -29,7 +29,7 @@ def public(name: str) -> Source:
     return Source(CHECKPOINTS[name], NAMED[name], revision="main")
 
 
-def hub_bridge(training: Training, documents: int, proxy: ModelSpec, anchors, target: ModelSpec) -> Bridge:
+def hub_bridge(training: Training, documents: int, proxy: Source, anchors, target: ModelSpec) -> Bridge:
     """The paper's bridged sources, Llama3-8B and Qwen3-4B; its sampling is not stated: ours."""
     return Bridge(
         sources=(public("Llama3-8B"), public("Qwen3-4B")),
@@ -60,6 +60,7 @@ def hub_evaluation(training: Training) -> Evaluation:
     )
 
 
+HUB_DECISIONS = Decisions((0.25, 0.5, 0.75, 0.8, 0.9, 1.0), ("hellaswag", "piqa", "arc_easy"), limit=1000)
 OPENWEBTEXT = Corpus(
     kind="hub", name="Skylion007/openwebtext", tokenizer="openai-community/gpt2", held_out=0.005
 )

@@ -76,6 +76,7 @@ def laptop() -> base.Scale:
         distillers=base.Distillers(
             (1.0, 2.0, 4.0, 8.0), Sampling(documents=2816, prompt=8, new=120, batch=128)
         ),
+        decisions=base.Decisions((0.5, 0.8, 1.0), (CONTINUATION,)),
         fitting=replace(training, tokens=16_384, lr=0.05),
         families=base.Families(
             vocabularies=(("gpt2", 2048), ("gpt_neox", 2048), ("llama", 3072), ("qwen3", 2048)),

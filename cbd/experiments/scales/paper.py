@@ -33,7 +33,9 @@ def paper() -> Scale:
         recovery=training,
         budgets=(78_000_000, 100_000_000, 500_000_000),  # E4, E5
         scratch=10_000_000_000,  # E3, E5
-        bridge=hub_bridge(training, 1_000_000, NAMED["GPT2-L"], (NAMED["GPT2-M"], NAMED["GPT2-B"]), slm_138m),
+        bridge=hub_bridge(
+            training, 1_000_000, public("GPT2-L"), (NAMED["GPT2-M"], NAMED["GPT2-B"]), slm_138m
+        ),
         evaluation=hub_evaluation(training),
         scratch_vs_cbd=replace(
             small.scratch_vs_cbd,

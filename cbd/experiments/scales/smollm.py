@@ -63,7 +63,19 @@ def smollm() -> base.Scale:
         tuning=base.Tuning(3e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(51_200,), least=0.01),
         seeds=3,
         sample=4096,
-        bridge=None,
+        bridge=base.Bridge(
+            sources=(base.GEMMA3,),
+            sampling=replace(WRITING[0], documents=1536, batch=64),
+            scored=307_200,
+            context=256,
+            proxy=base.SMOLLM2,
+            # it has read two trillion tokens: the rate that an anchor needs, fresh from a cut, is too much
+            proxy_training=replace(training, tokens=307_200, lr=1e-4),
+            anchors=(shape(20),),
+            anchor_training=training,
+            target=shape(25),
+            bytes=32_768,
+        ),
         evaluation=base.Evaluation(
             choice=("hellaswag", "piqa", "winogrande", "arc_easy"),
             generation=(REPLY,),

@@ -7,13 +7,15 @@ import pandas as pd
 
 from cbd.report import stats
 from cbd.report.findings.shared import generative, paired, units, with_verdict
-from cbd.report.names import ALM, BRIDGED, CBD, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
+from cbd.report.names import ALM, AS_IS, BRIDGED, CBD, RAW, RAW_COMPUTE, SEQUENCE, SOURCE, ULD
 from cbd.report.verdicts import BITS, MARGIN_BITS, Control, Entry, Facts, Tables, less, listed, more
 
+OWN = "bits_per_byte"
 
-def differences(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
+
+def differences(table: pd.DataFrame, baseline: str = RAW, metric: str = OWN) -> pd.DataFrame:
     """Bits per byte of each way to a proxy minus the baseline's, a row a source, stage and method."""
-    rows = table[(table["metric"] == "bits_per_byte") & (table["stage"] != SOURCE)]
+    rows = table[(table["metric"] == metric) & (table["stage"] != SOURCE)]
     found = with_verdict(stats.paired(rows, ["source", "stage"], baseline=baseline))
     order = {name: i for column in ("source", "stage") for i, name in enumerate(rows[column].unique())}
     place = lambda column: column if column.name == "method" else column.map(order)  # noqa: E731
@@ -21,15 +23,23 @@ def differences(table: pd.DataFrame, baseline: str = RAW) -> pd.DataFrame:
 
 
 def _ways(tables: Tables, stage: str, methods: Sequence[str], baseline: str = RAW) -> pd.DataFrame:
-    """These ways minus the baseline in a stage, as units."""
-    found = differences(tables["bridge"], baseline).query("stage == @stage and method in @methods")
-    return units(found, "{method}, {source}" if found["source"].nunique() > 1 else "{method}")
+    """These ways minus the baseline in a stage, as units, on every text that no model here wrote.
+
+    The scale's own counts where there is no other: a proxy's own writing would favour what leaves it alone.
+    """
+    table, parts = tables["bridge"], []
+    others = [metric for metric in table["metric"].unique() if metric.startswith(f"{OWN} on ")]
+    for metric in others or [OWN]:
+        found = differences(table, baseline, metric).query("stage == @stage and method in @methods")
+        named = units(found, "{method}, {source}" if found["source"].nunique() > 1 else "{method}")
+        parts.append(named.assign(unit=named["unit"] + metric.removeprefix(OWN)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _by_text(tables: Tables) -> pd.DataFrame:
-    """By generated text minus both chains without a bridge."""
-    parts = []
-    for baseline in (RAW, RAW_COMPUTE):
+    """By generated text minus every chain without a bridge."""
+    parts, known = [], set(tables["bridge"]["method"])
+    for baseline in [name for name in (RAW, RAW_COMPUTE, AS_IS) if name in known]:
         found = _ways(tables, "SLM", [SEQUENCE], baseline)
         parts.append(found.assign(unit=found["unit"] + " against " + baseline.split(", ")[1]))
     return pd.concat(parts, ignore_index=True)
