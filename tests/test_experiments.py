@@ -854,6 +854,23 @@ def test_a_public_proxy_is_measured_as_it_is_too_and_on_texts_that_no_model_wrot
     assert units["point"].iloc[2] == pytest.approx(np.mean(gaps), abs=1e-6)
 
 
+def test_a_chain_of_several_seeds_can_begin_at_one_public_source(
+    ran, micro, tiny_corpus_folder, tmp_path_factory
+):
+    folder = tmp_path_factory.mktemp("source")
+    random_model(micro.source, seed=6).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_corpus_folder).save_pretrained(folder)
+    scale = replace(micro, name="shared", source=local(folder), source_training=None)
+    _, tables = ran(5, scale, ("chain",))
+    table = tables["chain"]
+    losses = only(table, metric="final_loss").set_index(["method", "spec", "seed"])["value"]
+    [loss] = set(only(table, metric="final_loss", method="source")["value"])
+    smallest = micro.anchor_specs[-1].name
+    for _, row in only(table, metric="lost_since_source", spec=smallest).iterrows():
+        assert row["value"] == pytest.approx(losses["stepwise", smallest, row["seed"]] - loss, abs=1e-6)
+    assert len(only(table, metric="lost")) == len(SEEDS) * len(micro.anchors)
+
+
 # Families ------------------------------------------------------------------------------------------------
 
 

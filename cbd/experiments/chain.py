@@ -51,7 +51,8 @@ def design(scale: Scale, seed: int) -> Design:
 
 def _derive(frame: pd.DataFrame, designs: dict[int, Design], items: Items) -> Iterable[dict]:
     """What each step loses (Q4), and how steady training was (E6b)."""
-    finals = frame[frame.metric == "final_loss"].set_index("recipe").value
+    # a public source is one recipe in all seeds
+    finals = frame[frame.metric == "final_loss"].drop_duplicates("recipe").set_index("recipe").value
     for seed, design in designs.items():
         ends = [m for m in design.measurements if m.metric == "final_loss" and m.method in (SOURCE, STEPWISE)]
         for above, below in pairwise(ends):

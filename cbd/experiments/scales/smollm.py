@@ -96,6 +96,7 @@ def smollm() -> base.Scale:
         domains=DOMAINS,
         benchmarked=("union", "grown", "cut"),
         pruned=True,
+        scores=True,
         # as many tokens as the chain spends down to 14 blocks; the paper: CE + 0.1 KL + 2 x cosine distance
         boomerang=base.Boomerang(
             16, replace(training, tokens=204_800), Loss("forward_kl", 1 / 1.1, alignment=2 / 1.1)
