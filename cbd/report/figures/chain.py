@@ -77,9 +77,8 @@ def _steps(axes: Axes, final: pd.DataFrame, lost: pd.DataFrame) -> None:
         aside = {ALONE: -0.12, DIRECT_COMPUTE: 0.12, DIRECT_TOKENS: 0.24}.get(method, 0)
         drawing.dots(axes, rows["place"] + aside, rows, style, markersize=6)
     for spec, value in lost.groupby("spec")["value"].mean().items():
-        middle = (order[spec] - 0.5, own.loc[order[spec] - 1 : order[spec]].mean())
-        side = {"va": "top", "xytext": (5, -3)} if value > 0 else {"va": "bottom", "xytext": (5, 3)}
-        axes.annotate(f"{value:+.3f}", middle, textcoords="offset points", color=BLUE, **side)
+        place = {"xycoords": axes.get_xaxis_transform(), "ha": "center"}  # below every point
+        axes.annotate(f"{value:+.3f}", (order[spec], 0.04), color=BLUE, **place)
     axes.set_xticks(range(len(labels)), list(labels.values()))
     axes.margins(x=0.12, y=0.22)
     axes.set(xlabel=drawing.SIZE, ylabel="final " + drawing.LOSS)
