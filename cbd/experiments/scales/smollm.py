@@ -43,7 +43,7 @@ def smollm() -> base.Scale:
     )
     return base.Scale(
         name="smollm",
-        cost="about seven hours on two CPU cores with AVX-512 bf16; one seed so far",
+        cost="about nine hours on two CPU cores with AVX-512 bf16; three seeds of the chain, one of the rest",
         corpus=OWN,
         source=base.SMOLLM2,
         source_training=None,
