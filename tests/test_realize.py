@@ -25,6 +25,7 @@ from cbd.realize import store
 from cbd.realize.builders import BUILDERS
 from cbd.realize.progress import VERBS
 from cbd.realize.run import pending, realize, realize_all
+from cbd.realize.workers import make
 from cbd.recipes.base import Recipe
 from cbd.recipes.costs import flops
 from cbd.recipes.data import Corpus
@@ -215,6 +216,45 @@ def test_two_workers_make_the_same_bits_as_one_process_and_hand_on_an_error(
     theirs = every_result(tmp_path / "alone")
     assert len(ours) > 30 and set(ours) == set(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_lean_run_keeps_what_was_asked_for_and_the_records_of_the_rest(tiny_corpus, jobs):
+    """A grid of untrained models is as large as its grid; their losses are a few bytes each."""
+    shape = lambda layers: gpt2(layers, 32, head_dim=16, vocab=300, positions=32)  # noqa: E731
+    small, large = Random(shape(1), tiny_corpus), Random(shape(3), tiny_corpus, 1)
+    grid = [Interpolated(small, large, shape(2), alpha) for alpha in (0.0, 0.5, 1.0)]
+    measured = [Evaluated(model, tiny_corpus, 64, 16) for model in grid]
+    before = Random(shape(2), tiny_corpus, 7)
+    realize(before)
+    asked = [*measured, grid[1], Evaluated(before, tiny_corpus, 64, 16)]
+    realize_all(asked, jobs=jobs, lean=True)
+    assert [store.finished(model) for model in grid] == [False, True, False], "one was asked for"
+    assert not store.finished(small) and store.finished(tiny_corpus), "it is not light"
+    assert store.finished(before), "it was there before"
+    for recipe in (*grid, small, large):
+        assert store.recorded(recipe) and store.record(recipe)["key"] == recipe.key
+    assert pending(asked) == [] and realize_all(asked, lean=True).startswith("nothing")
+    losses = [store.record(one)["metrics"]["loss"] for one in measured]
+    again = Evaluated(grid[0], tiny_corpus, 64, 16, "test")
+    assert {small, large, grid[0]} <= set(pending([again]))
+    realize_all([again], lean=True)
+    shutil.rmtree(store.folder(measured[0]))
+    realize_all(measured, lean=True)
+    assert [store.record(one)["metrics"]["loss"] for one in measured] == losses
+
+
+def test_an_input_that_another_command_has_shed_meanwhile_is_made_again(tiny_corpus):
+    shape = lambda layers: gpt2(layers, 32, head_dim=16, vocab=300, positions=32)  # noqa: E731
+    start = Transferred(Random(shape(3), tiny_corpus), shape(2))
+    todo = pending([Evaluated(start, tiny_corpus, 64, 16)])
+    for recipe in todo[:-1]:
+        make(recipe)
+    store.shed(start)
+    store.shed(start.model)
+    store.shed(start)  # twice is once
+    make(todo[-1])
+    assert store.finished(todo[-1])
 
 
 def test_workers_serve_the_store_that_is_named_now(tiny_corpus, tmp_path, monkeypatch):

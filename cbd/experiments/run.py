@@ -194,7 +194,8 @@ def _told(name: str, scale: Scale) -> str:
 
 
 def _realised(recipes: list[Recipe], scale: Scale, jobs: int | None) -> None:
-    realize_all(recipes, jobs=jobs or int(os.environ.get("CBD_JOBS", scale.jobs)), threads=scale.threads)
+    jobs = jobs or int(os.environ.get("CBD_JOBS", scale.jobs))
+    realize_all(recipes, jobs=jobs, threads=scale.threads, lean=True)
 
 
 def frame_of(name: str, rows: list[dict]) -> pd.DataFrame:
@@ -287,7 +288,7 @@ def _records(recipes: Iterable[Recipe]) -> dict[str, dict]:
     """
     found: dict[str, dict] = {}
     for recipe in walk(recipes).values():
-        if store.finished(recipe):
+        if store.recorded(recipe):
             record = {k: v for k, v in store.record(recipe).items() if k not in _SAID_ELSEWHERE}
             place = {name: record.pop(name) for name in ("versions", "commit", "machine")}
             name = "ran-" + hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()[:8]

@@ -46,7 +46,7 @@ def overview(designs: Mapping[str, Iterable[Recipe]], accelerator: costs.Acceler
         if needed:
             tokens, work = sum(recipe.tokens for recipe in own), sum(recipe.flops for recipe in own)
             runs = sum(recipe.tokens > 0 for recipe in own)
-            done = f"{sum(map(store.finished, own))}/{len(own)}"
+            done = f"{sum(map(store.recorded, own))}/{len(own)}"
             hours = _hours(accelerator.hours(work))
             lines.append(line.format(name, len(own), runs, f"{tokens:,}", si(work, " "), hours, done))
     if shared:
@@ -63,7 +63,7 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
     finished = ["done"] * done
     lines = [line.format("#", "step", "size", "runs", "tokens each", "FLOPs", "hours", *finished, "needs")]
     for number, ((kind, size, tokens, needs), runs) in enumerate(grouped(recipes).items(), start=1):
-        finished = [f"{sum(map(store.finished, runs))}/{len(runs)}"] * done
+        finished = [f"{sum(map(store.recorded, runs))}/{len(runs)}"] * done
         work = sum(recipe.flops for recipe in runs)
         cost = (si(work, " "), _hours(accelerator.hours(work))) if work else ("-", "-")
         each, needed = f"{tokens:,}" if tokens else "-", ", ".join(f"#{n}" for n in needs)

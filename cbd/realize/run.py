@@ -1,6 +1,7 @@
 """From recipes to their folders: what is missing is made, once."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cbd.realize import store
@@ -28,11 +29,15 @@ def realize(recipe: Recipe) -> Path:
     return store.folder(recipe)
 
 
-def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = None) -> str:
+def realize_all(
+    recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = None, lean: bool = False
+) -> str:
     """Make all that is missing, in up to `jobs` processes of `threads` threads each (None: torch's choice).
 
-    Interrupted, what is finished stays and trainings go on from their last state. Returns what
-    was made, in a line, which is also shown unless nothing was missing.
+    lean: of what is made here, light recipes that nothing here needs any longer are thrown away, all but
+    their records: a grid of untrained models of 100 M parameters would take a hundred gigabytes. Interrupted,
+    what is finished stays and trainings go on from their last state. Returns what was made, in a line, which
+    is also shown unless nothing was missing.
     """
     needed = list(recipes)
     todo = pending(needed)
@@ -40,16 +45,36 @@ def realize_all(recipes: Iterable[Recipe], jobs: int = 1, threads: int | None = 
     if not todo:
         return steps.summary
     _check_available(todo)
+    spare = _spare(todo, keep={recipe.key for recipe in needed}) if lean and not launched() else lambda _: ()
+
+    def end(recipe: Recipe) -> None:
+        steps.end(recipe)
+        for one in spare(recipe):
+            store.shed(one)
+
     with steps:
         if jobs == 1 or len(todo) == 1 or launched():
             set_threads(threads)
             for recipe in todo:
                 steps.begin(recipe)
                 make(recipe)
-                steps.end(recipe)
+                end(recipe)
         else:
-            make_in_parallel(todo, jobs, threads, steps)
+            make_in_parallel(todo, jobs, threads, steps.begin, end)
     return steps.summary
+
+
+def _spare(todo: list[Recipe], keep: set[str]) -> Callable[[Recipe], list[Recipe]]:
+    """Tells, of a recipe that was made, which light inputs that were made before nothing waits for now."""
+    waiting = Counter(source.key for recipe in todo for source in recipe.inputs)
+    made = {recipe.key for recipe in todo}
+
+    def after(recipe: Recipe) -> list[Recipe]:
+        waiting.subtract(source.key for source in recipe.inputs)
+        own = {s.key: s for s in recipe.inputs if s.light and s.key in made and s.key not in keep}
+        return [source for key, source in own.items() if waiting[key] == 0]
+
+    return after
 
 
 def _check_available(todo: list[Recipe]) -> None:

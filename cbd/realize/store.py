@@ -4,7 +4,8 @@ exca, redun and joblib were weighed first: each keeps results or task state as p
 folder that is published by one rename, so this stays ours. The lock is `filelock`'s.
 
 Layout below `root()`: `Trained/<key>/` (finished, with `record.json`), `work/<key>/out` (being written;
-thrown away by the next try), `work/<key>/state` (what a killed training goes on from), `locks/`.
+thrown away by the next try), `work/<key>/state` (what a killed training goes on from), `records/` (of what
+was made and shed), `locks/`.
 """
 
 import json
@@ -26,7 +27,7 @@ from filelock import FileLock
 
 import cbd
 from cbd.errors import CbdError
-from cbd.files import publish
+from cbd.files import publish, write_text
 from cbd.recipes.base import Recipe
 
 RECORD = "record.json"
@@ -48,8 +49,21 @@ def finished(recipe: Recipe) -> bool:
 
 
 def record(recipe: Recipe) -> dict[str, Any]:
-    """What was measured while a finished recipe was made: tokens, FLOPs, seconds, versions, machine."""
-    return json.loads((folder(recipe) / RECORD).read_text())
+    """What was measured while a recipe was made: tokens, FLOPs, seconds, versions, machine.
+
+    It is there for what was thrown away to save room, too (`shed`).
+    """
+    return json.loads(_record_of(recipe).read_text())
+
+
+def recorded(recipe: Recipe) -> bool:
+    """Whether there is a record: the recipe is finished, or was, until it was shed."""
+    return _record_of(recipe).exists()
+
+
+def _record_of(recipe: Recipe) -> Path:
+    there = folder(recipe) / RECORD
+    return there if there.exists() else root() / "records" / f"{recipe.key}.json"
 
 
 def make(recipe: Recipe, build: Callable[[Path, Path], dict[str, Any]]) -> Path:
@@ -86,6 +100,16 @@ def discard(recipe: Recipe) -> None:
         if folder(recipe).exists():
             folder(recipe).replace(trash)
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def shed(recipe: Recipe) -> None:
+    """Throw a finished folder away and keep its record: what is light is made again when it is needed."""
+    if not finished(recipe):  # another command was first
+        return
+    kept = root() / "records" / f"{recipe.key}.json"
+    kept.parent.mkdir(exist_ok=True)
+    write_text(kept, (folder(recipe) / RECORD).read_text())
+    discard(recipe)
 
 
 def _locked(recipe: Recipe) -> AbstractContextManager:

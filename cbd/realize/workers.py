@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,13 +18,21 @@ from tqdm import tqdm
 from cbd.data import progress
 from cbd.errors import CbdError
 from cbd.realize import store
-from cbd.realize.progress import Steps
 from cbd.recipes.base import Recipe
 from cbd.recipes.training import Run
 
 
-def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, steps: Steps) -> None:
-    """A ready recipe goes to a free process; of several, the one with the longest way to the end."""
+def make_in_parallel(
+    todo: list[Recipe],
+    jobs: int,
+    threads: int | None,
+    begin: Callable[[Recipe], None],
+    end: Callable[[Recipe], None],
+) -> None:
+    """A ready recipe goes to a free process; of several, the one with the longest way to the end.
+
+    begin, end: told of each recipe that is begun, and that is made.
+    """
     longest_first = urgency(todo)
     waiting = sorted(todo, key=lambda recipe: -longest_first[recipe.key])
     unfinished = set(longest_first)
@@ -37,13 +45,13 @@ def make_in_parallel(todo: list[Recipe], jobs: int, threads: int | None, steps: 
                     waiting.remove(recipe)
                     with _interrupts_held():
                         running[pool.submit(make, recipe)] = recipe
-                    steps.begin(recipe)
+                    begin(recipe)
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     recipe = running.pop(future)
                     future.result()
                     unfinished.remove(recipe.key)
-                    steps.end(recipe)
+                    end(recipe)
         except BrokenProcessPool:
             wrong = "a worker process died (out of memory?)"
             raise CbdError(f"{wrong}: run the same command again, it goes on") from None
@@ -140,10 +148,16 @@ def launched() -> bool:
 
 
 def make(recipe: Recipe) -> None:
-    """Make one recipe whose inputs are finished, in one process or together with the others of a launch."""
+    """Make one recipe whose inputs are finished, in one process or together with the others of a launch.
+
+    An input that another command has shed meanwhile is made again.
+    """
     from cbd.realize.builders import build  # torch
 
     if not launched():
+        for source in recipe.inputs:
+            if source.light and not store.finished(source) and not store.finished(recipe):
+                make(source)
         store.make(recipe, partial(build, recipe))
         return
     import torch

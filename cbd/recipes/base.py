@@ -23,6 +23,8 @@ class Recipe:
     """
 
     version: ClassVar[int] = 1
+    light: ClassVar[bool] = False
+    """Whether it follows from its inputs within seconds, so that its weights need not be kept."""
 
     @cached_property
     def key(self) -> str:

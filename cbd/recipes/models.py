@@ -37,6 +37,8 @@ class Source(Recipe):
 class Random(Recipe):
     """A model initialised at random by its Hugging Face class, with the corpus' tokenizer beside it."""
 
+    light = True
+
     spec: ModelSpec
     corpus: Corpus
     seed: int = 0
@@ -48,6 +50,8 @@ class Sorted(Recipe):
 
     Anchors inherit leading slices of it, so a target between the two shares one basis with both.
     """
+
+    light = True
 
     model: Recipe
 
@@ -125,6 +129,8 @@ class Factorised(Recipe):
     share: of the directions of each matrix that the factors keep.
     """
 
+    light = True
+
     model: Recipe
     layers: int
     share: float = 0.5
@@ -169,6 +175,8 @@ class Patched(Recipe):
 class Transferred(Recipe):
     """Trans(model) at another shape: one anchor alone, cut or grown."""
 
+    light = True
+
     model: Recipe
     spec: ModelSpec
     trans: Trans = Trans()
@@ -182,6 +190,8 @@ class Learngene(Recipe):
     and what of a language model's embeddings, is left open; ours: by Trans the last half of the target's
     blocks, and everything else is random.
     """
+
+    light = True
 
     model: Recipe
     spec: ModelSpec
@@ -200,6 +210,8 @@ class Interpolated(Recipe):
 
     alpha: a number in [0, 1], or "distance": (N_large - N_target) / (N_large - N_small), in parameters.
     """
+
+    light = True
 
     small: Recipe
     large: Recipe
