@@ -23,7 +23,7 @@ from cbd.errors import CbdError
 from cbd.models.sources import hub, local
 from cbd.realize import store
 from cbd.realize.builders import BUILDERS
-from cbd.realize.progress import VERBS
+from cbd.realize.progress import VERBS, Steps
 from cbd.realize.run import pending, realize, realize_all
 from cbd.realize.workers import make
 from cbd.recipes.base import Recipe
@@ -244,6 +244,26 @@ def test_a_lean_run_keeps_what_was_asked_for_and_the_records_of_the_rest(tiny_co
     assert [store.record(one)["metrics"]["loss"] for one in measured] == losses
 
 
+def test_what_waits_for_a_light_recipe_is_made_before_the_next_of_them(tiny_corpus, monkeypatch):
+    """Else all of a grid would be on the disk before the first of it is measured."""
+    shape = lambda layers: gpt2(layers, 32, head_dim=16, vocab=300, positions=32)  # noqa: E731
+    small, large = Random(shape(1), tiny_corpus), Random(shape(3), tiny_corpus, 1)
+    grid = [Interpolated(small, large, shape(2), alpha / 8) for alpha in range(9)]
+    there, most = set(), []
+    shed = store.shed
+    monkeypatch.setattr(store, "shed", lambda recipe: (there.discard(recipe), shed(recipe)))
+    end = Steps.end
+
+    def counted(self, recipe):
+        end(self, recipe)
+        there.update([recipe] if isinstance(recipe, Interpolated) else [])
+        most.append(len(there))
+
+    monkeypatch.setattr(Steps, "end", counted)
+    realize_all([Evaluated(model, tiny_corpus, 64, 16) for model in grid], jobs=2, lean=True)
+    assert max(most) <= 4 and not there, "two processes, each with one to measure and one at most to come"
+
+
 def test_an_input_that_another_command_has_shed_meanwhile_is_made_again(tiny_corpus):
     shape = lambda layers: gpt2(layers, 32, head_dim=16, vocab=300, positions=32)  # noqa: E731
     start = Transferred(Random(shape(3), tiny_corpus), shape(2))
@@ -253,8 +273,10 @@ def test_an_input_that_another_command_has_shed_meanwhile_is_made_again(tiny_cor
     store.shed(start)
     store.shed(start.model)
     store.shed(start)  # twice is once
+    first = store.record(start)
     make(todo[-1])
-    assert store.finished(todo[-1])
+    assert store.finished(todo[-1]) and store.finished(start)
+    assert store.record(start) == first, "as when it was made first"
 
 
 def test_workers_serve_the_store_that_is_named_now(tiny_corpus, tmp_path, monkeypatch):

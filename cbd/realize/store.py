@@ -124,6 +124,10 @@ def _locked(recipe: Recipe) -> AbstractContextManager:
 
 
 def _write_record(out: Path, recipe: Recipe, measured: dict[str, Any], started: float) -> None:
+    """What is made again after it was shed keeps its first record: records do not hang on what had room."""
+    if recorded(recipe):
+        shutil.copyfile(_record_of(recipe), out / RECORD)
+        return
     content = {
         "key": recipe.key,
         "recipe": type(recipe).__name__,

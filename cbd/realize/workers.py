@@ -34,7 +34,8 @@ def make_in_parallel(
     begin, end: told of each recipe that is begun, and that is made.
     """
     longest_first = urgency(todo)
-    waiting = sorted(todo, key=lambda recipe: -longest_first[recipe.key])
+    # what is light is as urgent as what waits for it, and comes after what is: a lean run holds few of them
+    waiting = sorted(todo, key=lambda recipe: (-longest_first[recipe.key], recipe.light))
     unfinished = set(longest_first)
     running: dict[Future, Recipe] = {}
     with _pool(jobs, threads) as pool:
@@ -64,7 +65,7 @@ def urgency(todo: list[Recipe]) -> dict[str, int]:
     """FLOPs on the longest path from each recipe to the end; `todo` has inputs first."""
     longest = {recipe.key: 0 for recipe in todo}
     for recipe in reversed(todo):  # what needs it is done already
-        longest[recipe.key] += max(recipe.flops, 1)
+        longest[recipe.key] += 0 if recipe.light else max(recipe.flops, 1)
         for source in recipe.inputs:
             if source.key in longest:
                 longest[source.key] = max(longest[source.key], longest[recipe.key])
