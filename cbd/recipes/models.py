@@ -92,7 +92,7 @@ class Pruned(Recipe):
 
     score: what says how much a block is missed: the "loss" itself (SLEB, arXiv 2402.09025, has the same
         rule), the "kl" divergence from the whole model, or how far the "logits" that are its highest turn
-        away from it (the Logit Disruption Score, `cbd.training.pruning`).
+        away from it (the Logit Disruption Score, `cbd.training.judge`).
     corrected: whether the norms behind a gap get the whole model's mean and variance back there (Activation
         Statistics Correction, `cbd.models.correction`).
     """
