@@ -138,12 +138,17 @@ def test_texts_of_another_source_or_with_a_corpus_are_refused(source):
 
 
 def test_another_model_can_read_what_a_source_wrote(source, tiny_corpus, tmp_path, monkeypatch):
-    """Its documents are read as they were packed: else the likelihoods would belong to other tokens."""
+    """Its documents are read as they were packed: else the likelihoods would belong to other tokens.
+
+    Where the texts are gone and the corpus is still there, they are written again first.
+    """
     monkeypatch.setenv("CBD_STORE", str(tmp_path / "store"))
     llm = local(source)
     own = SelfWritten(llm, (Generated(llm, None, FREE),), held_out=0.2)
     reader = Random(gpt2(1, 32, head_dim=16, vocab=300, positions=64), tiny_corpus)
     scored = Scored(reader, own, sample=120, context=16, top=4)
+    realize(own)
+    store.discard(own.texts[0])
     realize(scored)
     assert store.record(scored)["scored_tokens"] >= 120
     start = Random(gpt2(1, 16, head_dim=16, vocab=300, positions=64), own)

@@ -8,12 +8,13 @@ compared over groups of tokens that cover the same bytes (`Scored`, `Bridged`). 
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import attrgetter
 from typing import ClassVar, Literal, Self
 
 from cbd.errors import require
 from cbd.recipes.base import Recipe, check_choices
-from cbd.recipes.data import Corpus, Pairs
+from cbd.recipes.data import Corpus, Pairs, SelfWritten
 from cbd.recipes.models import Random, Rotated, Sorted, Transferred, encloses
 from cbd.recipes.operators import PATCH, kept
 from cbd.recipes.specs import ModelSpec
@@ -362,12 +363,18 @@ class Scored(Recipe):
     """
 
     teacher: Recipe
-    corpus: Corpus
+    corpus: Corpus | SelfWritten
     sample: int
     context: int = 256
     top: int = 32
 
     spec = property(attrgetter("teacher.spec"))
+
+    @cached_property
+    def inputs(self) -> tuple[Recipe, ...]:
+        """A corpus that a source wrote holds its tokens; the documents are in the texts that it came from."""
+        texts = self.corpus.texts if isinstance(self.corpus, SelfWritten) else ()
+        return (self.teacher, self.corpus, *texts)
 
     @property
     def flops(self) -> int:
