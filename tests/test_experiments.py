@@ -1319,6 +1319,9 @@ def test_the_average_is_in_the_table_with_its_interval(tables):
 # Other texts and tasks at step zero ----------------------------------------------------------------------
 
 
+WIDE = ("chain", "initialise", "alpha", "convergence", "better_interpolation")
+
+
 @pytest.fixture(scope="module")
 def wide(micro, tiny_corpus, tmp_path_factory) -> Scale:
     """Models judged on another text as well, and on tasks before any training."""
@@ -1334,7 +1337,7 @@ def wide(micro, tiny_corpus, tmp_path_factory) -> Scale:
 
 
 def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
-    _, tables = ran(2, wide, ("chain", "initialise", "alpha", "convergence"))
+    _, tables = ran(2, wide, WIDE)
     losses = ("loss", "loss on other text")
     about = ["spec", "method", "mixing", "operator", "alpha", "seed"]
     for name, own in (("chain", "final_loss"), ("initialise", "loss"), ("alpha", "loss")):
@@ -1373,7 +1376,7 @@ def test_models_are_judged_on_every_text_and_chosen_starts_on_tasks(ran, wide):
 
 
 def test_what_recovered_is_judged_on_every_text(ran, wide, monkeypatch):
-    folder, tables = ran(2, wide, ("chain", "initialise", "alpha", "convergence"))
+    folder, tables = ran(2, wide, WIDE)
     table, about = tables["convergence"], ["method", "budget", "seed"]
     own, other = only(table, metric="loss"), only(table, metric="loss on other text")
     done = findings.convergence.ends(table)
@@ -1394,6 +1397,18 @@ def test_what_recovered_is_judged_on_every_text(ran, wide, monkeypatch):
     assert len(searched) == 7 * len(BUDGETS) + 1, "each start at each budget; random also at the long one"
     units = findings.ROWS["Q2"].measure(tables)["unit"]
     assert sum(units.str.endswith(" on other text")) == len(units) / 2 == len(wide.ladder) + len(BUDGETS)
+
+
+def test_learned_alphas_are_judged_on_every_text_and_after_recovery_on_tasks(ran, wide):
+    _, tables = ran(2, wide, WIDE)
+    table = tables["better_interpolation"]
+    found = findings.better_interpolation.by_start(table)
+    for budget, rows in found.groupby("budget"):
+        assert set(rows["method"]) == {CBD, SMALLER, LARGER, *FITTED.values()}
+        assert rows[["loss", "loss on other text"]].notna().all(axis=None)
+        assert rows["cbd_cloze/acc"].notna().all() == (budget > 0)
+    assert set(found["budget"]) == {0, BUDGETS[0]}
+    assert len(only(table, metric="rule_alpha")) == len(SEEDS) * len(wide.convergence_targets)
 
 
 def test_a_scale_without_a_source_of_another_family_has_no_bridge(micro):

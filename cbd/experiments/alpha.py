@@ -14,6 +14,7 @@ from cbd.recipes.evaluation import Evaluated
 from cbd.recipes.models import Interpolated
 from cbd.recipes.operators import LITERAL, LOSSY, UNION, distance_alpha
 from cbd.recipes.specs import ModelSpec
+from cbd.recipes.training import Run
 
 # label of the table's mixing and operator columns -> operator
 READINGS = {("literal", "preserving"): LITERAL, ("union", "preserving"): UNION, ("literal", "lossy"): LOSSY}
@@ -45,7 +46,7 @@ def by_rule(frame: pd.DataFrame, designs: dict[int, Design], items: Items) -> It
     """Where the parameter-distance rule puts alpha for each target."""
     for seed, design in designs.items():
         recipes = [m.recipe for m in design.measurements]
-        models = (r.model if isinstance(r, Evaluated) else r.start for r in recipes)
+        models = (r.start if isinstance(r, Run) else r.model for r in recipes)
         targets = {model.spec: model for model in models if isinstance(model, Interpolated)}
         for spec, model in targets.items():
             labels = {"method": "parameter distance", "family": spec.family, "spec": spec.name, "seed": seed}

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from cbd.experiments.run import Design, Measurement, row_labels
 from cbd.experiments.scales.base import Scale
 from cbd.experiments.starts import controls, given, recovery, starts
-from cbd.experiments.tasks import benchmarked, chosen
+from cbd.experiments.tasks import benchmarked, chosen, elsewhere
 from cbd.recipes import costs
-from cbd.recipes.base import Recipe
 from cbd.report.names import CBD, CHAIN_TOKENS, RANDOM
 
 
@@ -25,19 +24,13 @@ def design(scale: Scale, seed: int) -> Design:
             for tokens in budgets:
                 run = recovery(scale, seed, spec, method, start, tokens, first.get(method))
                 found.append(Measurement(run, method, labels={"budget": tokens}))
-                found += _elsewhere(scale, run, method, tokens)
+                found += elsewhere(scale, run, method, tokens)
                 if tokens == max(scale.budgets) and method in benchmarked(scale):
                     scores = chosen(scale, run)
                     found += [Measurement(score, method, labels={"budget": tokens}) for score in scores]
             if method == CBD:
-                found += _elsewhere(scale, start, method, min(budgets))
+                found += elsewhere(scale, start, method, min(budgets))
     return Design(tuple(found), lambda frame, designs, items: _chain_tokens(scale, designs))
-
-
-def _elsewhere(scale: Scale, model: Recipe, method: str, budget: int) -> list[Measurement]:
-    texts = {metric: text for metric, text in scale.texts.items() if metric != "loss"}
-    judged = {metric: scale.evaluated(model, corpus=text) for metric, text in texts.items()}
-    return [Measurement(loss, method, metric, {"budget": budget}) for metric, loss in judged.items()]
 
 
 def _chain_tokens(scale: Scale, designs: dict[int, Design]) -> Iterable[dict]:

@@ -49,6 +49,13 @@ def chosen(scale: Scale, model: Recipe) -> list[Downstream]:
     return [Downstream(model, dial.choice, shots=shots, **asked) for shots in dial.shots]
 
 
+def elsewhere(scale: Scale, model: Recipe, method: str, budget: int) -> list[Measurement]:
+    """The losses of a model on the texts that the scale does not train on."""
+    texts = {metric: text for metric, text in scale.texts.items() if metric != "loss"}
+    judged = {metric: scale.evaluated(model, corpus=text) for metric, text in texts.items()}
+    return [Measurement(loss, method, metric, {"budget": budget}) for metric, loss in judged.items()]
+
+
 def gaps(frame: pd.DataFrame, designs: dict[int, Design], items: Items) -> Iterator[dict]:
     """Every method's tasks minus those of random weights of the same size; of the same budget, if it has one.
 

@@ -105,5 +105,6 @@ def smollm() -> base.Scale:
         decisions=base.Decisions(
             (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), ("hellaswag", "piqa", "arc_easy"), limit=200
         ),
+        fitting=replace(training, tokens=8_192, lr=0.05),
         machine="cpu-bf16",
     )

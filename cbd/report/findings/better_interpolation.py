@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from cbd.report.findings.convergence import ends
-from cbd.report.findings.shared import NATS, NEAREST, against, nearest, units, with_nearest
+from cbd.report.findings.shared import NATS, NEAREST, against, judged, nearest, units, with_nearest
 from cbd.report.names import CBD, FITTED
 from cbd.report.verdicts import MARGIN, Tables, above, less
 
@@ -25,6 +25,14 @@ def learned_against(table: pd.DataFrame) -> pd.DataFrame:
                 pair = rows[rows["method"].isin([method, other])]
                 found.append(against(pair, other).assign(when=when, minus=other))
     return pd.concat(found, ignore_index=True)
+
+
+def by_start(table: pd.DataFrame) -> pd.DataFrame:
+    """Every start, untrained (budget 0) and after recovery: losses on every text and scores (`judged`)."""
+    losses = table[table["metric"] == "loss"]
+    untrained, others = losses[losses["tokens"] == 0], table[table["metric"] != "loss"]
+    rows = pd.concat([untrained.assign(budget=0), ends(table), others[others["metric"] != "rule_alpha"]])
+    return judged(rows, ["parameters", "spec", "budget", "method"])
 
 
 def learned(records: list[dict[str, Any]]) -> pd.DataFrame:
