@@ -15,9 +15,11 @@ import torch
 from conftest import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 
+from cbd.data.alignment import Segmented
 from cbd.data.corpus import build, build_written
 from cbd.data.documents import training_documents
 from cbd.data.tokens import Tokens
@@ -212,13 +214,29 @@ def test_overlapping_windows_score_every_token_once(teacher, tiny_corpus) -> Non
     model = AutoModelForCausalLM.from_pretrained(teacher).eval()
     ids = np.random.default_rng(0).integers(0, 330, 77)
     recipe = Scored(Source("t", TEACHER), tiny_corpus, sample=1000, context=16, top=2)
-    [(likelihoods, top)] = scoring.read_documents(model, recipe, [ids])
+    document = Segmented(ids, np.arange(1, 78), np.zeros(77, bool))
+    [(likelihoods, top)] = scoring.read_documents(model, recipe, [document])
     assert np.isnan(likelihoods[0]) and np.isfinite(likelihoods[1:]).all() and (top > 0).all()
     for i in (1, 7, 15, 16, 17, 40, 76):
         first = 0 if i < 16 else (i - 16) // 8 * 8 + 8
         assert i - first >= 8 or first == 0
         with torch.no_grad():
             logits = model(torch.from_numpy(ids[first : i + 1])[None]).logits[0].double()
+        assert likelihoods[i] == pytest.approx(logits[-2].log_softmax(0)[ids[i]].item(), rel=1e-4)
+
+
+def test_what_a_tokenizer_puts_before_a_text_begins_every_window(teacher, tiny_corpus) -> None:
+    model = AutoModelForCausalLM.from_pretrained(teacher).eval()
+    ids = np.random.default_rng(1).integers(0, 330, 40)
+    recipe = Scored(Source("t", TEACHER), tiny_corpus, sample=1000, context=16, top=2)
+    document = Segmented(ids, np.arange(40), np.arange(40) < 1)
+    [(likelihoods, _)] = scoring.read_documents(model, recipe, [document])
+    for i in (1, 14, 15, 16, 22, 39):
+        first = 0 if i < 15 else (i - 15) // 7 * 7 + 7
+        read = ids[: i + 1] if first == 0 else np.append(ids[:1], ids[first : i + 1])
+        assert len(read) <= 16
+        with torch.no_grad():
+            logits = model(torch.from_numpy(read)[None]).logits[0].double()
         assert likelihoods[i] == pytest.approx(logits[-2].log_softmax(0)[ids[i]].item(), rel=1e-4)
 
 
@@ -432,6 +450,38 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary_for_each_token(
         count, size = count + counted.sum(), size + (ends - starts)[counted].sum()
     assert found["bytes"] == size
     assert found["bits_per_byte"] == pytest.approx(count * math.log2(spec.vocab) / size, rel=1e-6)
+
+
+@pytest.mark.parametrize("most", [64, 24])
+def test_a_window_begins_with_what_the_tokenizer_puts_before_a_text(
+    teacher, tiny_corpus_folder, tmp_path: Path, most: int
+) -> None:
+    """And none of that is scored, whatever stands behind the text."""
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    mark = tokenizer.convert_tokens_to_ids(tokenizer.eos_token)
+    end = tokenizer.eos_token
+    around = TemplateProcessing(single=f"{end} $A {end}", special_tokens=[(end, mark)])
+    tokenizer.backend_tokenizer.post_processor = around
+    model = random_model(replace(TEACHER, positions=most)).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    sample = BitsPerByte(Source("m", TEACHER), Corpus(), sample=400, window=100)
+    found = bits_per_byte(tmp_path, Tokens(tiny_corpus_folder), sample)
+    bits, size = 0.0, 0
+    for text, cut in list(windows(Tokens(tiny_corpus_folder), "validation", 100))[:8]:
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        ends = np.cumsum([len(tokenizer.decode([i]).encode()) for i in ids])
+        starts = np.concatenate([[0], ends[:-1]])
+        dropped = max(0, len(ids) + 2 - most)
+        read = [mark, *ids[dropped:]]
+        with torch.no_grad():
+            logs = model(torch.tensor([read])).logits[0].double().log_softmax(1)
+        for place in range(dropped, len(ids)):
+            if starts[place] >= cut:
+                bits -= logs[place - dropped, ids[place]].item() / math.log(2)
+                size += int(ends[place] - starts[place])
+    assert found["bytes"] == size
+    assert found["bits_per_byte"] == pytest.approx(bits / size, rel=1e-5)
 
 
 def test_windows_are_the_same_text_for_all_and_cover_the_second_halves(tiny_corpus_folder) -> None:

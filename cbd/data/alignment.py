@@ -27,6 +27,11 @@ class Segmented:
     ends: np.ndarray  # (n,) int64: bytes of the text's UTF-8 covered after each token; the last covers it all
     special: np.ndarray  # (n,) bool: tokens that stand for no text, added around it (BOS, EOS)
 
+    @property
+    def lead(self) -> int:
+        """How many special tokens come before the text."""
+        return int(np.argmin(self.special)) if len(self.special) else 0
+
 
 class Segmenter:
     """Texts to their tokens and where those end in the text's UTF-8, by a fast transformers tokenizer.

@@ -1,7 +1,8 @@
 """Bits per byte of any model, with its own tokenizer, on the same bytes of held-out text.
 
 Losses a token do not compare across vocabularies. Here every model reads the same windows of text; the first
-half of each is context, and the tokens that begin in the second half are scored.
+half of each is context, and the tokens that begin in the second half are scored. What a tokenizer puts before
+a text (BOS) comes before each window: some models are lost without it.
 """
 
 import math
@@ -79,11 +80,13 @@ def _bits_of(
     """Bits and bytes of each window's second half."""
     longest = getattr(model.config, "max_position_embeddings", None) or 2**31
     parts = []
-    for (_, cut), one in zip(batch, segmenter.many([text for text, _ in batch]), strict=True):
-        starts = np.concatenate([[0], one.ends[:-1]])
-        kept = slice(max(0, len(one.ids) - longest), None)  # less context where the text has many tokens
+    texts = segmenter.many([text for text, _ in batch], add_special_tokens=True)
+    for (_, cut), one in zip(batch, texts, strict=True):
+        starts, places = np.concatenate([[0], one.ends[:-1]]), np.arange(len(one.ids))
+        # less context where the text has many tokens
+        kept = (places < one.lead) | (places >= len(places) - longest + one.lead)
         lengths = np.diff(one.ends, prepend=0)[kept]
-        parts.append((torch.from_numpy(one.ids[kept]), starts[kept] >= cut, lengths))
+        parts.append((torch.from_numpy(one.ids[kept]), (~one.special & (starts >= cut))[kept], lengths))
     ids = nn.utils.rnn.pad_sequence([part[0] for part in parts], batch_first=True).to(model.device)
     states, head = hidden_states(model, ids)
     bits, size = [], []

@@ -52,7 +52,7 @@ def read_likelihoods(
                 require(same, f"{wrong}: build the corpus again")
                 model = model or load_llm(teacher)
                 theirs = others.many([text for text, _ in shard], add_special_tokens=True)
-                found = read_documents(model, scored, [one.ids for one in theirs])
+                found = read_documents(model, scored, theirs)
                 with replacing(place) as fresh:
                     save_file(_grouped([one for _, one in shard], theirs, found), fresh)
             first += len(ids)
@@ -101,28 +101,40 @@ def _grouped(
 
 
 @torch.inference_mode()
-def read_documents(model: nn.Module, scored: Scored, documents: Sequence[np.ndarray]) -> list[Read]:
-    """For each document of n ids: (n,) log-likelihoods, the first NaN; (n, top) sorted probabilities."""
-    results = [(np.full(len(ids), np.nan), np.zeros((len(ids), scored.top), np.float32)) for ids in documents]
+def read_documents(model: nn.Module, scored: Scored, documents: Sequence[Segmented]) -> list[Read]:
+    """For each document of n ids: (n,) log-likelihoods, the first NaN; (n, top) sorted probabilities.
+
+    What the tokenizer puts before a text comes before each window of it: without their first token some
+    models read as if they knew no language (Gemma 3 needs a third more bits).
+    """
+    sizes = [len(one.ids) for one in documents]
+    results = [(np.full(size, np.nan), np.zeros((size, scored.top), np.float32)) for size in sizes]
     windows = [
         (number, start, skip)
-        for number, ids in enumerate(documents)
-        for start, skip in _windows(len(ids), scored.context)
+        for number, one in enumerate(documents)
+        for start, skip in _windows(sizes[number], scored.context - one.lead)
     ]
-    windows.sort(key=lambda w: len(documents[w[0]]) - w[1])  # of like length, to pad little
+    windows.sort(key=lambda w: sizes[w[0]] - w[1])  # of like length, to pad little
     size = max(1, BATCH_TOKENS // scored.context)
     for i in range(0, len(windows), size):
         batch = windows[i : i + size]
-        parts = [torch.from_numpy(documents[n][s : s + scored.context]) for n, s, _ in batch]
+        parts = [_window(documents[number], start, scored.context) for number, start, _ in batch]
         # padded on the right: what comes later changes nothing before it
-        ids = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(model.device)
-        states, head = hidden_states(model, ids)
-        for row, part, (number, start, skip) in zip(states, parts, batch, strict=True):
-            found, top = _read_row(row[: len(part)], head, part.to(row.device), scored.top)
+        ids = nn.utils.rnn.pad_sequence([torch.cat(part) for part in parts], batch_first=True)
+        states, head = hidden_states(model, ids.to(model.device))
+        for row, (lead, part), (number, start, skip) in zip(states, parts, batch, strict=True):
+            own = row[len(lead) : len(lead) + len(part)]
+            found, top = _read_row(own, head, part.to(row.device), scored.top)
             likelihoods, tops = results[number]
             likelihoods[start + max(skip, 1) : start + len(part)] = found[max(skip, 1) - 1 :]
             tops[start + skip : start + len(part)] = top[skip:]
     return results
+
+
+def _window(one: Segmented, start: int, context: int) -> tuple[Tensor, Tensor]:
+    """The ids that are put before a window (none before the first, which has them), and the window's own."""
+    lead = one.ids[: one.lead if start else 0]
+    return torch.from_numpy(lead), torch.from_numpy(one.ids[start : start + context - one.lead])
 
 
 def _read_row(states: Tensor, head: Tensor, ids: Tensor, most: int) -> Read:
