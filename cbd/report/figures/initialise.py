@@ -7,11 +7,11 @@ from cbd.report import stats
 from cbd.report.figures import drawing
 from cbd.report.figures.tasks import SCORES
 from cbd.report.findings.shared import chance, main_metrics, sizes
-from cbd.report.names import BOOMERANG, CBD, CHOSEN, LARGER, LITERAL, PRUNED, SMALLER, loss_on
+from cbd.report.names import BOOMERANG, BOOMERANG_KL, CBD, CHOSEN, LARGER, LITERAL, PRUNED, SMALLER, loss_on
 
 COLUMNS = 4
 # of many panels; the other readings would hide them
-DRAWN = (CBD, LITERAL, SMALLER, LARGER, BOOMERANG, PRUNED, CHOSEN)
+DRAWN = (CBD, LITERAL, SMALLER, LARGER, BOOMERANG, BOOMERANG_KL, PRUNED, CHOSEN)
 
 
 @drawing.captioned
