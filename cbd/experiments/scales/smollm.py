@@ -43,7 +43,7 @@ def smollm() -> base.Scale:
     )
     return base.Scale(
         name="smollm",
-        cost="about nine hours on two CPU cores with AVX-512 bf16; three seeds of the chain, one of the rest",
+        cost="about twenty hours on two CPU cores with AVX-512 bf16",
         corpus=OWN,
         source=base.SMOLLM2,
         source_training=None,
