@@ -60,7 +60,7 @@ def smollm() -> base.Scale:
         budgets=(25_600, 51_200),
         scratch=204_800,
         # a gain within the margin of every verdict is not worth another run of minutes
-        tuning=base.Tuning(3e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(51_200,), least=0.01),
+        tuning=base.Tuning(3e-4, 10_240, 1e-3, 20_480, seeds=(1000,), budgets=(25_600, 51_200), least=0.01),
         seeds=3,
         sample=4096,
         bridge=base.Bridge(
@@ -90,7 +90,8 @@ def smollm() -> base.Scale:
             ladder=(204_800, 409_600),
             seeds=3,
             equal_targets=tuple(map(shape, (3, 6, 25))),  # the first lies below the chain (E13)
-            equal_budgets=(51_200,),
+            # the shortest at which random weights pass the ladder check: after 51,200 tokens they do not
+            equal_budgets=(204_800,),
             bridged=False,
         ),
         domains=DOMAINS,
