@@ -14,7 +14,7 @@ from test_scorecard import asked, learned, versus
 from cbd.errors import CbdError
 from cbd.report import claims, findings, results
 from cbd.report.findings.shared import BETTER, NEAREST, against, nearest, with_better, with_nearest
-from cbd.report.names import ALONE, CBD, LARGER, RANDOM, SMALLER, SOURCE, STEPWISE
+from cbd.report.names import ALONE, BOOMERANG, CBD, LARGER, RANDOM, SMALLER, SOURCE, STEPWISE
 from cbd.report.verdicts import NOT_RUN
 
 
@@ -134,9 +134,24 @@ def test_the_lossy_hypothesis_is_judged_by_its_rule(lossy, preserving, verdict):
     assert judged_hypothesis([*rows, *other, rule("4x64")]) == verdict, "one of two targets is not enough"
 
 
+def test_the_tasks_of_untrained_sizes_are_compared_with_the_nearest_anchor():
+    """Points of 100, the mean over tasks, paired by seed; a model that lacks a task is left out."""
+    scores = {"piqa/acc_norm": {CBD: [0.6, 0.7], SMALLER: [0.5, 0.5], LARGER: [0.9, 0.9]},
+              "boolq/acc": {CBD: [0.4, 0.5], SMALLER: [0.4, 0.3], LARGER: [0.9, 0.9]}}  # fmt: skip
+    rows = [row for metric, of in scores.items() for row in starts(of, metric=metric, alpha=0.7)]
+    rows += starts({CBD: [0.9, 0.9], SMALLER: [0.1, 0.1]}, "4x64", metric="boolq/acc", alpha=0.7)
+    [found] = findings.initialise.tasks({"initialise": table(rows)}).to_dict("records")
+    assert (found["unit"], found["n"]) == ("2x32", 2)
+    assert found["point"] == pytest.approx((5 + 20) / 2)
+    losses = table(starts({CBD: [4.0], SMALLER: [4.0]}, alpha=0.7))
+    assert findings.initialise.tasks({"initialise": losses}).empty
+
+
 def test_the_nearest_anchor_is_the_one_that_distance_names():
-    rows = [row | {"alpha": alpha} for spec, alpha in (("2x32", 0.5), ("4x64", 0.4))
-            for row in starts({CBD: [4.0, 4.1]}, spec)]  # fmt: skip
+    """In the middle the larger one, and not by the alpha that a rival has between anchors of its own."""
+    rows = [row | {"alpha": alpha, "method": method} for spec, alpha, method in
+            (("2x32", 0.6, CBD), ("2x32", 0.1, BOOMERANG), ("4x64", 0.5, CBD), ("4x64", 1.0, BOOMERANG))
+            for row in starts({method: [4.0, 4.1]}, spec)]  # fmt: skip
     choice = nearest({"initialise": table(rows)})
     assert choice == {"2x32": SMALLER, "4x64": LARGER}
     ends = [row for spec in ("2x32", "4x64", "6x96")

@@ -10,6 +10,7 @@ from cbd.report.findings.shared import (
     chance,
     main_metrics,
     sizes,
+    task_means,
     units,
     with_verdict,
 )
@@ -24,9 +25,7 @@ def averages(table: pd.DataFrame) -> pd.DataFrame:
     seed), chance.
     """
     metrics = main_metrics(table)
-    rows = table[table["metric"].isin(metrics) & table["seed"].notna()]
-    keys = ["spec", "method", "tokens", "seed"]
-    scores = rows.groupby(keys, sort=False)["value"].mean().mul(100).reset_index()
+    scores = task_means(table, ["spec", "method", "tokens", "seed"])
     mean = scores.groupby(["spec", "tokens", "method"])["value"].mean()
     found = by_size(stats.paired(scores, ["spec", "tokens"], baseline=RANDOM), table, "spec", "tokens")
     found = with_verdict(found).rename(columns={"point": "difference"})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from cbd.report import names, stats
-from cbd.report.names import LARGER, PRUNED, RANDOM, SMALLER
+from cbd.report.names import CBD, LARGER, PRUNED, RANDOM, SMALLER
 from cbd.report.verdicts import Control
 
 NATS = "nats per token"
@@ -67,21 +67,22 @@ def with_better(rows: pd.DataFrame) -> pd.DataFrame:
 def nearest(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """Spec -> the start from the anchor that is nearer in parameters: what one would take without measuring.
 
-    The alpha by distance is the smaller anchor's nearness; the tables `initialise` and `alpha` have it.
+    The alpha by distance is the smaller anchor's nearness; the tables `initialise` (CBD's own rows: a rival
+    may have other anchors) and `alpha` have it. In the middle the larger one is taken: it has lost less.
     """
     alphas = rule_alphas(tables["alpha"], "spec") if "alpha" in tables else {}
     if "initialise" in tables:
-        mixed = tables["initialise"].dropna(subset="alpha")
-        alphas |= mixed.groupby("spec")["alpha"].mean().to_dict()
-    return {spec: SMALLER if alpha >= 0.5 else LARGER for spec, alpha in alphas.items()}
+        mixed = tables["initialise"]
+        alphas |= mixed[mixed["method"] == CBD].groupby("spec")["alpha"].mean().to_dict()
+    return {spec: SMALLER if alpha > 0.5 else LARGER for spec, alpha in alphas.items()}
 
 
-def with_nearest(rows: pd.DataFrame, choice: Mapping[str, str]) -> pd.DataFrame:
-    """The losses with one more method, `NEAREST`: the single anchor that `nearest` names for each size.
+def with_nearest(rows: pd.DataFrame, choice: Mapping[str, str], metric: str = "loss") -> pd.DataFrame:
+    """The rows of a metric with one more method, `NEAREST`: the single anchor that `nearest` names.
 
     Sizes of which it names none are left out.
     """
-    rows = rows[(rows["metric"] == "loss") & rows["spec"].isin(choice)]
+    rows = rows[(rows["metric"] == metric) & rows["spec"].isin(choice)]
     return pd.concat([rows, rows[rows["method"] == rows["spec"].map(choice)].assign(method=NEAREST)])
 
 
@@ -206,6 +207,17 @@ def judged(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     rows = rows[rows["metric"].isin(wanted)]
     found = rows.pivot_table(index=list(keys), columns="metric", values="value", aggfunc="mean")[wanted]
     return found.reset_index().rename_axis(columns=None)
+
+
+def task_means(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Columns `keys` and `value`, the mean over the tasks of 100 x each one's main metric.
+
+    A group that lacks a task is left out: its mean would be of other tasks.
+    """
+    metrics = main_metrics(table)
+    rows = table[table["metric"].isin(metrics) & table["seed"].notna()]
+    wide = rows.pivot_table("value", list(keys), "metric", aggfunc="mean").reindex(columns=metrics).dropna()
+    return wide.mean(axis=1).mul(100).rename("value").reset_index()
 
 
 def generative(table: pd.DataFrame) -> list[str]:
