@@ -26,13 +26,13 @@ from cbd.realize.builders import BUILDERS
 from cbd.realize.progress import VERBS, Steps
 from cbd.realize.run import pending, realize, realize_all
 from cbd.realize.workers import make
-from cbd.recipes.base import Recipe
-from cbd.recipes.costs import flops
+from cbd.recipes.base import Recipe, walk
+from cbd.recipes.costs import flops, weights
 from cbd.recipes.data import Corpus
 from cbd.recipes.evaluation import Evaluated
-from cbd.recipes.models import Chain, Interpolated, Random, Source, Transferred
+from cbd.recipes.models import Chain, Interpolated, Pruned, Random, Source, Transferred
 from cbd.recipes.specs import gpt2
-from cbd.recipes.training import Anchor, Loss, Search, Trained, Training
+from cbd.recipes.training import Anchor, Fitted, Loss, Search, Trained, Training
 
 VOCAB, CONTEXT = 300, 16
 BIG, MIDDLE, SMALL = (
@@ -242,6 +242,37 @@ def test_a_lean_run_keeps_what_was_asked_for_and_the_records_of_the_rest(tiny_co
     shutil.rmtree(store.folder(measured[0]))
     realize_all(measured, lean=True)
     assert [store.record(one)["metrics"]["loss"] for one in measured] == losses
+
+
+def test_a_plan_counts_the_weights_that_a_lean_run_leaves_on_the_disk(tiny_corpus, root):
+    """By the files themselves: what is light, what only stands on the way, and what is tried is gone."""
+    shape = lambda layers: gpt2(layers, 32, head_dim=16, vocab=300, positions=32)  # noqa: E731
+    small, large = Random(shape(1), tiny_corpus), Random(shape(4), tiny_corpus, 1)
+    pruned = Pruned(large, 3, tiny_corpus, sample=64, context=16)
+    fitted = Fitted(small, large, shape(2), tiny_corpus, TRAINING)
+    trained = Trained(pruned, tiny_corpus, TRAINING)
+    asked = [Evaluated(model, tiny_corpus, 64, 16) for model in (pruned, fitted, trained)]
+    realize_all(asked, lean=True)
+    files = sum(file.stat().st_size for file in root.glob("*/*/*.safetensors"))
+    counted = weights(walk(asked).values())
+    assert counted == 4 * shape(3).parameters and 0 <= files - counted < 0.1 * counted
+    assert not store.finished(pruned) and store.recorded(pruned), "made again if another measurement asks"
+    again = Evaluated(pruned, tiny_corpus, 64, 16, "test")
+    realize_all([again], lean=True)
+    assert store.finished(again) and not store.finished(pruned)
+
+
+def test_a_full_disk_is_told_before_the_work(tiny_corpus, capsys, monkeypatch):
+    recipe = Trained(Random(SMALL, tiny_corpus), tiny_corpus, TRAINING)
+    monkeypatch.setattr(store, "free", lambda: 0)
+    realize_all([recipe])
+    first, *_ = capsys.readouterr().err.strip().splitlines()
+    assert f"{store.root()} has room for 0.0" in first and "CBD_STORE" in first
+
+
+def test_room_is_that_of_the_disk_of_a_store_that_is_still_to_be_made(root):
+    assert not root.exists()
+    assert store.free() == pytest.approx(shutil.disk_usage(root.parent).free, rel=0.1)
 
 
 def test_what_waits_for_a_light_recipe_is_made_before_the_next_of_them(tiny_corpus, monkeypatch):

@@ -75,7 +75,7 @@ class Steps:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         if self.count == self.total:
-            self._say(self.summary)
+            self.say(self.summary)
 
     def begin(self, recipe: Recipe) -> None:
         self.running[recipe.key] = recipe
@@ -91,10 +91,11 @@ class Steps:
             self._bar.refresh()
         elif now - self.said >= progress.EVERY or self.count == self.total:
             self.said = now
-            self._say(f"[{self.count}/{self.total}] {self._told([recipe])}")
+            self.say(f"[{self.count}/{self.total}] {self._told([recipe])}")
 
-    def _say(self, line: str) -> None:
-        if not progress.silent():
+    def say(self, line: str) -> None:
+        """A line of its own, unless it is empty or this is one of the silent processes of a launch."""
+        if line and not progress.silent():
             print(line, file=self.stream, flush=True)
 
     def _told(self, recipes: Iterable[Recipe]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from cbd.realize import store
 from cbd.realize.progress import Steps
 from cbd.realize.workers import launched, make, make_in_parallel, set_threads
+from cbd.recipes import costs
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.data import Pairs
 from cbd.recipes.evaluation import LOCAL, Downstream
@@ -34,10 +35,10 @@ def realize_all(
 ) -> str:
     """Make all that is missing, in up to `jobs` processes of `threads` threads each (None: torch's choice).
 
-    lean: of what is made here, light recipes that nothing here needs any longer are thrown away, all but
-    their records: a grid of untrained models of 100 M parameters would take a hundred gigabytes. Interrupted,
-    what is finished stays and trainings go on from their last state. Returns what was made, in a line, which
-    is also shown unless nothing was missing.
+    lean: of what is made here, light and passing recipes that nothing here needs any longer are thrown away,
+    all but their records: a grid of untrained models of 100 M parameters would take a hundred gigabytes.
+    Interrupted, what is finished stays and trainings go on from their last state. Returns what was made, in a
+    line, which is also shown unless nothing was missing.
     """
     needed = list(recipes)
     todo = pending(needed)
@@ -53,6 +54,7 @@ def realize_all(
             store.shed(one)
 
     with steps:
+        steps.say(_short_of_room(todo))
         if jobs == 1 or len(todo) == 1 or launched():
             set_threads(threads)
             for recipe in todo:
@@ -65,16 +67,26 @@ def realize_all(
 
 
 def _spare(todo: list[Recipe], keep: set[str]) -> Callable[[Recipe], list[Recipe]]:
-    """Tells, of a recipe that was made, which light inputs that were made before nothing waits for now."""
+    """Tells, of a recipe that was made, which inputs that were made before nothing waits for now."""
     waiting = Counter(source.key for recipe in todo for source in recipe.inputs)
     made = {recipe.key for recipe in todo}
 
     def after(recipe: Recipe) -> list[Recipe]:
         waiting.subtract(source.key for source in recipe.inputs)
-        own = {s.key: s for s in recipe.inputs if s.light and s.key in made and s.key not in keep}
+        spared = (s for s in recipe.inputs if s.light or s.passing)
+        own = {s.key: s for s in spared if s.key in made and s.key not in keep}
         return [source for key, source in own.items() if waiting[key] == 0]
 
     return after
+
+
+def _short_of_room(todo: list[Recipe]) -> str:
+    """A line where the weights to come need more room than the disk has; no error, it can be freed."""
+    needed, free = costs.weights(todo), store.free()
+    if needed <= free:
+        return ""
+    what = f"the weights to come take {needed / 1e9:.1f} GB, {store.root()} has room for {free / 1e9:.1f}"
+    return f"{what}: free some meanwhile, or set CBD_STORE to a larger disk; what is finished stays"
 
 
 def _check_available(todo: list[Recipe]) -> None:

@@ -38,6 +38,12 @@ def root() -> Path:
     return Path(os.environ.get("CBD_STORE") or Path.home() / ".cache" / "cbd").absolute()
 
 
+def free() -> int:
+    """Bytes of room for more, on the disk where the store is or will be."""
+    place = next(place for place in (root(), *root().parents) if place.exists())
+    return shutil.disk_usage(place).free
+
+
 def folder(recipe: Recipe) -> Path:
     """The folder of a recipe, finished or not."""
     return root() / type(recipe).__name__ / recipe.key

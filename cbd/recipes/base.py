@@ -25,6 +25,8 @@ class Recipe:
     version: ClassVar[int] = 1
     light: ClassVar[bool] = False
     """Whether it follows from its inputs within seconds, so that its weights need not be kept."""
+    passing: ClassVar[bool] = False
+    """Whether it takes minutes, but is only a step on the way to a measurement: not kept, either."""
 
     @cached_property
     def key(self) -> str:

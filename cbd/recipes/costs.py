@@ -4,6 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cbd.recipes.base import Recipe, walk
+from cbd.recipes.models import Patched, Rotated, Source
+from cbd.recipes.training import Run, Search
+
+MODELS = (Source, Rotated, Patched, Run)  # those whose weights may stay; a search keeps what it found alone
 
 
 def flops(recipes: Iterable[Recipe], given: Iterable[Recipe] = ()) -> int:
@@ -13,6 +17,15 @@ def flops(recipes: Iterable[Recipe], given: Iterable[Recipe] = ()) -> int:
     """
     have = {recipe.key for recipe in given}
     return sum(recipe.flops for recipe in walk(recipes, skip=lambda recipe: recipe.key in have).values())
+
+
+def weights(recipes: Iterable[Recipe]) -> int:
+    """Bytes of those of these recipes that are models and stay in the store: fp32, without their inputs.
+
+    What a lean run throws away is left out, and so is what a training keeps while it runs.
+    """
+    models = (recipe for recipe in recipes if isinstance(recipe, MODELS) and not isinstance(recipe, Search))
+    return sum(4 * recipe.spec.parameters for recipe in models if not recipe.passing)
 
 
 @dataclass(frozen=True)

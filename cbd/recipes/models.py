@@ -97,6 +97,8 @@ class Pruned(Recipe):
         Statistics Correction, `cbd.models.correction`).
     """
 
+    passing = True
+
     model: Recipe
     layers: int
     corpus: Recipe

@@ -334,6 +334,8 @@ class Fitted(Recipe):
     and its order; its lr is Adam's for the alphas, and falls to nothing along a cosine.
     """
 
+    passing = True
+
     small: Recipe
     large: Recipe
     spec: ModelSpec
@@ -424,6 +426,8 @@ class Tuned(Run, Recipe):
 
     training.tokens is a budget of places, padding included: `steps` batches of `batch` pairs.
     """
+
+    passing = True
 
     start: Recipe
     pairs: Pairs
