@@ -199,7 +199,7 @@ def _figures(options: argparse.Namespace) -> None:
         if card.possible(scale := SCALES[options.scale]):
             print(card.write(scale))
     page = results.root() / "README.md"
-    if options.scale == readme.SCALE and page.exists():
+    if options.scale in readme.SCALES and page.exists():
         page.write_text(readme.update(page.read_text()))
         print(f"{page} (what was found)")
 

@@ -719,31 +719,46 @@ def test_the_readme_block_is_the_one_that_the_results_give():
     assert len(linked) > 10 and all((results.root() / place).is_file() for place in linked)
 
 
-def test_the_page_is_the_one_that_the_results_give():
-    assert scorecard.page(readme.SCALE).read_text() == scorecard.markdown(readme.SCALE)
+@pytest.mark.parametrize("scale", readme.SCALES)
+def test_the_page_is_the_one_that_the_results_give(scale):
+    assert scorecard.page(scale).read_text() == scorecard.markdown(scale)
 
 
 def test_the_block_tells_every_claim_by_its_verdict(empty):
-    told = readme.block("laptop")
+    told = readme.block(["laptop"])
     assert re.findall(r"\*\*(.+?):\*\*", told) == ["Open", "Questions"] and "11 open" in told
     assert all(claim.short in " ".join(told.split()) for claim in claims() if not claim.is_question)
     results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
     (empty / "notebooks").mkdir()
     (empty / "notebooks" / "02_initialise.ipynb").touch()
-    first = " ".join(readme.block("laptop").split(" - **Open")[0].split())
+    first = " ".join(readme.block(["laptop"]).split(" - **Open")[0].split())
     shorts = {claim.id: claim.short for claim in claims()}
     for name in ("E2", "E10"):
         assert f"[{shorts[name]}](notebooks/02_initialise.ipynb)" in first
 
 
+def test_the_block_tells_the_verdict_of_the_first_scale_that_judges(empty):
+    """One seed judges nothing; what no scale judges is told as the first has it."""
+    results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
+    told = lambda: " ".join(readme.block(["smollm", "laptop"]).split())  # noqa: E731
+    title = lambda: re.search(r"\*\*([^*]+):\*\* (?:(?!\*\*).)*two anchors start better than one(°?)", told())  # noqa: E731
+    assert title().groups() == ("Reproduced", "°")
+    results.write_table(
+        starts(DOWN).query("seed == 0").assign(experiment="initialise"), "smollm", "initialise"
+    )
+    assert title().groups() == ("Reproduced", "°"), "one seed does not judge"
+    results.write_table(starts(UP).assign(experiment="initialise"), "smollm", "initialise")
+    assert title().groups() == ("Not reproduced", "")
+
+
 def test_the_block_is_written_once_between_the_markers(empty):
     text = f"before\n{readme.START}\nstale text\n{readme.END}\nafter\n"
-    new = readme.update(text, "laptop")
+    new = readme.update(text, ["laptop"])
     assert new.startswith(f"before\n{readme.START}\n") and new.endswith(f"{readme.END}\nafter\n")
-    assert "stale text" not in new and readme.block("laptop") in new
-    assert readme.update(new, "laptop") == new
+    assert "stale text" not in new and readme.block(["laptop"]) in new
+    assert readme.update(new, ["laptop"]) == new
     results.write_table(starts(DOWN).assign(experiment="initialise"), "laptop", "initialise")
-    assert readme.update(new, "laptop") != new
+    assert readme.update(new, ["laptop"]) != new
 
 
 def test_commands_stand_with_what_they_took_and_what_came_of_them(empty):
@@ -752,16 +767,16 @@ def test_commands_stand_with_what_they_took_and_what_came_of_them(empty):
     rows += [{"command": "cbd eval", "seconds": 80, "said": "piqa 60"}]
     (empty / "results" / "bench" / "commands.json").write_text(json.dumps({"rows": rows}))
     markers = f"{readme.START}\n{readme.END}\n"
-    new = readme.update(f"{markers}{readme.RUN}\nstale\n{readme.RUN_END}\n", "laptop")
+    new = readme.update(f"{markers}{readme.RUN}\nstale\n{readme.RUN_END}\n", ["laptop"])
     assert "cbd chain\n# 3 min: 3.10 nats\ncbd eval\n# 80 s: piqa 60\n" in new and "stale" not in new
     with pytest.raises(CbdError, match="needs the two lines"):
-        readme.update(f"{markers}{readme.RUN}", "laptop")
+        readme.update(f"{markers}{readme.RUN}", ["laptop"])
 
 
 @pytest.mark.parametrize("text", ["", readme.START, f"{readme.END}\n{readme.START}"])
 def test_a_text_without_both_markers_is_refused(text):
     with pytest.raises(CbdError, match="needs the two lines"):
-        readme.update(text, "laptop")
+        readme.update(text, ["laptop"])
 
 
 def test_the_page_has_a_table_of_every_row_and_the_numbers_of_each_experiment(empty):

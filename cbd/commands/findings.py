@@ -13,7 +13,7 @@ from cbd.recipes.costs import ACCELERATORS
 from cbd.report import results, scorecard
 from cbd.report.claims import claims
 from cbd.report.findings import ROWS
-from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, ONE_SEED, QUESTION
+from cbd.report.verdicts import EXPERIMENT, NOT_RUN, NOT_TUNED, ONE_SEED, QUESTION, UNJUDGED
 
 HEADINGS = {
     "What holds": (EXPERIMENT.yes, QUESTION.yes),
@@ -81,7 +81,7 @@ def _units(row) -> str:
 
 def _disagreements(cards: pd.DataFrame) -> str:
     """The claims that were judged at several scales, with different verdicts."""
-    judged = cards[~cards["verdict"].isin((NOT_RUN, NOT_TUNED, ONE_SEED))]
+    judged = cards[~cards["verdict"].isin(UNJUDGED)]
     lines = []
     for name, rows in judged.groupby("id", sort=False):
         if rows["verdict"].nunique() > 1:

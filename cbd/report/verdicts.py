@@ -27,6 +27,7 @@ LISTED = 4  # more units than these are told as ranges
 NOT_RUN = "not yet run at this scale"
 ONE_SEED = "measured with one seed, so not judged"  # which makes no interval
 NOT_TUNED = "baseline not tuned"  # see `cbd.report.ladder`
+UNJUDGED = (NOT_RUN, ONE_SEED, NOT_TUNED)
 OTHER = {"below": "above", "above": "below"}
 SIGN = {"below": "<", "above": ">"}
 BITS = "bits per byte"
