@@ -35,10 +35,10 @@ def realize_all(
 ) -> str:
     """Make all that is missing, in up to `jobs` processes of `threads` threads each (None: torch's choice).
 
-    lean: of what is made here, light and passing recipes that nothing here needs any longer are thrown away,
-    all but their records: a grid of untrained models of 100 M parameters would take a hundred gigabytes.
-    Interrupted, what is finished stays and trainings go on from their last state. Returns what was made, in a
-    line, which is also shown unless nothing was missing.
+    lean: of what is made here, light recipes that nothing here needs any longer are thrown away, all but
+    their records: a grid of untrained models of 100 M parameters would take a hundred gigabytes. Interrupted,
+    what is finished stays and trainings go on from their last state. Returns what was made, in a line, which
+    is also shown unless nothing was missing.
     """
     needed = list(recipes)
     todo = pending(needed)
@@ -67,14 +67,13 @@ def realize_all(
 
 
 def _spare(todo: list[Recipe], keep: set[str]) -> Callable[[Recipe], list[Recipe]]:
-    """Tells, of a recipe that was made, which inputs that were made before nothing waits for now."""
+    """Tells, of a recipe that was made, which light inputs that were made before nothing waits for now."""
     waiting = Counter(source.key for recipe in todo for source in recipe.inputs)
     made = {recipe.key for recipe in todo}
 
     def after(recipe: Recipe) -> list[Recipe]:
         waiting.subtract(source.key for source in recipe.inputs)
-        spared = (s for s in recipe.inputs if s.light or s.passing)
-        own = {s.key: s for s in spared if s.key in made and s.key not in keep}
+        own = {s.key: s for s in recipe.inputs if s.light and s.key in made and s.key not in keep}
         return [source for key, source in own.items() if waiting[key] == 0]
 
     return after

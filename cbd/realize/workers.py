@@ -157,7 +157,7 @@ def make(recipe: Recipe) -> None:
 
     if not launched():
         for source in recipe.inputs:
-            if (source.light or source.passing) and not store.finished(source) and not store.finished(recipe):
+            if source.light and not store.finished(source) and not store.finished(recipe):
                 make(source)
         store.make(recipe, partial(build, recipe))
         return

@@ -24,9 +24,7 @@ class Recipe:
 
     version: ClassVar[int] = 1
     light: ClassVar[bool] = False
-    """Whether it follows from its inputs within seconds, so that its weights need not be kept."""
-    passing: ClassVar[bool] = False
-    """Whether it takes minutes, but is only a step on the way to a measurement: not kept, either."""
+    """Whether its weights need not be kept: a step on the way to a measurement, made again when asked for."""
 
     @cached_property
     def key(self) -> str:

@@ -25,7 +25,7 @@ def weights(recipes: Iterable[Recipe]) -> int:
     What a lean run throws away is left out, and so is what a training keeps while it runs.
     """
     models = (recipe for recipe in recipes if isinstance(recipe, MODELS) and not isinstance(recipe, Search))
-    return sum(4 * recipe.spec.parameters for recipe in models if not recipe.passing)
+    return sum(4 * recipe.spec.parameters for recipe in models if not recipe.light)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Pruned(Recipe):
         Statistics Correction, `cbd.models.correction`).
     """
 
-    passing = True
+    light = True
 
     model: Recipe
     layers: int

@@ -334,7 +334,7 @@ class Fitted(Recipe):
     and its order; its lr is Adam's for the alphas, and falls to nothing along a cosine.
     """
 
-    passing = True
+    light = True
 
     small: Recipe
     large: Recipe
@@ -427,7 +427,7 @@ class Tuned(Run, Recipe):
     training.tokens is a budget of places, padding included: `steps` batches of `batch` pairs.
     """
 
-    passing = True
+    light = True
 
     start: Recipe
     pairs: Pairs
