@@ -863,6 +863,7 @@ def parts_of(page: str) -> dict[str, str]:
 def test_the_page_of_findings_is_the_one_that_the_results_give():
     page = findings_page.page()
     assert (results.root() / "results" / "FINDINGS.md").read_text() == page
+    assert "`: ." not in page, "a scale without a number beside it"
     parts = parts_of(page)
     shown = [scale for scale in SCALES if scale != "smoke" and results.names(scale)]
     verdicts = {scale: scorecard.scorecard(scale) for scale in shown}

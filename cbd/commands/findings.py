@@ -76,7 +76,8 @@ def _units(row) -> str:
         return f", `{row.scale}`: {row.ours.replace(' (no interval)', '')}"
     entry = ROWS[row.id]
     found = entry.measure({name: results.read_table(row.scale, name) for name in results.names(row.scale)})
-    return f", `{row.scale}`: {entry.rule.counts(found, found.index)}"
+    counts = entry.rule.counts(found, found.index)  # none where facts have no interval
+    return f", `{row.scale}`: {counts or row.ours.replace(' (no interval)', '')}"
 
 
 def _disagreements(cards: pd.DataFrame) -> str:
