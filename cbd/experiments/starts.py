@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from cbd.experiments.scales.base import Scale
 from cbd.recipes.base import Recipe
@@ -220,6 +220,19 @@ def tuned(scale: Scale, spec: ModelSpec, method: str, tokens: int, first: Recipe
     return Search(start, scale.corpus, training, dial.seeds, tuple(others), dial.least)
 
 
+def _beyond(scale: Scale, tokens: int) -> dict[str, Any]:
+    """What is different in a run that is longer than all that are searched; nothing in any other.
+
+    It keeps its rate until the last fifth: what is best for a short cosine is too low, on average, for a long
+    one. And its curve has a point where every shorter run of the scale ends, for the ladder check.
+    """
+    budgets, dial = scale.tuning.budgets, scale.scratch_vs_cbd
+    if not budgets or tokens <= max(budgets):
+        return {}
+    shorter = {*scale.budgets, scale.scratch, *dial.ladder, *dial.equal_budgets}
+    return {"schedule": "wsd", "looks": tuple(sorted(budget for budget in shorter if budget < tokens))}
+
+
 def nearest(tokens: int, budgets: Iterable[int]) -> int:
     """The budget that is nearest to these tokens as a ratio."""
     return min(budgets, key=lambda budget: (abs(math.log(budget / tokens)), budget))
@@ -236,7 +249,9 @@ def recovery(
 ) -> Trained:
     """One run: the start, trained for `tokens` at its kind's own rate and warm-up, on the batches of `seed`.
 
-    They are searched at this very budget, for every kind of start alike. first: as for `tuned`.
+    They are searched at this very budget, or at the nearest of the scale's (`base.Tuning.budgets`), for every
+    kind of start alike. first: as for `tuned`.
     """
-    training = replace(scale.recovery, tokens=tokens, lr=tuned(scale, spec, method, tokens, first))
+    found = {"lr": tuned(scale, spec, method, tokens, first), **_beyond(scale, tokens)}
+    training = replace(scale.recovery, tokens=tokens, **found)
     return Trained(start, scale.corpus, stage(scale, training, seed, len(scale.anchors)))

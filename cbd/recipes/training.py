@@ -78,6 +78,7 @@ class Training:
     warmup, warmup_tokens: the linear warm-up as a share of the run, or, where it is given, in tokens.
     accumulation: micro-batches per step and process; the result does not depend on it but for rounding.
     evaluations: points of the validation curve after the one at step zero, log-spaced, the last at the end.
+    looks: tokens after which it has a point besides, as where shorter runs end that are compared with it.
     skip: batches of the seed's stream that are left out at its beginning, those that earlier stages saw.
     """
 
@@ -99,6 +100,7 @@ class Training:
     evaluation_tokens: int = 16384
     warmup_tokens: int | None = None
     skip: int = 0
+    looks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -120,10 +122,11 @@ class Training:
 
     @property
     def evaluated_steps(self) -> tuple[int, ...]:
-        """Steps after which the validation loss is measured: 0, then log-spaced from 1 % to the end."""
+        """Steps after which the validation loss is measured: 0, log-spaced from 1 % to the end, and `looks`."""
         n = max(self.evaluations, 1)
         points = {round(self.steps * 0.01 ** (1 - i / (n - 1))) if n > 1 else self.steps for i in range(n)}
-        return tuple(sorted({0, self.steps} | {max(point, 1) for point in points}))
+        looks = {min(tokens // (self.batch * self.context), self.steps) for tokens in self.looks}
+        return tuple(sorted({0, self.steps} | {max(point, 1) for point in points} | looks))
 
 
 class Run:
