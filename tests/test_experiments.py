@@ -973,6 +973,23 @@ def test_scratch_takes_the_rate_of_the_nearest_search_or_the_step_laws(micro):
     assert rates[1] / rates[0] == pytest.approx(100**0.307, rel=1e-2)
 
 
+def test_runs_that_are_longer_than_any_search_keep_their_rate_and_meet_the_shorter_ones(micro):
+    """Every kind of start alike; where no budgets are named, nothing is longer than its own search."""
+    spec, (low, high) = micro.scratch_vs_cbd.targets[0], BUDGETS
+    longest = 100 * high
+    dial = replace(micro.scratch_vs_cbd, ladder=(high, longest))
+    few = replace(micro, tuning=replace(micro.tuning, budgets=BUDGETS), scratch_vs_cbd=dial)
+    for method, start in models.starts(few, 0, spec, ("union", "random")).items():
+        short, long = (
+            models.recovery(few, 0, spec, method, start, tokens).training for tokens in (high, longest)
+        )
+        assert (short.schedule, short.looks) == ("cosine", ())
+        assert long.schedule == "wsd" and {low, high} <= set(long.looks) and max(long.looks) < longest
+        ends = [tokens // (long.batch * long.context) for tokens in long.looks]
+        assert set(ends) <= set(long.evaluated_steps)
+        assert models.recovery(micro, 0, spec, method, start, longest).training.schedule == "cosine"
+
+
 def test_every_model_gets_the_same_fine_tuning(micro):
     for seed in SEEDS:
         measured = (

@@ -581,6 +581,17 @@ def test_the_points_of_a_long_run() -> None:
     assert training.evaluated_steps == (0, 100, 1000, 10_000)
 
 
+@given(st.integers(1, 400), st.lists(st.integers(0, 200_000), max_size=4))
+def test_a_curve_has_a_point_where_it_is_asked_for_one(steps: int, looks: list[int]) -> None:
+    plain = Training(tokens=steps * 512, lr=1e-3)
+    training = replace(plain, looks=tuple(looks))
+    asked = {min(tokens // 512, steps) for tokens in looks}
+    assert set(training.evaluated_steps) == set(plain.evaluated_steps) | asked
+    assert list(training.evaluated_steps) == sorted(set(training.evaluated_steps))
+    names = [Trained(RANDOM, CORPUS, t).key for t in (plain, training)]
+    assert (names[0] == names[1]) == (not looks), "finished work keeps its name"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

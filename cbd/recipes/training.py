@@ -122,7 +122,7 @@ class Training:
 
     @property
     def evaluated_steps(self) -> tuple[int, ...]:
-        """Steps after which the validation loss is measured: 0, log-spaced from 1 % to the end, and `looks`."""
+        """Steps after which the loss is measured: 0, log-spaced from 1 % to the end, and those of `looks`."""
         n = max(self.evaluations, 1)
         points = {round(self.steps * 0.01 ** (1 - i / (n - 1))) if n > 1 else self.steps for i in range(n)}
         looks = {min(tokens // (self.batch * self.context), self.steps) for tokens in self.looks}
