@@ -134,7 +134,10 @@ class Tuning:
     seeds: tuple[int, ...] = (1000, 1001, 1002)
     """Orders of batches that no reported run uses."""
     budgets: tuple[int, ...] = ()
-    """Budgets at which is searched, a run takes the nearest one's; where there are none, at its own."""
+    """Budgets at which is searched, a run takes the nearest one's; where there are none, at its own.
+
+    A run that is longer than all of them keeps its rate until the last fifth.
+    """
     least: float = 0.0
     """Nats per token by which a search has to gain to go on."""
 

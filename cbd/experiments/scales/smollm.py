@@ -90,7 +90,7 @@ def smollm() -> base.Scale:
             ladder=(204_800, 409_600),
             seeds=3,
             equal_targets=tuple(map(shape, (3, 6, 25))),  # the first lies below the chain (E13)
-            # the shortest at which random weights pass the ladder check: after 51,200 tokens they do not
+            # 25 blocks of random weights are at the unigrams still after 51,200, and fail the ladder check
             equal_budgets=(204_800,),
             bridged=False,
         ),
