@@ -327,6 +327,7 @@ NESTED: list[tuple[object, dict]] = [
             "evaluations": 3,
             "evaluation_tokens": 99,
             "warmup_tokens": 512,
+            "looks": (2048,),
             "skip": 3,
         },
     ),
