@@ -12,7 +12,7 @@ author = copyright = "The cbd authors"
 html_title = "cbd"
 extensions = ["myst_nb"]
 
-include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "results/*.md", "results/*/*.md", "tables/*.md"]
+include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb", "results/**.md"]
 exclude_patterns = ["docs/index.md"]  # the front page is staged one folder up
 
 nb_execution_mode = "off"  # the outputs that are committed are shown

@@ -51,32 +51,38 @@ def targets(cell: str) -> list[str]:
     return re.findall(r"\]\(([^)]+)\)", cell)
 
 
-def test_every_verdict_is_linked_to_its_notebook_and_its_rows(staged: Path) -> None:
-    lines = cells(staged / "scorecard.md")
-    anchors = re.findall(r"^\((row-\w+)\)=$", (staged / "rows.md").read_text(encoding="utf-8"), re.MULTILINE)
-    card = scorecard.scorecard("laptop")
+@pytest.mark.parametrize("scale", ["smollm", "laptop"])
+def test_every_verdict_is_linked_to_its_notebook_and_its_rows(staged: Path, scale: str) -> None:
+    place = staged / "results" / scale
+    lines, rows = cells(place / "SCORECARD.md"), (place / "rows.md").read_text(encoding="utf-8")
+    card = scorecard.scorecard(scale)
     assert set(lines) == {"id", "---", *card["id"]}
-    assert anchors == [f"row-{id.lower()}" for id in card["id"]]
+    assert re.findall(r"^\((row-.+)\)=$", rows, re.MULTILINE) == [
+        f"row-{scale}-{id.lower()}" for id in card["id"]
+    ]
     for row in card.itertuples():
         verdict, rows = lines[row.id][5:]
         needs = ROWS[row.id].needs if row.id in ROWS else ()
         [notebook] = targets(verdict)
         assert verdict.startswith(f"[{row.verdict}]")
-        here = [name for name in needs[:1] if list((staged / "notebooks").glob(f"??_{name}.ipynb"))]
+        own = ["real_llm"] if scale == "smollm" else needs[:1]
+        here = [name for name in own if list((staged / "notebooks").glob(f"??_{name}.ipynb"))]
         assert re.fullmatch(rf"/notebooks/\d\d_{(here or ['scorecard'])[0]}\.ipynb", notebook)
         assert (staged / notebook[1:]).is_file()
         if row.ours == "–":
             assert targets(rows) == []
         else:
-            assert targets(rows) == [f"#row-{row.id.lower()}", *(f"/tables/{name}.md" for name in needs)]
-            assert all((staged / "tables" / f"{name}.md").is_file() for name in needs)
+            first, *tables = targets(rows)
+            assert first == f"#row-{scale}-{row.id.lower()}"
+            assert tables == [f"/results/{scale}/tables/{name}.md" for name in needs]
+            assert all((staged / table[1:]).is_file() for table in tables)
 
 
 def test_the_rows_of_a_verdict_are_those_that_its_rule_judges(staged: Path) -> None:
-    text = (staged / "rows.md").read_text(encoding="utf-8")
+    text = (staged / "results" / "laptop" / "rows.md").read_text(encoding="utf-8")
     tables = {"chain": results.read_table("laptop", "chain")}
     for id in ("Q4", "E6"):
-        section = text.split(f"(row-{id.lower()})=")[1].split("(row-")[0]
+        section = text.split(f"(row-laptop-{id.lower()})=")[1].split("(row-")[0]
         shown = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
         found = ROWS[id].measure(tables)
         assert [line[0] for line in shown] == list(found["unit"])
@@ -87,7 +93,7 @@ def test_the_rows_of_a_verdict_are_those_that_its_rule_judges(staged: Path) -> N
 def test_a_table_is_shown_whole_with_its_own_digits(staged: Path) -> None:
     with results.table_path("laptop", "paper_map").open(encoding="utf-8") as file:
         values = [row["value"] for row in csv.DictReader(file)]
-    page = (staged / "tables" / "paper_map.md").read_text(encoding="utf-8")
+    page = (staged / "results" / "laptop" / "tables" / "paper_map.md").read_text(encoding="utf-8")
     assert page.count("<tr>") == len(values)  # that of the head has a style besides
     assert all(f"<td>{value}</td>" in page for value in values)
 
@@ -160,9 +166,10 @@ def test_the_book_is_built_without_warnings_and_opens_from_disk(book: ModuleType
     assert {f"notebooks/{path.stem}.html" for path in NOTEBOOKS} <= set(front)
     # The theme's script binds the first button of a phone's menu: one in a hidden bar would take its clicks.
     assert (built / "index.html").read_text(encoding="utf-8").count("sidebar-toggle primary-toggle") == 1
-    card = (built / "scorecard.html").read_text(encoding="utf-8")
-    assert re.search(r'<table class="[^"]*\bsortable\b[^"]*\bscorecard\b', card)
-    assert re.search(r'<script src="_static/book\.js[?"]', card)
+    for scale in ("smollm", "laptop"):
+        card = (built / "results" / scale / "SCORECARD.html").read_text(encoding="utf-8")
+        assert re.search(r'<table class="[^"]*\bsortable\b[^"]*\bscorecard\b', card)
+        assert re.search(r'<script src="\.\./\.\./_static/book\.js[?"]', card)
     formula = (built / "notebooks" / "02_initialise.html").read_text(encoding="utf-8")
     assert "<math" in formula and "\\theta" not in formula
 
