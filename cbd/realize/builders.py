@@ -24,6 +24,7 @@ from cbd.models.forward import load
 from cbd.models.generation import generate, texts
 from cbd.models.interpolation import graft, initialize, put_back, rewrite, transfer
 from cbd.models.rotation import measured, rotate
+from cbd.realize import shared
 from cbd.realize.progress import named
 from cbd.realize.store import folder
 from cbd.recipes.base import Recipe
@@ -212,7 +213,7 @@ BUILDERS: dict[type[Recipe], Callable[[Any, Path, Path], Measured]] = {
     Trained: run(lambda r: lessons.PlainLesson(folder(r.corpus))),
     Anchor: run(
         lambda r: lessons.DistilledLesson(
-            folder(r.corpus), folder(r.teacher), r.loss, r.shared_vocab, r.aligned
+            folder(r.corpus), folder(r.teacher), r.loss, r.shared_vocab, r.aligned, shared.place(r)
         )
     ),
     OnPolicy: run(lambda r: OnPolicyLesson(folder(r.corpus), folder(r.teacher), r.loss, r.share, r.prompt)),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cbd.realize import store
 from cbd.realize.progress import Steps
+from cbd.realize.shared import Shared
 from cbd.realize.workers import launched, make, make_in_parallel, set_threads
 from cbd.recipes import costs
 from cbd.recipes.base import Recipe, walk
@@ -47,13 +48,15 @@ def realize_all(
         return steps.summary
     _check_available(todo)
     spare = _spare(todo, keep={recipe.key for recipe in needed}) if lean and not launched() else lambda _: ()
+    shared = Shared(() if launched() else todo)
 
     def end(recipe: Recipe) -> None:
         steps.end(recipe)
+        shared.end(recipe)
         for one in spare(recipe):
             store.shed(one)
 
-    with steps:
+    with steps, shared:
         steps.say(_short_of_room(todo))
         if jobs == 1 or len(todo) == 1 or launched():
             set_threads(threads)

@@ -5,7 +5,7 @@ folder that is published by one rename, so this stays ours. The lock is `fileloc
 
 Layout below `root()`: `Trained/<key>/` (finished, with `record.json`), `work/<key>/out` (being written;
 thrown away by the next try), `work/<key>/state` (what a killed training goes on from), `records/` (of what
-was made and shed), `locks/`.
+was made and shed), `states/` (teachers' states while several runs need them, `cbd.realize.shared`), `locks/`.
 """
 
 import json

@@ -196,6 +196,7 @@ class Anchor(Run, Recipe):
 
     @property
     def flops_per_token(self) -> int:
+        """With the teacher's pass, also where its states were read: equal compute hangs on no disk."""
         context = self.training.context
         return self.spec.training_flops(context) + self.teacher.spec.forward_flops(context)
 
@@ -217,6 +218,11 @@ class Anchor(Run, Recipe):
         """A student cut evenly from the teacher, in depth alone, whose blocks can be put back (`PATCH`)."""
         start = Transferred(teacher, replace(teacher.spec, layers=layers), PATCH.trans)
         return cls(teacher, start, corpus, training, loss)
+
+    @property
+    def learns_from_states(self) -> bool:
+        """Whether the teacher's final hidden states are all that it gives."""
+        return self.loss.divergence != "none" and not self.loss.inner
 
     @property
     def _cut_from_teacher(self) -> bool:

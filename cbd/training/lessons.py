@@ -24,6 +24,7 @@ from cbd.training.bridge import bridged
 from cbd.training.likelihoods import Likelihoods
 from cbd.training.losses import Sums, check_vocabularies, chunked, per_row_loss
 from cbd.training.responses import Responses
+from cbd.training.states import States
 
 StatePairs = tuple[tuple[int, int], ...]
 
@@ -33,7 +34,8 @@ class Objective(nn.Module):
     gradients).
 
     forward(input_ids, labels): (B, T) ids and next tokens (-100 ignored) -> `Sums` over all positions. A
-    bridge loss takes the other arrays of `Likelihoods.parts`, too.
+    bridge loss takes the other arrays of `Likelihoods.parts`, too; `taught` (B, T, D) are the teacher's final
+    hidden states where they are known.
     forward(..., per_row=True): (B,) mean cross-entropy of each row, for evaluation.
     """
 
@@ -53,7 +55,12 @@ class Objective(nn.Module):
         self._teacher = (teacher,)  # in a tuple: not a submodule, never wrapped, trained or saved
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor, per_row: bool = False, **likelihoods: Tensor
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        per_row: bool = False,
+        taught: Tensor | None = None,
+        **likelihoods: Tensor,
     ) -> Sums | Tensor:
         if self.aligned and not per_row:
             return self._aligned(input_ids, labels)
@@ -62,11 +69,12 @@ class Objective(nn.Module):
             return per_row_loss(hidden, head, labels)
         if isinstance(self.loss, BridgeLoss):
             return bridged(hidden, head, labels, self.loss, **likelihoods)
-        teacher = None
-        if self._teacher[0] is not None:
+        teacher, llm = None, self._teacher[0]
+        if taught is not None:
+            teacher = (taught, llm.get_output_embeddings().weight)
+        elif llm is not None:
             with torch.no_grad():
-                states, teacher_head = hidden_states(self._teacher[0], input_ids)
-            teacher = (states, teacher_head)
+                teacher = hidden_states(llm, input_ids)
         return self._chunked(hidden, head, labels, teacher)
 
     def _aligned(self, input_ids: Tensor, labels: Tensor) -> Sums:
@@ -137,6 +145,27 @@ class Text:
         return HeldOut.of(self.tokens, "validation", training.evaluation_tokens, training.context)
 
 
+@dataclass(frozen=True)
+class Taught(Text):
+    """The same, with a teacher's final hidden states, which runs that read the same batches share."""
+
+    teacher: nn.Module
+    states: States
+
+    def parts(self, training: Training, step: int) -> dict[str, np.ndarray]:
+        parts = super().parts(training, step)
+        compute = lambda: self._compute(parts["input_ids"], training.precision)  # noqa: E731
+        return parts | {"taught": self.states.at(step, compute)}
+
+    def _compute(self, input_ids: np.ndarray, precision: str) -> np.ndarray:
+        """In the precision in which the objective would."""
+        device = self.teacher.device
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+        with torch.no_grad(), autocast:
+            states, _ = hidden_states(self.teacher, torch.from_numpy(input_ids).to(device))
+        return states.float().cpu().numpy()
+
+
 Prepared = tuple[nn.Module, Text | Likelihoods | Responses]
 
 
@@ -155,7 +184,8 @@ class DistilledLesson:
     """The output distributions of a teacher with the student's tokenizer, on the text of a corpus.
 
     shared_vocab: tokens that the two share where their tables are padded differently. aligned: the states,
-    (student's, teacher's), that the loss compares.
+    (student's, teacher's), that the loss compares. states: a folder of the teacher's final states that this
+    run and others read and fill; None: the teacher is asked at every step.
     """
 
     corpus: Path
@@ -163,6 +193,7 @@ class DistilledLesson:
     loss: Loss
     shared_vocab: int | None = None
     aligned: StatePairs = ()
+    states: Path | None = None
 
     def prepare(self, student: nn.Module, start: Path, training: Training, device: torch.device) -> Prepared:
         tokens_for(self.corpus, student)  # refused before the teacher is loaded
@@ -173,6 +204,8 @@ class DistilledLesson:
             for model in (student, teacher):
                 keep_attentions(model)
         text = Text(tokens_for(self.corpus, teacher))
+        if self.states is not None:
+            text = Taught(text.tokens, teacher, States(self.states))
         return Objective(student, self.loss, teacher, self.shared_vocab, self.aligned), text
 
 

@@ -184,6 +184,8 @@ def train(
             saved = time.monotonic()
     _finish(run, start, out)
     seconds = time.monotonic() - began
+    states = getattr(run.feed, "states", None)  # kept for several runs: those read cost no time of a teacher
+    read = {} if states is None else {"states_read": states.read}
     return {
         "seconds": seconds,
         "tokens_per_second": run.progress.step * training.batch * training.context / seconds,
@@ -192,6 +194,7 @@ def train(
         "processes": run.accelerator.num_processes,
         "threads": torch.get_num_threads(),
         "device": str(run.accelerator.device),
+        **read,
     }
 
 
