@@ -8,6 +8,7 @@ from cbd.experiments.run import design_of, names_at, seeds_of
 from cbd.experiments.scales import NOTHING_SHOWN, SCALES
 from cbd.experiments.scales.base import Scale
 from cbd.files import write_text
+from cbd.realize.plan import short
 from cbd.recipes.base import Recipe, walk
 from cbd.recipes.costs import ACCELERATORS
 from cbd.report import results, scorecard
@@ -105,13 +106,15 @@ def _open() -> str:
         if own and name not in have:
             hours = card.hours(sum(recipe.flops for recipe in own.values()))
             asked = ", ".join(claim.id for claim in claims() if name in _behind(claim.id))
-            lines.append(f"| `cbd run {name} --scale {CARD}` | {asked or scorecard.NOTHING} | {hours:.1f} |")
+            cells = (asked or scorecard.NOTHING, short(hours) if hours else scorecard.NOTHING)
+            lines.append(f"| `cbd run {name} --scale {CARD}` | {' | '.join(cells)} |")
             counted |= own
     sizes = " > ".join(spec.name for spec in (scale.source_spec, *scale.anchor_specs))
     told = (
         "Models of a million parameters need not tell what models of 50 to 400 million do. With one card the "
         f"same code distils {sizes} from the hub, with {scale.seeds} seeds. What several commands need is "
-        "counted at the first of them. The paper's own sizes and tokens: `cbd plan --scale paper`."
+        "counted at the first of them, and what benchmarks cost at none. The paper's own sizes and tokens: "
+        "`cbd plan --scale paper`."
     )
     return told + "\n\n" + "\n".join(lines)
 

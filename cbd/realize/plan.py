@@ -47,7 +47,7 @@ def overview(designs: Mapping[str, Iterable[Recipe]], accelerator: costs.Acceler
             tokens, work = sum(recipe.tokens for recipe in own), sum(recipe.flops for recipe in own)
             runs = sum(recipe.tokens > 0 for recipe in own)
             done = f"{sum(map(store.recorded, own))}/{len(own)}"
-            hours = _short(accelerator.hours(work))
+            hours = short(accelerator.hours(work))
             lines.append(line.format(name, len(own), runs, f"{tokens:,}", si(work, " "), hours, done))
     if shared:
         lines.append("(what several experiments need is counted at the first of them)")
@@ -65,7 +65,7 @@ def render(recipes: list[Recipe], accelerator: costs.Accelerator, done: bool = T
     for number, ((kind, size, tokens, needs), runs) in enumerate(grouped(recipes).items(), start=1):
         finished = [f"{sum(map(store.recorded, runs))}/{len(runs)}"] * done
         work = sum(recipe.flops for recipe in runs)
-        cost = (si(work, " "), _short(accelerator.hours(work))) if work else ("-", "-")
+        cost = (si(work, " "), short(accelerator.hours(work))) if work else ("-", "-")
         each, needed = f"{tokens:,}" if tokens else "-", ", ".join(f"#{n}" for n in needs)
         said = (number, kind, size, len(runs), each, *cost, *finished, needed)
         lines.append(line.format(*said).rstrip())
@@ -77,12 +77,13 @@ def totals(recipes: Collection[Recipe], accelerator: costs.Accelerator, done: bo
     total = sum(recipe.flops for recipe in recipes)
     left = sum(recipe.flops for recipe in recipes if not (done and store.finished(recipe)))
     trained = sum(recipe.tokens for recipe in recipes)
-    time = f"{_short(accelerator.hours(left))} h on {accelerator.name} at {accelerator.utilisation:.0%}"
+    time = f"{short(accelerator.hours(left))} h on {accelerator.name} at {accelerator.utilisation:.0%}"
     rest = f", of which {si(left, ' ')} are left" if done else ""
     work = f"{si(total, ' ')} FLOPs{rest}"
     said = f"in all {len(recipes)} recipes, {trained:,} training tokens, {work}: {time} of its peak"
-    return f"{said}; the weights that are kept take {_short(costs.weights(recipes) / 1e9)} GB"
+    return f"{said}; the weights that are kept take {short(costs.weights(recipes) / 1e9)} GB"
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """A number of hours or gigabytes, to one decimal."""
     return "0" if not number else f"{number:,.1f}" if number >= 0.05 else "< 0.1"
