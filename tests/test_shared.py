@@ -147,6 +147,21 @@ def test_what_the_states_take_is_what_the_limit_counts(several, fresh, monkeypat
     assert sizes == [pytest.approx(whole, rel=0.01)]  # beside the headers of the files
 
 
+def test_one_command_at_a_time_keeps_states_and_throws_away_what_a_killed_one_left(
+    several, live, fresh, asked
+):
+    left = fresh / "states" / "left" / "000000.npy"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    with shared.Shared(several[:2]) as first:
+        assert not left.parent.exists() and all(folder.is_dir() for folder in first.waiting)
+        with shared.Shared([replace(one, teacher=replace(one.teacher, seed=5)) for one in several]) as second:
+            assert second.waiting == {}
+        assert all(folder.is_dir() for folder in first.waiting)
+    realize_all(several[:2])
+    assert store.record(several[1])["states_read"] == WHOLE, "the lock is free again"
+
+
 def test_only_the_same_teacher_and_stream_share(anchor, several, fresh):
     others = [
         replace(anchor, teacher=replace(anchor.teacher, seed=5)),

@@ -1,7 +1,8 @@
 """Which teachers' states are kept while recipes are made: those that several of the runs learn from.
 
 Only there does keeping them pay: a state costs as much to compute as to compute and keep. They lie in
-`states/` of the store (`cbd.training.states`) and go when no run here needs them any longer.
+`states/` of the store (`cbd.training.states`) and go when no run here needs them any longer. One command at a
+time keeps them, so that it may throw away what a killed one left.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
+
+from filelock import FileLock
 
 from cbd.errors import CbdError
 from cbd.realize import store
@@ -30,7 +33,10 @@ def place(recipe: Anchor) -> Path | None:
 
 
 class Shared:
-    """Keeps, while it is entered, the states that several of these recipes learn from."""
+    """Keeps, while it is entered, the states that several of these recipes learn from.
+
+    None where another command keeps some.
+    """
 
     def __init__(self, todo: Iterable[Recipe]):
         groups: dict[Path, list[Anchor]] = defaultdict(list)
@@ -38,6 +44,7 @@ class Shared:
             if isinstance(recipe, Anchor) and recipe.learns_from_states:
                 groups[_folder(recipe)].append(recipe)
         room = min(_limit(), store.free() / 2)
+        self.lock = FileLock(store.root() / "locks" / "states.lock")
         self.waiting: dict[Path, set[str]] = {}
         for folder, runs in sorted(groups.items(), key=lambda group: -_saved(group[1])):
             if _saved(runs) and _bytes(runs) <= room:
@@ -45,8 +52,15 @@ class Shared:
                 self.waiting[folder] = {run.key for run in runs}
 
     def __enter__(self) -> Self:
+        if self.waiting:
+            try:
+                self.lock.acquire(timeout=0)
+            except OSError:  # a timeout is one; an unwritable store is told by what is made
+                self.waiting = {}
+            else:
+                shutil.rmtree(_root(), ignore_errors=True)
         for folder in self.waiting:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True)
         return self
 
     def end(self, recipe: Recipe) -> None:
@@ -59,6 +73,11 @@ class Shared:
     def __exit__(self, *_: object) -> None:
         for folder in self.waiting:
             shutil.rmtree(folder, ignore_errors=True)
+        self.lock.release()
+
+
+def _root() -> Path:
+    return store.root() / "states"
 
 
 def _folder(recipe: Anchor) -> Path:
@@ -66,7 +85,7 @@ def _folder(recipe: Anchor) -> Path:
     training = recipe.training
     stream = (training.seed, training.batch, training.context, training.precision)
     text = json.dumps((recipe.teacher.key, recipe.corpus.key, *stream))
-    return store.root() / "states" / hashlib.sha256(text.encode()).hexdigest()[:20]
+    return _root() / hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _steps(recipe: Anchor) -> range:
